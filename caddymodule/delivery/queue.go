@@ -1,0 +1,162 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Queue keeps records until they are settled. It is what makes the promise
+// that nothing recorded is lost, so it is the one place that must be durable.
+// Its methods may be called at the same time.
+//
+// A record is in one of three places: waiting (due now or later), leased (a
+// delivery is under way; the lease ends with [Queue.Settle] or with the
+// process, after which the record waits again), or among the dead letters.
+type Queue interface {
+	// Put stores all entries or none. When it returns nil they survive
+	// kill -9 and power loss. It gives up when ctx is done, unless the
+	// entries are already being written: what it returns is what happened.
+	// Errors wrap [ErrFull] or [ErrClosed], or are the storage's own.
+	Put(ctx context.Context, entries ...Entry) error
+
+	// Take waits until records for the destination are due and leases
+	// between 1 and limit of them, oldest first. It returns an error when ctx
+	// is done or the queue is closed ([ErrClosed]).
+	Take(ctx context.Context, destination string, limit int) ([]Item, error)
+
+	// Settle ends leases, each by its own outcome. What it has returned nil
+	// for is durable, but a crash may still bring back what was settled a
+	// moment before: delivery is at least once.
+	Settle(settlements ...Settlement) error
+
+	// Hurry makes everything that waits for a retry due now. An empty
+	// destination means all.
+	Hurry(destination string) error
+
+	// Stats counts what the queue holds. It must not be slower the more
+	// that is.
+	Stats() (Stats, error)
+
+	// DeadLetters calls yield for dead letters of the destination (empty:
+	// all), oldest first, until it returns false.
+	DeadLetters(destination string, yield func(DeadLetter) bool) error
+
+	// Revive puts dead letters back to wait, with no attempts counted.
+	// Both of the filter's fields may be empty: all of them. It returns how many.
+	Revive(filter DeadFilter) (int, error)
+
+	// Bury deletes dead letters for good and returns how many.
+	Bury(filter DeadFilter) (int, error)
+
+	// Close lets go of the storage. What is leased waits again when the
+	// queue is next opened. Calls under way return [ErrClosed].
+	Close() error
+}
+
+// Entry is a record on its way to one destination.
+type Entry struct {
+	// Destination is a tracker's identity, see [Destination.ID]. It may be
+	// one that isn't configured (any more): the record waits for it.
+	Destination string
+	Record      *Record
+}
+
+// Item is a leased record.
+type Item struct {
+	Entry
+	// Attempts counts the deliveries that were tried before this one.
+	Attempts int
+	// Queued is when the record was put, to the queue's precision.
+	Queued time.Time
+	// Lease is the queue's own, to find the record again.
+	Lease any
+}
+
+// Outcome is how a lease ends.
+type Outcome uint8
+
+// The outcomes of a lease.
+const (
+	Done    Outcome = iota + 1 // delivered: forget the record
+	Retry                      // wait until RetryAt, counting an attempt
+	Release                    // wait again, due at once, as if never taken
+	Dead                       // to the dead letters, with Reason and Status
+)
+
+// Settlement ends the lease of one item.
+type Settlement struct {
+	Item    Item
+	Outcome Outcome
+	// RetryAt counts for Retry.
+	RetryAt time.Time
+	// Reason and Status (an HTTP status, or 0) are the tracker's last answer,
+	// kept with a dead letter. The reason holds no personal data or key.
+	Reason string
+	Status int
+}
+
+// DeadLetter is a record that couldn't be delivered.
+type DeadLetter struct {
+	Entry
+	// ID names the dead letter in [DeadFilter].
+	ID string
+	// Attempts counts the deliveries that were tried.
+	Attempts int
+	// Died is when it was given up.
+	Died time.Time
+	// Reason and Status are the tracker's last answer.
+	Reason string
+	Status int
+}
+
+// DeadFilter chooses dead letters; a field that is empty doesn't restrict.
+type DeadFilter struct {
+	Destination string
+	ID          string
+	// Before chooses those given up before that moment.
+	Before time.Time
+}
+
+// Stats is what a queue holds.
+type Stats struct {
+	// Bytes is what the queue takes up in its storage, and MaxBytes what it
+	// may (0: unlimited).
+	Bytes, MaxBytes int64
+	// Destinations holds those with at least one record, by identity.
+	Destinations map[string]DestinationStats
+}
+
+// DestinationStats is what a queue holds for one tracker.
+type DestinationStats struct {
+	// Waiting counts undelivered records, leased ones included.
+	Waiting int64
+	// Oldest is when the oldest of them was put; zero if there is none.
+	Oldest time.Time
+	// Dead counts dead letters.
+	Dead int64
+}
+
+// Errors of a [Queue].
+var (
+	// ErrFull is returned when the queue has reached its size limit.
+	ErrFull = errors.New("the queue is full: raise max_size, or see why the tracker doesn't take records")
+	// ErrClosed is returned by a queue that was closed.
+	ErrClosed = errors.New("the queue is closed")
+)
+
+// Opener is what a module in the namespace tagged_urls.queues implements. It
+// is configuration: provisioning or validating it touches no storage.
+type Opener interface {
+	// Key names the storage. Configurations with the same key share one open
+	// queue, so that a reload hands it over.
+	Key() string
+	// Open opens the storage, or says what is in the way. It may be called
+	// again after an error. It returns within some seconds.
+	Open(logger *zap.Logger) (Queue, error)
+	// Apply puts this configuration's limits into effect on a queue that was
+	// opened under the same key.
+	Apply(Queue)
+}

@@ -1,0 +1,154 @@
+// Package delivery carries records from a durable queue to trackers: at least
+// once, with retries, and without one tracker holding up another. It knows
+// neither HTTP requests nor how a queue or tracker works inside; those are the
+// guests behind [Queue] and [Tracker].
+package delivery
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// Kind says what a record tells the tracker.
+type Kind uint8
+
+// The kinds of records that Kissmetrics' API knows.
+const (
+	Event      Kind = iota + 1 // a person did something
+	Properties                 // a person has these properties
+	Alias                      // two identities are one person
+)
+
+// String returns the kind's name as it appears in logs and JSON.
+func (k Kind) String() string {
+	switch k {
+	case Event:
+		return "event"
+	case Properties:
+		return "properties"
+	case Alias:
+		return "alias"
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
+
+// Record is one thing to tell a tracker. It doesn't change once it was put
+// into a queue, so every attempt sends the same.
+type Record struct {
+	// ID is unique, and the same at every attempt: a tracker can use it to
+	// tell a repeat from something new.
+	ID [16]byte
+	// Kind says which of the other fields count.
+	Kind Kind
+	// Time is when the visitor's request arrived, in whole milliseconds.
+	Time time.Time
+	// Site is the host that the request was for.
+	Site string
+	// Person is whom the record is about; of an alias, the anonymous identity.
+	Person string
+	// Name is the event's name; of an alias, the identity that Person gets.
+	Name string
+	// Properties come in the order of the link.
+	Properties []tagging.Property
+	// ClientIP and UserAgent are only set for trackers that ask for them.
+	ClientIP, UserAgent string
+}
+
+// recordVersion leads every encoded record, so that a later version of this
+// package can still read what an earlier one stored.
+const recordVersion = 1
+
+// AppendBinary appends the record's stored form to b. It never fails; the
+// error is there for [encoding.BinaryAppender].
+func (r *Record) AppendBinary(b []byte) ([]byte, error) {
+	b = append(b, recordVersion, byte(r.Kind))
+	b = append(b, r.ID[:]...)
+	b = binary.AppendVarint(b, r.Time.UnixMilli())
+	for _, s := range [...]string{r.Site, r.Person, r.Name, r.ClientIP, r.UserAgent} {
+		b = appendString(b, s)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Properties)))
+	for _, p := range r.Properties {
+		b = appendString(appendString(b, p.Name), p.Value)
+	}
+	return b, nil
+}
+
+var errRecord = errors.New("not a record of this version: damaged, or written by a newer version")
+
+// UnmarshalBinary reads what AppendBinary wrote. The record doesn't keep data.
+func (r *Record) UnmarshalBinary(data []byte) error {
+	if len(data) < 2+len(r.ID) || data[0] != recordVersion {
+		return errRecord
+	}
+	r.Kind = Kind(data[1])
+	d := decoder{rest: string(data[2:])}
+	copy(r.ID[:], d.take(uint64(len(r.ID))))
+	r.Time = time.UnixMilli(d.varint()).UTC()
+	for _, s := range [...]*string{&r.Site, &r.Person, &r.Name, &r.ClientIP, &r.UserAgent} {
+		*s = d.string()
+	}
+	n := d.uvarint()
+	if n > uint64(len(d.rest)) { // each takes two bytes at least
+		return errRecord
+	}
+	r.Properties = nil
+	if n > 0 {
+		r.Properties = make([]tagging.Property, n)
+	}
+	for i := range r.Properties {
+		r.Properties[i] = tagging.Property{Name: d.string(), Value: d.string()}
+	}
+	if d.failed || d.rest != "" {
+		return errRecord
+	}
+	return nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// decoder reads from a string, so that the record's fields share one copy of
+// the stored bytes.
+type decoder struct {
+	rest   string
+	failed bool
+}
+
+func (d *decoder) take(n uint64) string {
+	if n > uint64(len(d.rest)) {
+		d.failed = true
+		return ""
+	}
+	s := d.rest[:n]
+	d.rest = d.rest[n:]
+	return s
+}
+
+func (d *decoder) string() string { return d.take(d.uvarint()) }
+
+func (d *decoder) uvarint() uint64 {
+	var v uint64
+	for shift := 0; shift < 64; shift += 7 {
+		c := d.take(1)
+		if c == "" {
+			return 0
+		}
+		v |= uint64(c[0]&0x7f) << shift
+		if c[0] < 0x80 {
+			return v
+		}
+	}
+	d.failed = true
+	return 0
+}
+
+func (d *decoder) varint() int64 {
+	u := d.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}

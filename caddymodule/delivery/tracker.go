@@ -1,0 +1,76 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Tracker takes records. Deliver returns nil when the tracker has all of
+// them. Any error means that it has none for certain, and they are tried
+// again later; but a [*RejectedError] condemns the records themselves, and a
+// [*RetryError] says when to try again. Deliver is called from several
+// goroutines, returns soon after ctx is done, and may panic: that counts as
+// an error.
+type Tracker interface {
+	Deliver(ctx context.Context, records []*Record) error
+}
+
+// Batcher is a [Tracker] that takes several records at once. Others are
+// given one at a time.
+type Batcher interface {
+	// BatchSize is the number of records that one Deliver may be given.
+	BatchSize() int
+}
+
+// Identifier is a [Tracker] that tells its destination apart from others of
+// the same module. The key is only ever used hashed.
+type Identifier interface {
+	Identity() (endpoint, key string)
+}
+
+// RejectedError is a tracker's final answer: it will never take these
+// records. They go to the dead letters.
+type RejectedError struct {
+	// Status is the HTTP status, or 0.
+	Status int
+	// Reason says why, without personal data or keys.
+	Reason string
+}
+
+func (e *RejectedError) Error() string { return describe("rejected", e.Status, e.Reason) }
+
+// RetryError is an answer that isn't final.
+type RetryError struct {
+	// Status is the HTTP status, or 0.
+	Status int
+	// Reason says why, without personal data or keys.
+	Reason string
+	// After is how long the tracker asks to be left alone (Retry-After); 0
+	// if it doesn't say.
+	After time.Duration
+}
+
+func (e *RetryError) Error() string { return describe("not taken", e.Status, e.Reason) }
+
+func describe(what string, status int, reason string) string {
+	if status != 0 {
+		what = fmt.Sprintf("%s with status %d", what, status)
+	}
+	if reason != "" {
+		what += ": " + reason
+	}
+	return what
+}
+
+// Destination is a tracker as the engine sees it.
+type Destination struct {
+	// ID is the tracker's identity in the queue and in metrics. It survives
+	// restarts and reloads; trackers with the same ID are one destination.
+	ID string
+	// Module is the tracker's module name, for people.
+	Module  string
+	Tracker Tracker
+	// Concurrency is the number of deliveries under way at once; at least 1.
+	Concurrency int
+}
