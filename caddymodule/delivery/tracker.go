@@ -74,3 +74,34 @@ type Destination struct {
 	// Concurrency is the number of deliveries under way at once; at least 1.
 	Concurrency int
 }
+
+// TrackerOptions are the options that every tracker's module has. Modules
+// embed it, and with it implement [Configured].
+type TrackerOptions struct {
+	// The tracker's name in the queue and as the metrics' label. Give one to
+	// let records that wait survive a change of key or endpoint. Default: the
+	// module, its endpoint and a keyed hash of its key.
+	ID string `json:"id,omitempty"`
+
+	// How many deliveries are under way at once at most. Default: 32.
+	Concurrency int `json:"concurrency,omitempty"`
+
+	// Whether records carry the visitor's IP address and User-Agent.
+	// Default: false.
+	ClientInfo bool `json:"client_info,omitempty"`
+}
+
+// Options implements [Configured].
+func (o TrackerOptions) Options() TrackerOptions { return o }
+
+// Configured is a [Tracker] with options for its delivery.
+type Configured interface {
+	Options() TrackerOptions
+}
+
+// Disabler is a [Tracker] that can be configured so that it has nobody to
+// deliver to, such as by a key whose placeholder turned out empty.
+type Disabler interface {
+	// Disabled says why nothing can be delivered, or "".
+	Disabled() string
+}
