@@ -80,8 +80,11 @@ func (v *visitor) try(link string, headers ...string) (page, error) {
 	}
 	req.Header.Set("User-Agent", userAgent)
 	for i := 0; i < len(headers); i += 2 {
-		if req.Header.Del(headers[i]); headers[i+1] != "" {
-			req.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
+		if req.Header.Del(headers[i]); headers[i+1] != "" || headers[i] == "User-Agent" {
+			req.Header.Set(headers[i], headers[i+1]) // net/http sends its own unless it's set, to nothing
 		}
 	}
 	return v.do(req)
@@ -94,7 +97,7 @@ func (v *visitor) do(req *http.Request) (page, error) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return page{resp.StatusCode, resp.Header, string(body)}, err
+	return page{resp.StatusCode, resp.Header, string(body)}, err // the body may break off
 }
 
 // cookie returns the visitor's cookie of a name for a site, "" if there is none.

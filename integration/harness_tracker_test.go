@@ -10,10 +10,13 @@ import (
 )
 
 // tracker stands for Kissmetrics'.
-type tracker struct{ *recorder }
+type tracker struct {
+	*recorder
+	seen int // records that expect has dealt with
+}
 
 func startTracker(t *testing.T) *tracker {
-	return &tracker{startRecorder(t, answerGIF)}
+	return &tracker{recorder: startRecorder(t, answerGIF)}
 }
 
 // record is a request to Kissmetrics' API.
@@ -93,14 +96,34 @@ func (r record) String() string {
 	return s
 }
 
-// summary returns records as sorted strings: they arrive in any order.
-// Identities made for visitors nobody has named become anon1, anon2 …, in the
-// order of the records' strings.
-func summary(records []record) []string {
-	var lines []string
+// summary returns records as sorted strings, as they arrive in any order.
+// People other than those named are anon1, anon2, … as they first arrive.
+func summary(records []record, names ...string) []string {
+	var anonymous, lines []string
 	for _, r := range records {
+		if !slices.Contains(names, r.Person) {
+			if !slices.Contains(anonymous, r.Person) {
+				anonymous = append(anonymous, r.Person)
+			}
+			r.Person = fmt.Sprintf("anon%d", 1+slices.Index(anonymous, r.Person))
+		}
 		lines = append(lines, r.String())
 	}
 	slices.Sort(lines)
 	return lines
+}
+
+// expect fails the test unless the tracker took exactly these records since
+// it was last asked; see [summary].
+func (tr *tracker) expect(t *testing.T, c *caddy, names []string, want ...string) []record {
+	t.Helper()
+	c.drained()
+	records := tr.records(t)
+	fresh := records[tr.seen:]
+	tr.seen = len(records)
+	slices.Sort(want)
+	if got := summary(fresh, names...); !slices.Equal(got, want) {
+		t.Errorf("the tracker took\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+	return fresh
 }

@@ -1,0 +1,317 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// shop is a site with one tracker and one upstream.
+const shop = `
+http://:$PORT {
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	reverse_proxy $UPSTREAM
+}
+`
+
+// startShop starts it, or the given sites in its place, and what it needs.
+func startShop(t *testing.T, global, sites string) (*caddy, *tracker, *recorder) {
+	t.Helper()
+	trk, upstream := startTracker(t), startUpstream(t)
+	return startCaddy(t, global, sites, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr}), trk, upstream
+}
+
+// lastTarget returns the request line's target of the last request.
+func (r *recorder) lastTarget() string {
+	got := r.got()
+	if len(got) == 0 {
+		return "no request"
+	}
+	return got[len(got)-1].Target
+}
+
+// TestDocumentedLinks opens the links that Kissmetrics documents, each as a
+// new visitor.
+func TestDocumentedLinks(t *testing.T) {
+	c, trk, upstream := startShop(t, "", shop)
+	for _, test := range []struct {
+		link, upstream string
+		name           string
+		records        []string
+	}{
+		// The six combinations.
+		{
+			"/?kme=Clicked+Link", "/?kme=Clicked+Link", "",
+			[]string{"/e person=anon1 name=Clicked Link"},
+		},
+		{
+			"/?kme=Clicked+Link&kmi=john.smith", "/?kme=Clicked+Link", "john.smith",
+			[]string{"/a person=anon1 name=john.smith", "/e person=john.smith name=Clicked Link"},
+		},
+		{
+			"/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top", "/offer?kme=Clicked+Link&km_Link+Location=top", "john.smith",
+			[]string{"/a person=anon1 name=john.smith", "/e person=john.smith name=Clicked Link Link Location:top"},
+		},
+		{
+			"/?kmi=john.smith", "/", "john.smith",
+			[]string{"/a person=anon1 name=john.smith"},
+		},
+		{
+			"/?kmi=john.smith&km_Link+Location=top", "/?km_Link+Location=top", "john.smith",
+			[]string{"/a person=anon1 name=john.smith", "/s person=john.smith Link Location:top"},
+		},
+		{
+			"/?km_Link+Location=top", "/?km_Link+Location=top", "",
+			[]string{"/s person=anon1 Link Location:top"},
+		},
+		{
+			"/?kme=Clicked+Link&km_Link+Location=top&km_color=red", "/?kme=Clicked+Link&km_Link+Location=top&km_color=red", "",
+			[]string{"/e person=anon1 name=Clicked Link Link Location:top color:red"},
+		},
+		// The examples of the documentation.
+		{
+			"/landing?kme=Clicked+Email+Campaign&km_variation=red+button", "/landing?kme=Clicked+Email+Campaign&km_variation=red+button", "",
+			[]string{"/e person=anon1 name=Clicked Email Campaign variation:red button"},
+		},
+		{
+			"/landing?kme=Clicked+Email+Campaign&kmi=user%40domain.com&km_variation=red+button", "/landing?kme=Clicked+Email+Campaign&km_variation=red+button", "user@domain.com",
+			[]string{"/a person=anon1 name=user@domain.com", "/e person=user@domain.com name=Clicked Email Campaign variation:red button"},
+		},
+		{
+			"/signup?kme=Facebook+Ad", "/signup?kme=Facebook+Ad", "",
+			[]string{"/e person=anon1 name=Facebook Ad"},
+		},
+		{
+			"/signup?kme=Clicked+E-mail+Link&kmi=s739830572754", "/signup?kme=Clicked+E-mail+Link", "s739830572754",
+			[]string{"/a person=anon1 name=s739830572754", "/e person=s739830572754 name=Clicked E-mail Link"},
+		},
+		// As the library reads them, and among other parameters.
+		{
+			"/?utm_source=x&km_e=Clicked&a=%20&km_i=j.s&a=&&b", "/?utm_source=x&km_e=Clicked&a=%20&a=&&b", "j.s",
+			[]string{"/a person=anon1 name=j.s", "/e person=j.s name=Clicked"},
+		},
+		// Not tags.
+		{"/?kmfoo=1&KME=x&kme=&kme=+&utm_campaign=kme", "/?kmfoo=1&KME=x&kme=&kme=+&utm_campaign=kme", "", nil},
+		// What would replace the key, the person, the time.
+		{
+			"/?kme=E&km__k=OTHER&km__p=mallory&km__t=1&km__d=0&km__n=N&km_ok=1", "/?kme=E&km__k=OTHER&km__p=mallory&km__t=1&km__d=0&km__n=N&km_ok=1", "",
+			[]string{"/e person=anon1 name=E ok:1"},
+		},
+		// Nobody's names.
+		{"/?kmi=%7B%7B+email+%7D%7D&kme=E", "/?kme=E", "", []string{"/e person=anon1 name=E"}},
+		{"/?kmi=*%7CEMAIL%7C*", "/", "", nil},
+		{"/?kmi=Anonymous&kme=E", "/?kme=E", "", []string{"/e person=anon1 name=E"}},
+		{"/?kmi=bob+x@y.com&kme=E", "/?kme=E", "bob+x@y.com", []string{"/a person=anon1 name=bob+x@y.com", "/e person=bob+x@y.com name=E"}},
+	} {
+		t.Run(test.link, func(t *testing.T) {
+			visitor := newVisitor(t)
+			before := time.Now().Unix()
+			if p := visitor.open(c.URL + test.link); p.Status != http.StatusOK || !strings.Contains(p.Body, "page") {
+				t.Errorf("the visitor got %d %q", p.Status, p.Body)
+			}
+			after := time.Now().Unix()
+			if got := upstream.lastTarget(); got != test.upstream {
+				t.Errorf("the site behind got %s, want %s", got, test.upstream)
+			}
+			for _, r := range trk.expect(t, c, []string{test.name}, test.records...) {
+				if r.Key != "KEY" || r.Time < before || r.Time > after {
+					t.Errorf("key %q, time %d; want KEY, %d to %d", r.Key, r.Time, before, after)
+				}
+				if r.Request.Method != "GET" || r.Request.Header.Get("Cookie") != "" || strings.Contains(r.Request.Header.Get("User-Agent"), "Mozilla") {
+					t.Errorf("a %s request with headers %v", r.Request.Method, r.Request.Header)
+				}
+			}
+		})
+	}
+}
+
+// TestRequestToKissmetrics compares requests with the documented API byte by
+// byte.
+func TestRequestToKissmetrics(t *testing.T) {
+	c, trk, _ := startShop(t, "", shop)
+	visitor := newVisitor(t)
+	visitor.open(c.URL + "/?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top%26&km_a%3D=b")
+	visitor.open(c.URL + "/?km_plan=%E2%82%AC+1")
+	long := strings.Repeat("x", 3000)
+	visitor.open(c.URL + "/?kme=Long&km_text=" + long)
+	records := trk.expect(t, c, []string{"john.smith"},
+		"/a person=anon1 name=john.smith",
+		"/e person=john.smith name=Clicked Link Link Location:top& a=:b",
+		"/s person=anon1 plan:€ 1",
+		"/e person=anon1 name=Long text:"+long)
+	for _, r := range records {
+		at := fmt.Sprintf("&_t=%d&_d=1", r.Time)
+		var want string
+		switch {
+		case r.Name == "Long":
+			form := "_k=KEY&_p=" + r.Person + "&_n=Long" + at + "&text=" + long
+			if q := r.Request; q.Method != "POST" || q.Target != "/e" || q.Body != form || q.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
+				t.Errorf("a long record went as %s %s %v %.200q", q.Method, q.Target, q.Header, q.Body)
+			}
+			continue
+		case r.Path == "/e":
+			want = "/e?_k=KEY&_p=john.smith&_n=Clicked+Link" + at + "&Link+Location=top%26&a%3D=b"
+		case r.Path == "/s":
+			want = "/s?_k=KEY&_p=" + r.Person + at + "&plan=%E2%82%AC+1"
+		case r.Path == "/a":
+			want = "/a?_k=KEY&_p=" + r.Person + "&_n=john.smith" + at
+		}
+		if r.Request.Target != want || r.Request.Method != "GET" {
+			t.Errorf("got  %s %s\nwant GET %s", r.Request.Method, r.Request.Target, want)
+		}
+	}
+}
+
+// TestOneVisitor follows a person over several visits.
+func TestOneVisitor(t *testing.T) {
+	c, trk, _ := startShop(t, "", shop)
+	visitor := newVisitor(t)
+
+	p := visitor.open(c.URL + "/?kme=First")
+	first := trk.expect(t, c, nil, "/e person=anon1 name=First")[0].Person
+	cookie := p.setCookie("tu_id")
+	if cookie == nil {
+		t.Fatal("no cookie")
+	}
+	if cookie.Path != "/" || cookie.Domain != "" || !cookie.HttpOnly || cookie.Secure ||
+		cookie.SameSite != http.SameSiteLaxMode || cookie.MaxAge != 400*24*60*60 {
+		t.Errorf("the cookie is %s", cookie)
+	}
+
+	visitor.open(c.URL + "/?kme=Second&kmi=ann")
+	trk.expect(t, c, []string{first, "ann"}, "/a person="+first+" name=ann", "/e person=ann name=Second")
+
+	// Without a name the hit is the browser's, which the tracker knows as Ann.
+	visitor.open(c.URL + "/?kme=Third")
+	visitor.open(c.URL + "/?kme=Fourth&kmi=ann")
+	trk.expect(t, c, []string{first, "ann"}, "/e person="+first+" name=Third", "/e person=ann name=Fourth")
+
+	// Another person at the same browser is never merged with Ann.
+	visitor.open(c.URL + "/?kme=Fifth&kmi=bob")
+	records := trk.expect(t, c, []string{"bob"}, "/a person=anon1 name=bob", "/e person=bob name=Fifth")
+	if i := slices.IndexFunc(records, func(r record) bool { return r.Path == "/a" }); i >= 0 && records[i].Person == first {
+		t.Error("Bob's alias is Ann's: the two are one for good")
+	}
+
+	// The cookie holds no name, and one that was tampered with is none.
+	if v := visitor.cookie(c.URL, "tu_id"); strings.Contains(v, "bob") {
+		t.Errorf("the cookie holds the name: %s", v)
+	}
+	forged := newVisitor(t)
+	value := visitor.cookie(c.URL, "tu_id")
+	last := "A"
+	if strings.HasSuffix(value, last) {
+		last = "E"
+	}
+	forged.open(c.URL+"/?kme=Sixth", "Cookie", "tu_id="+value[:len(value)-1]+last)
+	if r := trk.expect(t, c, nil, "/e person=anon1 name=Sixth"); r[0].Person == first {
+		t.Error("a forged cookie was believed")
+	}
+}
+
+// TestKissmetricsLibrarysCookies has a page that carries the library too.
+func TestKissmetricsLibrarysCookies(t *testing.T) {
+	c, trk, _ := startShop(t, "", shop)
+	const ai = "abcdefghijklmnopqrstuvwxyz1="
+	names := []string{ai, "ann"}
+	library := "km_ai=" + url.QueryEscape(ai)
+
+	v := newVisitor(t)
+	p := v.open(c.URL+"/?kme=One", "Cookie", library)
+	trk.expect(t, c, names, "/e person="+ai+" name=One")
+	for _, cookie := range (&http.Response{Header: p.Header}).Cookies() {
+		if strings.HasPrefix(cookie.Name, "km_") {
+			t.Errorf("the library's own cookie was set: %s", cookie)
+		}
+	}
+	newVisitor(t).open(c.URL+"/?kme=Two&kmi=ann", "Cookie", library)
+	trk.expect(t, c, names, "/a person="+ai+" name=ann", "/e person=ann name=Two")
+
+	newVisitor(t).open(c.URL+"/?kme=Three", "Cookie", library+"; km_ni=ann")
+	trk.expect(t, c, names, "/a person=anon1 name=ann", "/e person=ann name=Three")
+}
+
+// TestNotANavigation: an image in a comment must not rename its readers.
+func TestNotANavigation(t *testing.T) {
+	c, trk, upstream := startShop(t, "", shop)
+	v := newVisitor(t)
+	p := v.load(c.URL+"/x.png?kmi=mallory&kme=Seen", "image")
+	if p.Status != 200 || p.setCookie("tu_id") != nil {
+		t.Errorf("status %d, cookies %v", p.Status, p.Header["Set-Cookie"])
+	}
+	if got := upstream.lastTarget(); got != "/x.png?kme=Seen" {
+		t.Errorf("the site behind got %s", got)
+	}
+	v.load(c.URL+"/y.png?kme=Nobody", "image")
+	v.get(c.URL+"/z.png?kme=Nobody", "Accept", "image/avif,image/webp,*/*")
+	trk.expect(t, c, []string{"mallory"}, "/e person=mallory name=Seen")
+
+	v.open(c.URL + "/?kme=Page")
+	person := trk.expect(t, c, nil, "/e person=anon1 name=Page")[0].Person
+	v.load(c.URL+"/y.png?kme=Picture", "image")
+	trk.expect(t, c, []string{person}, "/e person="+person+" name=Picture")
+}
+
+// TestNotAVisit goes through what isn't recorded, and must be served anyway.
+func TestNotAVisit(t *testing.T) {
+	c, trk, upstream := startShop(t, "", shop)
+	v := newVisitor(t)
+	for name, headers := range map[string][]string{
+		"crawler":        {"User-Agent", "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"},
+		"no User-Agent":  {"User-Agent", ""},
+		"script's fetch": {"Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "cors"},
+		"staff":          {"Cookie", "km_ignore=1"},
+		"later part":     {"Range", "bytes=100-"},
+		"websocket":      {"Connection", "Upgrade", "Upgrade", "websocket"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := v.open(c.URL+"/?kme=E&kmi=ann&q=1", headers...)
+			if p.Status != 200 || p.setCookie("tu_id") != nil {
+				t.Errorf("status %d, cookies %v", p.Status, p.Header["Set-Cookie"])
+			}
+			if got := upstream.lastTarget(); got != "/?kme=E&q=1" {
+				t.Errorf("the site behind got %s", got)
+			}
+			trk.expect(t, c, nil)
+		})
+	}
+	t.Run("prefetch", func(t *testing.T) {
+		before := len(upstream.got())
+		p := v.open(c.URL+"/?kme=E&kmi=ann", "Sec-Purpose", "prefetch;prerender")
+		if p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Header.Get("Cache-Control"), "no-store") || p.setCookie("tu_id") != nil {
+			t.Errorf("%d %v", p.Status, p.Header)
+		}
+		if len(upstream.got()) != before {
+			t.Error("the site behind saw it")
+		}
+		trk.expect(t, c, nil)
+	})
+	t.Run("POST", func(t *testing.T) {
+		req, err := http.NewRequest("POST", c.URL+"/?kme=E&kmi=ann", strings.NewReader("kme=x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := v.do(req); err != nil || p.Status != 200 {
+			t.Errorf("%d %v", p.Status, err)
+		}
+		if got := upstream.lastTarget(); got != "/?kme=E" {
+			t.Errorf("the site behind got %s", got)
+		}
+		trk.expect(t, c, nil)
+	})
+	t.Run("reload", func(t *testing.T) {
+		v := newVisitor(t)
+		for range 3 {
+			v.open(c.URL + "/?kme=E&kmi=ann")
+		}
+		trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+	})
+}

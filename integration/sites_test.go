@@ -1,0 +1,94 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestSitesWithKeysOfTheirOwn has several sites in one Caddyfile, as somebody
+// who runs many sites has.
+func TestSitesWithKeysOfTheirOwn(t *testing.T) {
+	a, b, upstream := startTracker(t), startTracker(t), startUpstream(t)
+	c := startCaddy(t, "", `
+(tracked) {
+	tagged_urls {
+		tracker kissmetrics {args[0]} {
+			endpoint {args[1]}
+		}
+	}
+	reverse_proxy $UPSTREAM
+}
+http://one.localhost:$PORT {
+	import tracked KEY1 $A
+}
+http://two.localhost:$PORT {
+	import tracked KEY2 $A
+}
+http://three.localhost:$PORT {
+	import tracked KEY1 $B
+}
+http://both.localhost:$PORT {
+	tagged_urls {
+		tracker kissmetrics KEY1 {
+			endpoint $A
+		}
+		tracker kissmetrics KEY4 {
+			endpoint $B
+		}
+	}
+	reverse_proxy $UPSTREAM
+}
+http://parts.localhost:$PORT {
+	handle /shop/* {
+		tagged_urls {
+			tracker kissmetrics {
+				api_key {env.PARTS_KEY}
+				endpoint $A
+			}
+		}
+		reverse_proxy $UPSTREAM
+	}
+	handle {
+		reverse_proxy $UPSTREAM
+	}
+}
+http://untracked.localhost:$PORT {
+	reverse_proxy $UPSTREAM
+}
+`, vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr})
+
+	for _, host := range []string{"one", "two", "three", "both", "untracked"} {
+		for i := range 5 {
+			p := newVisitor(t).open(fmt.Sprintf("%s/?kme=%s&km_hit=%d", c.URL, host, i), "Host", host+".localhost")
+			if p.Status != 200 {
+				t.Errorf("%s answered %d", host, p.Status)
+			}
+		}
+	}
+	newVisitor(t).open(c.URL+"/shop/?kme=in&kmi=p", "Host", "parts.localhost")
+	newVisitor(t).open(c.URL+"/else/?kme=out&kmi=p", "Host", "parts.localhost")
+	if got := upstream.lastTarget(); got != "/else/?kme=out&kmi=p" {
+		t.Errorf("where there is no directive the site got %s", got)
+	}
+	c.drained()
+
+	for name, test := range map[string]struct {
+		tracker *tracker
+		want    map[string]int // by key and event
+	}{
+		"A": {a, map[string]int{"KEY1 one": 5, "KEY2 two": 5, "KEY1 both": 5, "PARTS in": 1, "PARTS p": 1}},
+		"B": {b, map[string]int{"KEY1 three": 5, "KEY4 both": 5}},
+	} {
+		got := map[string]int{}
+		for _, r := range test.tracker.records(t) {
+			got[r.Key+" "+r.Name]++
+		}
+		if fmt.Sprint(got) != fmt.Sprint(test.want) {
+			t.Errorf("tracker %s took %v, want %v", name, got, test.want)
+		}
+	}
+	if text := c.api("GET", "/tagged_urls/status"); strings.Contains(text, "KEY") {
+		t.Errorf("the status shows an API key: %s", text)
+	}
+}
