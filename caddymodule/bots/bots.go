@@ -1,0 +1,204 @@
+// Package bots tells programs from people by the User-Agent header.
+//
+// It believes what the header says: a program that calls itself a browser
+// passes for one. The Go libraries for this compile hundreds of regular
+// expressions, know little beyond the search engines, or take CUBOT phones for
+// robots; this package asks instead what nearly every program has in its
+// User-Agent and what every browser has.
+package bots
+
+import "strings"
+
+// maxLength is how many bytes of a User-Agent are looked at. In-app browsers
+// send several hundred; what is much longer only means to keep us busy.
+const maxLength = 2048
+
+// Is reports whether userAgent is that of a crawler, a link preview, a
+// mail-security scanner or an HTTP tool. One that is empty or blank is.
+//
+// These are a program's: a word or a name that says so, an address to read or
+// write to about it, "compatible" with nothing that is a browser, and whatever
+// names neither a browser nor a device that people hold, as curl and nearly
+// every HTTP library do.
+//
+// These are people's: mail providers' image proxies, which fetch when somebody
+// opens the mail; a CDN's name in place of the visitor's; media players and
+// Office, which open what somebody clicked; and apps that use their system's
+// own HTTP client (CFNetwork, Dalvik). A client that an app brings along
+// (okhttp) is a tool: nobody opens a landing page with it, while messengers
+// fetch previews with it.
+func Is(userAgent string) bool {
+	ua := strings.TrimSpace(userAgent)
+	ua = strings.ToLower(ua[:min(len(ua), maxLength)])
+
+	switch {
+	case containsAny(ua, onBehalf):
+		return false
+	case hasAnyPrefix(ua, messengers), containsAny(ua, names), hasAddress(ua), saysSo(withoutModels(ua)):
+		return true
+	case strings.Contains(ua, "compatible"):
+		return !containsAny(ua, compatibles)
+	case strings.Contains(ua, "mozilla/") && containsAny(ua, desktops):
+		return false
+	}
+	return !containsAny(ua, browsersAndDevices)
+}
+
+// onBehalf ask for a person whose User-Agent they replace by their own.
+var onBehalf = []string{
+	"imageproxy", // Gmail's, Rambler's: somebody opened the mail
+	"mailproxy",  // Yahoo's, Seznam's
+	"mail.ukr.net proxy",
+	"amazon cloudfront", // what it sends unless told to forward the visitor's
+}
+
+// messengers are apps that fetch previews under their own name. Their in-app
+// browsers begin with Mozilla like all others.
+var messengers = []string{"snapchat/", "viber", "whatsapp"}
+
+// words say in general what a program does.
+var words = []string{
+	"archiver", "checker", "crawl", "fetch", "headless", "indexer", "linkcheck", "monitor", "preview", "scraper",
+	"screenshot", "slurp", "spider", "spyder", "synthetic", "validator", "vulnerability",
+}
+
+// names are programs that have a browser or a phone in their User-Agent too,
+// and no such word.
+var names = []string{
+	// mail security
+	"barracuda", "cisco secure", "ciscosecure", "cloudmark", "fireeye", "forcepoint", "fortiguard", "fortimail",
+	"hornetsecurity", "ironport", "messagelabs", "mimecast", "office protection", "proofpoint", "safe links",
+	"safelinks", "sophos", "spamexperts", "symantec", "trellix", "trend micro", "trendmicro", "vadesecure",
+	"virustotal", "websense",
+
+	// link previews, search engines, assistants
+	"claude-web", "duplexweb", "facebookexternal", "google favicon", "google page speed", "google search console",
+	"google-", "googleagent", "googleother", "kakaotalk-scrap", "line-poker", "mediapartners",
+
+	// HTTP clients
+	"axios", "curl/", "http-client", "httpclient", "jsdom", "libwww-perl", "okhttp", "python", "siege/", "wget",
+	"winhttp",
+
+	// browsers that nobody sits at
+	"archivebox", "catchpoint", "chrome-lighthouse", "dareboost", "debugbear", "dejaclick", "dmbrowser",
+	"ghost inspector", "gtmetrix", "htmlunit", "linktiger", "phantomjs", "pingdom", "playwright", "ptst/", "puppeteer",
+	"rigor)", "selenium", "slimerjs", "statuscake", "taginspector", "webkit2png", "wkhtmlto", "zombie.js",
+
+	// scanners for holes
+	"acunetix", "burpcollaborator", "nikto", "openvas",
+}
+
+// compatibles are browsers that call themselves "compatible".
+var compatibles = []string{
+	"abrowse", "amiga", "avantgo", "ibrowse", "icab", "konqueror", "lotus-notes", "ms-office", "msie", "mspie",
+	"netpositive", "omniweb", "opera", "webpositive", "webtv",
+}
+
+// desktops are what a "Mozilla" runs on. In others, such as "curl/8.5.0
+// (x86_64-pc-linux-gnu)", they say nothing.
+var desktops = []string{"cros ", "haiku", "linux", "mac os", "macintosh", "os/2", "sunos", "windows", "x11"}
+
+// browsersAndDevices are engines, browsers, players and devices that people
+// hold or sit before.
+var browsersAndDevices = []string{
+	"applewebkit", "gecko", "khtml", "presto/", "trident/",
+	"chrome/", "firefox/", "msie", "netscape", "opera", "safari", "webview",
+	"amiga", "dillo/", "elinks", "ibrowse", "icab/", "links (", "lynx/", "mosaic/", "netsurf", "w3m/",
+
+	"android", "appletv", "blackberry", "cfnetwork", "dalvik", "ipad", "iphone", "ipod", "kindle", "nokia", "symbian",
+	"tizen", "webos", "windows ce", "windows phone", "(ios", " ios ", "-ios/", "fban/",
+	"hbbtv", "nintendo", "playstation", "roku", "smart-tv", "smarttv", "sonos",
+	"bada/", "cldc", "docomo/", "dorado", "j2me", "kddi-", "maui", "midp", "netfront", "obigo", "softbank/", "teleca",
+	"ucbrowser", "ucweb", "up.browser", "vodafone/",
+
+	"applecoremedia", "exoplayer", "itunes/", "nsplayer", "quicktime", "stagefright", "vlc",
+	"microsoft office",
+}
+
+// hasAddress reports whether a URL or an e-mail address is in ua: the place
+// where programs' owners tell what they do. Browsers have none, but for one
+// component of old Internet Explorers (bsalsa.com).
+func hasAddress(ua string) bool {
+	if strings.Contains(ua, "http://") || strings.Contains(ua, "https://") {
+		return !strings.Contains(ua, "bsalsa.com")
+	}
+	_, domain, found := strings.Cut(ua, "@")
+	// A letter, because of Ecosia's "ios@9.2.3".
+	return found && startsWithLetter(domain) && strings.Contains(domain, ".")
+}
+
+// saysSo reports whether ua has one of the words in it, or one that ends in
+// bot, scan or scanner.
+func saysSo(ua string) bool {
+	return containsAny(ua, words) ||
+		endsWord(ua, "bot", "cu") || // phones, also those without Android
+		endsWord(ua, "scan") ||
+		endsWord(ua, "scanner", "cam", "code", "qr", "code ", "qr ") // apps with a browser in them
+}
+
+// endsWord reports whether a word in ua, or its plural, ends in ending, other
+// than right after one of the exceptions.
+func endsWord(ua, ending string, exceptions ...string) bool {
+	for {
+		before, after, found := strings.Cut(ua, ending)
+		if !found {
+			return false
+		}
+		if !startsWithLetter(strings.TrimPrefix(after, "s")) && !hasAnySuffix(before, exceptions) {
+			return true
+		}
+		ua = after
+	}
+}
+
+// withoutModels cuts out of ua what follows "android" in the same parentheses,
+// as in "(Linux; Android 9; ROBOT X1 Build/PPR1)": maker and model can have
+// any name.
+func withoutModels(ua string) string {
+	const mark = "android"
+	var kept strings.Builder
+	for {
+		before, after, found := strings.Cut(ua, mark)
+		kept.WriteString(before)
+		if !found {
+			return kept.String()
+		}
+		model, _, closed := strings.Cut(after, ")")
+		if !closed {
+			model = ""
+		}
+		ua = after[len(model):]
+	}
+}
+
+func containsAny(s string, substrings []string) bool {
+	for _, substring := range substrings {
+		if strings.Contains(s, substring) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasAnyPrefix(s string, prefixes []string) bool {
+	for _, prefix := range prefixes {
+		if strings.HasPrefix(s, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasAnySuffix(s string, suffixes []string) bool {
+	for _, suffix := range suffixes {
+		if strings.HasSuffix(s, suffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// startsWithLetter is for lower-cased strings.
+func startsWithLetter(s string) bool {
+	return s != "" && 'a' <= s[0] && s[0] <= 'z'
+}
