@@ -1,0 +1,266 @@
+// Package deliverytest has a queue in memory, for tests of trackers and of
+// what delivers to them.
+package deliverytest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// Queue is a [delivery.Queue] that forgets everything with the process.
+type Queue struct {
+	// MaxRecords bounds how many records wait; 0 is no bound.
+	MaxRecords int
+
+	mu      sync.Mutex
+	changed chan struct{} // closed, and replaced, when something became due
+	closed  bool
+	waiting map[string]*line
+	dead    []delivery.DeadLetter
+	records int
+	ids     int
+}
+
+// line is what waits for one destination.
+type line struct {
+	due    []*entry // in the order in which they became due
+	later  []*entry
+	leased map[*entry]struct{}
+}
+
+type entry struct {
+	delivery.Item
+	retryAt time.Time
+}
+
+// NewQueue returns an empty queue.
+func NewQueue() *Queue {
+	return &Queue{changed: make(chan struct{}), waiting: make(map[string]*line)}
+}
+
+func (q *Queue) line(destination string) *line {
+	l := q.waiting[destination]
+	if l == nil {
+		l = &line{leased: make(map[*entry]struct{})}
+		q.waiting[destination] = l
+	}
+	return l
+}
+
+func (q *Queue) notify() {
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+// Put implements [delivery.Queue].
+func (q *Queue) Put(ctx context.Context, entries ...delivery.Entry) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return delivery.ErrClosed
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case q.MaxRecords > 0 && q.records+len(entries) > q.MaxRecords:
+		return fmt.Errorf("%d records: %w", q.records, delivery.ErrFull)
+	}
+	for _, e := range entries {
+		l := q.line(e.Destination)
+		l.due = append(l.due, &entry{Item: delivery.Item{Entry: e, Queued: time.Now()}})
+	}
+	q.records += len(entries)
+	q.notify()
+	return nil
+}
+
+// Take implements [delivery.Queue].
+func (q *Queue) Take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
+	for {
+		items, changed, next, err := q.take(destination, limit)
+		if len(items) > 0 || err != nil {
+			return items, err
+		}
+		var timer <-chan time.Time
+		if !next.IsZero() {
+			timer = time.After(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-changed:
+		case <-timer:
+		}
+	}
+}
+
+func (q *Queue) take(destination string, limit int) (items []delivery.Item, changed chan struct{}, next time.Time, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, nil, next, delivery.ErrClosed
+	}
+	l := q.line(destination)
+	l.promote(time.Now())
+	n := min(limit, len(l.due))
+	for _, e := range l.due[:n] {
+		e.Lease = e
+		l.leased[e] = struct{}{}
+		items = append(items, e.Item)
+	}
+	l.due = l.due[n:]
+	if len(l.later) > 0 {
+		next = l.later[0].retryAt
+	}
+	return items, q.changed, next, nil
+}
+
+func (l *line) promote(now time.Time) {
+	n := 0
+	for n < len(l.later) && !l.later[n].retryAt.After(now) {
+		n++
+	}
+	l.due = append(l.due, l.later[:n]...)
+	l.later = slices.Delete(l.later, 0, n)
+}
+
+// Settle implements [delivery.Queue].
+func (q *Queue) Settle(settlements ...delivery.Settlement) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return delivery.ErrClosed
+	}
+	for _, s := range settlements {
+		e := s.Item.Lease.(*entry)
+		l := q.line(e.Destination)
+		if _, ok := l.leased[e]; !ok {
+			continue
+		}
+		delete(l.leased, e)
+		switch s.Outcome {
+		case delivery.Done:
+			q.records--
+		case delivery.Retry:
+			e.Attempts++
+			e.retryAt = s.RetryAt
+			at, _ := slices.BinarySearchFunc(l.later, e, func(a, b *entry) int { return cmp.Or(a.retryAt.Compare(b.retryAt), -1) })
+			l.later = slices.Insert(l.later, at, e)
+			q.notify()
+		case delivery.Release:
+			l.due = slices.Insert(l.due, 0, e)
+			q.notify()
+		case delivery.Dead:
+			q.records--
+			q.ids++
+			q.dead = append(q.dead, delivery.DeadLetter{
+				Entry: e.Entry, ID: strconv.Itoa(q.ids), Attempts: e.Attempts + 1,
+				Died: time.Now(), Reason: s.Reason, Status: s.Status,
+			})
+		default:
+			panic(fmt.Sprintf("outcome %d", s.Outcome))
+		}
+	}
+	return nil
+}
+
+// Hurry implements [delivery.Queue].
+func (q *Queue) Hurry(destination string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return delivery.ErrClosed
+	}
+	for id, l := range q.waiting {
+		if destination == "" || destination == id {
+			l.due = append(l.due, l.later...)
+			l.later = nil
+		}
+	}
+	q.notify()
+	return nil
+}
+
+// Stats implements [delivery.Queue].
+func (q *Queue) Stats() (delivery.Stats, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return delivery.Stats{}, delivery.ErrClosed
+	}
+	stats := delivery.Stats{Destinations: make(map[string]delivery.DestinationStats)}
+	for id, l := range q.waiting {
+		s := delivery.DestinationStats{Waiting: int64(len(l.due) + len(l.later) + len(l.leased))}
+		if s.Waiting > 0 {
+			stats.Destinations[id] = s
+		}
+	}
+	for _, d := range q.dead {
+		s := stats.Destinations[d.Destination]
+		s.Dead++
+		stats.Destinations[d.Destination] = s
+	}
+	return stats, nil
+}
+
+// DeadLetters implements [delivery.Queue].
+func (q *Queue) DeadLetters(destination string, yield func(delivery.DeadLetter) bool) error {
+	q.mu.Lock()
+	dead := slices.Clone(q.dead)
+	q.mu.Unlock()
+	for _, d := range dead {
+		if (destination == "" || d.Destination == destination) && !yield(d) {
+			break
+		}
+	}
+	return nil
+}
+
+// Revive implements [delivery.Queue].
+func (q *Queue) Revive(filter delivery.DeadFilter) (int, error) {
+	dead := q.remove(filter)
+	entries := make([]delivery.Entry, len(dead))
+	for i, d := range dead {
+		entries[i] = d.Entry
+	}
+	return len(dead), q.Put(context.Background(), entries...)
+}
+
+// Bury implements [delivery.Queue].
+func (q *Queue) Bury(filter delivery.DeadFilter) (int, error) {
+	return len(q.remove(filter)), nil
+}
+
+func (q *Queue) remove(filter delivery.DeadFilter) (removed []delivery.DeadLetter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.dead = slices.DeleteFunc(q.dead, func(d delivery.DeadLetter) bool {
+		chosen := (filter.Destination == "" || filter.Destination == d.Destination) &&
+			(filter.ID == "" || filter.ID == d.ID) &&
+			(filter.Before.IsZero() || d.Died.Before(filter.Before))
+		if chosen {
+			removed = append(removed, d)
+		}
+		return chosen
+	})
+	return removed
+}
+
+// Close implements [delivery.Queue].
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.closed {
+		q.closed = true
+		q.notify()
+	}
+	return nil
+}
+
+var _ delivery.Queue = (*Queue)(nil)

@@ -1,0 +1,234 @@
+// Package kissmetrics delivers records to Kissmetrics' tracking API.
+package kissmetrics
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
+)
+
+func init() {
+	caddy.RegisterModule(new(Tracker))
+}
+
+// defaultEndpoint is where Kissmetrics' documentation sends requests.
+const defaultEndpoint = "https://trk.kissmetrics.io"
+
+// maxQuery is the longest query, in bytes, that goes as a GET. The API takes
+// the same as a POST form, which has no such limit in proxies and servers.
+const maxQuery = 2048
+
+// Tracker delivers records to [Kissmetrics](https://www.kissmetrics.io/), or
+// to what speaks its tracking API.
+//
+// What an answer means: 304, or 2xx unless it is HTML, is success; 400, 410,
+// 413, 414, 415, 422 and 431 condemn the record; after all others, and network
+// errors, it is tried again.
+type Tracker struct {
+	delivery.TrackerOptions
+
+	// The API key, as Kissmetrics shows it in the site's settings. Placeholders
+	// are resolved when the configuration is loaded; `{env.…}` and `{file.…}`
+	// keep the key out of the configuration. If that turns out empty the
+	// tracker is disabled, and records wait.
+	APIKey string `json:"api_key,omitempty"`
+
+	// The URL that the API's paths `/e`, `/s` and `/a` are appended to.
+	// Placeholders are resolved when the configuration is loaded.
+	// Default: `https://trk.kissmetrics.io`.
+	Endpoint string `json:"endpoint,omitempty"`
+
+	// How long one delivery may take, at most 1m. Default: `15s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	key      string
+	endpoint *url.URL
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Tracker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "tagged_urls.trackers.kissmetrics",
+		New: func() caddy.Module { return new(Tracker) },
+	}
+}
+
+// Provision resolves the placeholders.
+func (t *Tracker) Provision(caddy.Context) error {
+	var err error
+	if t.key, err = trackers.Resolve("api_key", t.APIKey); err != nil {
+		return err
+	}
+	endpoint := t.Endpoint
+	if endpoint == "" {
+		endpoint = defaultEndpoint
+	}
+	if endpoint, err = trackers.Resolve("endpoint", endpoint); err != nil {
+		return err
+	}
+	t.endpoint, err = parseEndpoint(endpoint)
+	return err
+}
+
+// Validate says what is wrong with the configuration.
+func (t *Tracker) Validate() error {
+	if t.APIKey == "" {
+		return errNoKey
+	}
+	if err := trackers.CheckTimeout(t.Timeout); err != nil {
+		return err
+	}
+	return trackers.CheckOptions(t.TrackerOptions)
+}
+
+var errNoKey = errors.New("no API key: give the one from the site's settings at Kissmetrics " +
+	"(tracker kissmetrics {env.KISSMETRICS_API_KEY}); to try without one, use `tracker log`")
+
+func parseEndpoint(value string) (*url.URL, error) {
+	u, err := trackers.ParseURL(value)
+	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
+		err = errors.New("the URL has a query: leave out what follows the ?")
+	}
+	if err == nil && u.User != nil {
+		err = errors.New("the URL has a user name: the API knows only its key")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("endpoint: %w", err)
+	}
+	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}, nil
+}
+
+// Identity implements [delivery.Identifier].
+func (t *Tracker) Identity() (endpoint, key string) { return t.endpoint.String(), t.key }
+
+// Disabled implements [delivery.Disabler].
+func (t *Tracker) Disabled() string {
+	if t.key == "" {
+		return "the placeholder of its API key is empty: " + t.APIKey
+	}
+	return ""
+}
+
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// Deliver implements [delivery.Tracker]. It is given one record at a time.
+func (t *Tracker) Deliver(ctx context.Context, records []*delivery.Record) error {
+	ctx, cancel := context.WithTimeout(ctx, trackers.Timeout(t.Timeout))
+	defer cancel()
+	for _, r := range records {
+		req, err := t.request(r)
+		if err != nil {
+			return err
+		}
+		if err := delivery.SendHTTP(delivery.HTTPTransport, req.WithContext(ctx), accept); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	getHeader  = http.Header{"User-Agent": {trackers.UserAgent}}
+	postHeader = http.Header{
+		"User-Agent":   {trackers.UserAgent},
+		"Content-Type": {"application/x-www-form-urlencoded"},
+		// Empty, so it isn't sent: it tells net/http that the request may be
+		// repeated if the connection turns out to have been closed.
+		"Idempotency-Key": {},
+	}
+)
+
+// request makes a record's request.
+func (t *Tracker) request(r *delivery.Record) (*http.Request, error) {
+	u := *t.endpoint
+	switch r.Kind {
+	case delivery.Event:
+		u.Path += "/e"
+	case delivery.Properties:
+		u.Path += "/s"
+	case delivery.Alias:
+		u.Path += "/a"
+	default:
+		return nil, &delivery.RejectedError{Reason: "Kissmetrics' API has no " + r.Kind.String()}
+	}
+	query := t.query(r)
+	req := &http.Request{Method: http.MethodGet, URL: &u, Host: u.Host, Header: getHeader}
+	if len(query) <= maxQuery {
+		u.RawQuery = query
+		return req, nil
+	}
+	req.Method, req.Header = http.MethodPost, postHeader
+	req.ContentLength = int64(len(query))
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(query)), nil }
+	req.Body, _ = req.GetBody()
+	return req, nil
+}
+
+// query returns a record's parameters, in the order of the API's
+// specification. Spaces are encoded as +, as they are there.
+func (t *Tracker) query(r *delivery.Record) string {
+	b := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(b)
+	b.Reset()
+	b.WriteString("_k=")
+	b.WriteString(url.QueryEscape(t.key))
+	add := func(name, value string) {
+		b.WriteByte('&')
+		b.WriteString(url.QueryEscape(name))
+		b.WriteByte('=')
+		b.WriteString(url.QueryEscape(value))
+	}
+	add("_p", r.Person)
+	if r.Kind != delivery.Properties {
+		add("_n", r.Name)
+	}
+	add("_t", strconv.FormatInt(r.Time.Unix(), 10))
+	add("_d", "1") // without it the tracker ignores _t
+	if t.ClientInfo && r.ClientIP != "" {
+		add("_ip", r.ClientIP)
+	}
+	if t.ClientInfo && r.UserAgent != "" {
+		add("_ua", r.UserAgent)
+	}
+	for _, p := range r.Properties {
+		// Whatever else let one pass: a link must never set the API's own
+		// parameters.
+		if !strings.HasPrefix(p.Name, "_") {
+			add(p.Name, p.Value)
+		}
+	}
+	return b.String()
+}
+
+// accept says what is wrong with an answer that is a success by its status.
+func accept(resp *http.Response) string {
+	// The tracker answers with a GIF, whatever it was sent. HTML is from
+	// something in between: a login page, a proxy, a parked domain.
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == "text/html" && resp.StatusCode != http.StatusNotModified {
+		return "the answer is a web page, so this isn't Kissmetrics' API (is the endpoint right? is there a proxy in between?)"
+	}
+	return ""
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner   = (*Tracker)(nil)
+	_ caddy.Validator     = (*Tracker)(nil)
+	_ delivery.Tracker    = (*Tracker)(nil)
+	_ delivery.Identifier = (*Tracker)(nil)
+	_ delivery.Disabler   = (*Tracker)(nil)
+	_ delivery.Configured = (*Tracker)(nil)
+)
