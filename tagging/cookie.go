@@ -1,0 +1,124 @@
+package tagging
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/hex"
+	"io"
+)
+
+// Cookie is what this module's own cookie says about a browser. It holds no personal data.
+type Cookie struct {
+	Anonymous string // the anonymous identity, at most 255 bytes
+	Claim     Claim  // by whom it is claimed; zero if by nobody
+}
+
+// Claim is the keyed hash of the name that an anonymous identity has been aliased to.
+type Claim [16]byte
+
+const (
+	anonymousSize = 128 / 8 // bytes of randomness
+	macSize       = 128 / 8 // bytes of a cookie's HMAC
+	maxAnonymous  = 255     // bytes
+)
+
+// anonymousEncoding makes identities of letters and digits, so they need no encoding anywhere, and no spreadsheet
+// takes one for a formula.
+var anonymousEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
+// newAnonymous returns a fresh anonymous identity.
+func newAnonymous(random io.Reader) (string, error) {
+	var b [anonymousSize]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", err
+	}
+	return anonymousEncoding.EncodeToString(b[:]), nil
+}
+
+// Keys are made from one secret, a separate one for each purpose. Nodes with the same secret understand each other's
+// cookies.
+type Keys struct{ seal, claim, destination []byte }
+
+// NewKeys derives the keys from a secret, which should have at least 128 bits of randomness.
+func NewKeys(secret []byte) *Keys {
+	return &Keys{
+		seal:        authenticate(secret, "tagged-urls cookie"),
+		claim:       authenticate(secret, "tagged-urls claim"),
+		destination: authenticate(secret, "tagged-urls destination"),
+	}
+}
+
+// authenticate returns the HMAC-SHA-256 of the parts, which can't be taken for other ones with the same bytes.
+func authenticate(key []byte, parts ...string) []byte {
+	mac := hmac.New(sha256.New, key)
+	buf := make([]byte, 0, 128)
+	for _, p := range parts {
+		buf = appendString(buf, p)
+	}
+	mac.Write(buf)
+	return mac.Sum(nil)
+}
+
+// Destination returns a short keyed hash of a tracker's API key, in hexadecimal: it tells trackers apart without
+// giving the key away.
+func (k *Keys) Destination(key string) string {
+	return hex.EncodeToString(authenticate(k.destination, key)[:8])
+}
+
+func (k *Keys) claimOf(name string) Claim {
+	return Claim(authenticate(k.claim, name)[:len(Claim{})])
+}
+
+// A cookie's value is one character for the version and whether there is a claim, then, in URL-safe base64,
+// the HMAC, the claim, and the anonymous identity.
+const (
+	versionUnclaimed = "1"
+	versionClaimed   = "2"
+)
+
+var cookieEncoding = base64.RawURLEncoding.Strict()
+
+// Seal returns the cookie's value: letters, digits, '-' and '_'. The scope is where browsers send it, the site's host
+// or the cookie's domain: under another one it doesn't verify.
+func (k *Keys) Seal(c Cookie, scope string) string {
+	version, body := versionUnclaimed, c.Anonymous
+	if c.Claim != (Claim{}) {
+		version, body = versionClaimed, string(c.Claim[:])+c.Anonymous
+	}
+	mac := authenticate(k.seal, scope, version, body)[:macSize]
+	return version + cookieEncoding.EncodeToString(append(mac, body...))
+}
+
+// Open returns the cookie that Seal made for the same scope; not ok is any other value.
+func (k *Keys) Open(value, scope string) (c Cookie, ok bool) {
+	const maxValue = 1 + (macSize+len(c.Claim)+maxAnonymous)*4/3 + 1
+	if len(value) < 2 || len(value) > maxValue {
+		return Cookie{}, false
+	}
+	version := value[:1]
+	raw, err := cookieEncoding.DecodeString(value[1:])
+	if err != nil || len(raw) < macSize {
+		return Cookie{}, false
+	}
+	mac, body := raw[:macSize], string(raw[macSize:])
+	if !hmac.Equal(mac, authenticate(k.seal, scope, version, body)[:macSize]) {
+		return Cookie{}, false
+	}
+	if version == versionClaimed {
+		if len(body) < len(c.Claim) {
+			return Cookie{}, false
+		}
+		c.Claim, body = Claim([]byte(body[:len(c.Claim)])), body[len(c.Claim):]
+	}
+	c.Anonymous = body
+	return c, c.Anonymous != ""
+}
+
+// LibraryCookie decodes the value of one of the cookies of Kissmetrics' library, km_ai or km_ni, which are
+// percent-encoded; a '+' is itself.
+func LibraryCookie(raw string) string {
+	var text decoder
+	return text.percent(raw)
+}

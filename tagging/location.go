@@ -1,0 +1,150 @@
+package tagging
+
+import (
+	"net/netip"
+	"strings"
+)
+
+// RedirectTarget returns where to send a tagged request so that the tags are out of the address bar: to the
+// same path and query without any tag. It is always a path with exactly one leading slash, whatever the request's
+// path is, so a browser can't take its beginning for another host.
+//
+// A browser takes '\' for '/', and drops tabs and line breaks before it looks: so leading slashes of both kinds
+// are trimmed, and control characters and spaces, which no well-formed request has, percent-encoded.
+func RedirectTarget(escapedPath, rawQuery string) string {
+	path := "/" + strings.TrimLeft(escapedPath, `/\`)
+	query, _ := StripAll.Query(rawQuery)
+	if query != "" {
+		query = "?" + encodeControl(query, "")
+	}
+	return encodeControl(path, "?#") + query
+}
+
+// encodeControl percent-encodes control characters, spaces, and the characters given.
+func encodeControl(s, also string) string {
+	const hexDigits = "0123456789ABCDEF"
+	needed := func(c byte) bool { return c <= ' ' || c == 0x7F || strings.IndexByte(also, c) >= 0 }
+	var b strings.Builder
+	kept := 0
+	for i := range len(s) {
+		if needed(s[i]) {
+			b.WriteString(s[kept:i])
+			b.Write([]byte{'%', hexDigits[s[i]>>4], hexDigits[s[i]&15]})
+			kept = i + 1
+		}
+	}
+	if kept == 0 {
+		return s
+	}
+	b.WriteString(s[kept:])
+	return b.String()
+}
+
+// CleanLocation removes every tag from the Location header of a redirect, and reports whether there were any, if the
+// redirect stays on the request's host (its Host, with or without a port): else the visit would count twice.
+// Whether it does is decided as a browser would, after the WHATWG URL Standard; where that can't be
+// told without knowing more than the two, it is taken to.
+func CleanLocation(location, host string) (string, bool) {
+	u := asBrowserReads(location)
+	if !staysOn(u, host) {
+		return location, false
+	}
+	cleaned, ok := StripAll.URL(u)
+	if !ok {
+		return location, false
+	}
+	if start, _ := queryOf(u); start > 0 && (len(cleaned) < start || cleaned[start-1] != '?') {
+		// Without a path, it is the '?' that says "and no query": an empty reference is the very URL
+		// that was requested, tags and all.
+		if before := cleaned[:start-1]; before == "" || schemeOf(before)+":" == before {
+			cleaned = before + "?" + cleaned[start-1:]
+		}
+	}
+	return cleaned, true
+}
+
+// asBrowserReads removes what a browser removes from a URL before it parses it.
+func asBrowserReads(u string) string {
+	u = strings.TrimFunc(u, func(r rune) bool { return r <= ' ' })
+	if !strings.ContainsAny(u, "\t\r\n") {
+		return u
+	}
+	return strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(u)
+}
+
+// staysOn reports whether a URL, resolved against a page of that host, may lead to the same host.
+func staysOn(u, host string) bool {
+	rest := u
+	if scheme := schemeOf(u); scheme != "" {
+		if !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
+			return false
+		}
+		rest = u[len(scheme)+1:]
+		if !hasTwoSlashes(rest) {
+			return true // relative, if the page's scheme is the same
+		}
+	} else if !hasTwoSlashes(rest) {
+		return true
+	}
+	rest = strings.TrimLeft(rest, `/\`)
+	if i := strings.IndexAny(rest, `/\?#`); i >= 0 {
+		rest = rest[:i]
+	}
+	return maybeSameHost(rest[strings.LastIndexByte(rest, '@')+1:], host)
+}
+
+func hasTwoSlashes(s string) bool {
+	return len(s) >= 2 && strings.IndexByte(`/\`, s[0]) >= 0 && strings.IndexByte(`/\`, s[1]) >= 0
+}
+
+// schemeOf returns a URL's scheme, or "" if it is relative.
+func schemeOf(u string) string {
+	for i := range len(u) {
+		switch c := u[i]; {
+		case 'a' <= c|0x20 && c|0x20 <= 'z':
+		case i > 0 && ('0' <= c && c <= '9' || c == '+' || c == '-' || c == '.'):
+		case i > 0 && c == ':':
+			return u[:i]
+		default:
+			return ""
+		}
+	}
+	return ""
+}
+
+// maybeSameHost compares two hosts, with or without a port each. Names beyond ASCII are mapped to ASCII by rules
+// that aren't part of this package, so where there is one, the hosts may be the same.
+func maybeSameHost(a, b string) bool {
+	a, b = plainHost(a), plainHost(b)
+	if a == b || a == "" || b == "" || !isASCII(a) || !isASCII(b) {
+		return true
+	}
+	if !maybeIP(a) || !maybeIP(b) {
+		return false
+	}
+	ipA, errA := netip.ParseAddr(strings.Trim(a, "[]"))
+	ipB, errB := netip.ParseAddr(strings.Trim(b, "[]"))
+	return errA != nil || errB != nil || ipA == ipB // 127.1, 0x7f000001 …
+}
+
+// plainHost returns a host without its port, in lower case, decoded, and without the root's dot.
+func plainHost(host string) string {
+	var text decoder
+	host = text.percent(host)
+	if end := strings.IndexByte(host, ']'); end >= 0 {
+		host = host[:end+1]
+	} else if colon := strings.IndexByte(host, ':'); colon >= 0 {
+		host = host[:colon]
+	}
+	return strings.TrimSuffix(strings.ToLower(host), ".")
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7F })
+}
+
+// maybeIP reports whether a host is an IP address in any of its forms: in brackets, or with a number as the last label.
+func maybeIP(host string) bool {
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	return host[0] == '[' || last != "" && '0' <= last[0] && last[0] <= '9'
+}

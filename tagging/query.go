@@ -1,0 +1,232 @@
+package tagging
+
+import (
+	"math/bits"
+	"strings"
+	"unicode/utf8"
+)
+
+// kind says which tag a parameter is.
+type kind uint8
+
+const (
+	event    kind = iota + 1 // kme, km_e
+	identity                 // kmi, km_i
+	property                 // any other name that begins with km_
+)
+
+// tag is one parameter of a query that is a tag; the fields are offsets into the query.
+type tag struct {
+	kind  kind
+	start int
+	name  int // behind the prefix: where a property's own name begins
+	end   int // of the parameter: its '&', or the end of the query
+}
+
+// HasTags reports whether any parameter of the query is a tag: whether its name, decoded as
+// application/x-www-form-urlencoded, is kme or kmi or begins with km_. It doesn't allocate.
+func HasTags(rawQuery string) bool {
+	_, ok := nextTag(rawQuery, 0)
+	return ok
+}
+
+// nextTag finds the first tag at or behind from, which is the start of a parameter or of an '&'.
+//
+// Almost all queries hold none, so this runs on every request of a site: it looks at eight positions at
+// once for an '&' with "km" behind it, or the beginning of these two percent-encoded. The masks let a few
+// other letters through; tagAt, which sees what is left, is exact.
+func nextTag(query string, from int) (tag, bool) {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+		kMask = ones * (0xFF &^ ('k' ^ '%'))             // 'k', or '%' as in %6B
+		mMask = ones * (0xFF &^ ('m' ^ '%' | 'm' ^ '6')) // 'm', or '%' as in %6D, or the '6' of %6B
+	)
+	if t, ok := tagAt(query, from); ok {
+		return t, true
+	}
+	i := from
+	for ; i+10 <= len(query); i += 8 {
+		x := load(query[i:]) ^ ones*'&' |
+			(load(query[i+1:])^ones*'k')&kMask |
+			(load(query[i+2:])^ones*'m')&mMask
+		for found := (x - ones) &^ x & highs; found != 0; found &= found - 1 {
+			if t, ok := tagAt(query, i+bits.TrailingZeros64(found)/8+1); ok {
+				return t, true
+			}
+		}
+	}
+	for ; i < len(query); i++ {
+		if query[i] == '&' {
+			if t, ok := tagAt(query, i+1); ok {
+				return t, true
+			}
+		}
+	}
+	return tag{}, false
+}
+
+// load returns the first eight bytes of s.
+func load(s string) uint64 {
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// tagAt reports whether the parameter that starts at start is a tag.
+func tagAt(query string, start int) (tag, bool) {
+	k, i := nameByte(query, start)
+	if k != 'k' {
+		return tag{}, false
+	}
+	m, i := nameByte(query, i)
+	if m != 'm' {
+		return tag{}, false
+	}
+	t := tag{kind: property, start: start}
+	c, i := nameByte(query, i)
+	if c == '_' {
+		t.name = i
+		c, i = nameByte(query, i)
+	} else if c != 'e' && c != 'i' {
+		return tag{}, false
+	}
+	if c == 'e' || c == 'i' {
+		if _, after := nameByte(query, i); after == i { // nothing follows: the name is whole
+			t.kind = event
+			if c == 'i' {
+				t.kind = identity
+			}
+		} else if t.name == 0 {
+			return tag{}, false
+		}
+	}
+	t.end = paramEnd(query, start)
+	return t, true
+}
+
+// paramEnd returns where the parameter that holds the position i ends.
+func paramEnd(query string, i int) int {
+	if n := strings.IndexByte(query[i:], '&'); n >= 0 {
+		return i + n
+	}
+	return len(query)
+}
+
+// nameByte returns the decoded byte at i of a parameter's name and the position behind it; at the name's
+// end it returns 0 and i. A '+' is returned as it stands: no tag's name has one where it matters.
+func nameByte(query string, i int) (byte, int) {
+	if i >= len(query) || query[i] == '=' || query[i] == '&' {
+		return 0, i
+	}
+	if c, ok := escaped(query, i); ok {
+		return c, i + 3
+	}
+	return query[i], i + 1
+}
+
+// escaped decodes the percent-encoded byte at i.
+func escaped(s string, i int) (byte, bool) {
+	if s[i] != '%' || i+2 >= len(s) {
+		return 0, false
+	}
+	high, low := unhex(s[i+1]), unhex(s[i+2])
+	return high<<4 | low, high|low < 16
+}
+
+// unhex returns a hexadecimal digit's value, or 16 and more if it isn't one.
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c|0x20 && c|0x20 <= 'f':
+		return c | 0x20 - 'a' + 10
+	}
+	return 0xF0
+}
+
+// decoder decodes strings into one buffer, which it allocates when the first of them needs it.
+type decoder struct {
+	strings.Builder
+	size int // of that buffer
+}
+
+// form decodes as the WHATWG URL Standard's urlencoded parser does: '+' is a space, a malformed escape
+// stays, and invalid UTF-8 becomes U+FFFD, one for each maximal subpart.
+// https://url.spec.whatwg.org/#urlencoded-parsing
+func (d *decoder) form(s string) string { return d.decode(s, ' ') }
+
+// percent decodes the same, but leaves '+' alone.
+func (d *decoder) percent(s string) string { return d.decode(s, '+') }
+
+func (d *decoder) decode(s string, plus byte) string {
+	i := 0
+	for i < len(s) && s[i] != '%' && s[i] != '+' {
+		i++
+	}
+	if i < len(s) {
+		if d.Cap() == 0 {
+			d.Grow(max(d.size, len(s)))
+		}
+		start := d.Len()
+		d.WriteString(s[:i])
+		for i < len(s) {
+			if c, ok := escaped(s, i); ok {
+				d.WriteByte(c)
+				i += 3
+				continue
+			}
+			c := s[i]
+			if c == '+' {
+				c = plus
+			}
+			d.WriteByte(c)
+			i++
+		}
+		s = d.String()[start:]
+	}
+	if utf8.ValidString(s) {
+		return s
+	}
+	start := d.Len()
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if r == utf8.RuneError && n == 1 {
+			n = maximalSubpart(s)
+		}
+		d.WriteRune(r)
+		s = s[n:]
+	}
+	return d.String()[start:]
+}
+
+// maximalSubpart returns how many of the first bytes of s, which begins with an invalid sequence, one U+FFFD
+// stands for: as many as are the beginning of some valid one (the Unicode Standard, chapter 3.9,
+// "U+FFFD Substitution of Maximal Subparts"). Go itself would put one for each byte.
+func maximalSubpart(s string) int {
+	low, high, length := byte(0x80), byte(0xBF), 0 // of the second byte; of the whole sequence
+	switch c := s[0]; {
+	case c < 0xC2 || c > 0xF4:
+		return 1
+	case c < 0xE0:
+		length = 2
+	case c < 0xF0:
+		length = 3
+	default:
+		length = 4
+	}
+	switch s[0] {
+	case 0xE0:
+		low = 0xA0
+	case 0xED:
+		high = 0x9F
+	case 0xF0:
+		low = 0x90
+	case 0xF4:
+		high = 0x8F
+	}
+	n := 1
+	for n < min(length, len(s)) && low <= s[n] && s[n] <= high {
+		n, low, high = n+1, 0x80, 0xBF
+	}
+	return n
+}

@@ -1,0 +1,52 @@
+package tagging
+
+// Reason says in one stable word why something wasn't recorded or not as it came. The words are values
+// of a metric's label.
+type Reason string
+
+// Why a parameter, or a part of it, wasn't recorded.
+const (
+	Empty           Reason = "empty"
+	EventCut        Reason = "event_cut"
+	ValueCut        Reason = "value_cut"
+	NameTooLong     Reason = "name_too_long"
+	ReservedName    Reason = "reserved_name"
+	HitTooLong      Reason = "hit_too_long"
+	IdentityTooLong Reason = "identity_too_long"
+	IdentityControl Reason = "identity_control_character"
+	IdentityMerge   Reason = "identity_merge_field"
+	IdentityNobody  Reason = "identity_nobody"
+	IdentityEmail   Reason = "identity_email"
+)
+
+// Why a request isn't a visit.
+const (
+	NotGet      Reason = "not_get"
+	Upgrade     Reason = "upgrade"
+	RangeInside Reason = "range"
+)
+
+var explanations = map[Reason]string{
+	Empty:           "It has no name or no value, so it counts as absent.",
+	EventCut:        "The event's name is longer than 255 characters; the first 255 are recorded.",
+	ValueCut:        "The value is longer than 8 KiB; the first 8 KiB are recorded.",
+	NameTooLong:     "The property's name is longer than 255 characters, so the property is left out.",
+	ReservedName:    "Names that begin with an underscore belong to the tracker itself, so the property is left out.",
+	HitTooLong:      "All tags of a link together may have 64 KiB; this one didn't fit any more and is left out.",
+	IdentityTooLong: "The identity is longer than 255 characters and counts as absent: cut off, it could become another person's.",
+	IdentityControl: "The identity has control characters in it, such as a line break, and counts as absent.",
+	IdentityMerge:   "The identity is a merge field that your mailing tool didn't fill in; recorded, it would make one person of all recipients.",
+	IdentityNobody:  "The identity is a word or sign that stands for nobody in particular; recorded, it would make one person of all visitors.",
+	IdentityEmail:   "The identity is an e-mail address, and this site is configured not to record those.",
+	NotGet:          "Only GET requests are visits.",
+	Upgrade:         "A request to switch protocols, such as a WebSocket's, isn't a visit.",
+	RangeInside:     "The request is for a later part of a file, so its beginning was the visit.",
+}
+
+// Explain says the same in a sentence, for people who write links. An unknown reason explains itself.
+func (r Reason) Explain() string {
+	if s, ok := explanations[r]; ok {
+		return s
+	}
+	return string(r)
+}

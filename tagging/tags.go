@@ -1,0 +1,198 @@
+// Package tagging knows what a tagged URL means: which parameters of a query are tags and what they say,
+// who the person is, what is stripped before anybody else sees it, and which requests are visits at all.
+//
+// It follows the URL API that Kissmetrics documents. It does no I/O and knows of no web server beyond
+// [net/http.Header].
+package tagging
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of a hit. Characters are Unicode code points.
+const (
+	MaxName  = 255      // characters of an identity, an event's and a property's name
+	MaxValue = 8 << 10  // bytes of a property's value, in UTF-8
+	MaxHit   = 64 << 10 // bytes of all names and values together, in UTF-8
+
+	maxDrops    = 32 // entries of Tags.Dropped
+	maxDropName = 64 // characters of Drop.Parameter
+)
+
+// Property is a property of a hit: of its event or, without one, of its person.
+type Property struct{ Name, Value string }
+
+// Tags is what a query's tags say. Identity has passed the [Rules], so it may be a pseudonym.
+type Tags struct {
+	Event, Identity string
+	Properties      []Property // each name once, in the order of first appearance, with the last acceptable value
+	Dropped         []Drop     // what was cut or left out and why; at most 32 entries
+	DroppedMore     int        // how many more there were
+}
+
+// Drop is a parameter that isn't recorded, or not as it came.
+type Drop struct {
+	Parameter string // its decoded name, at most 64 characters of it
+	Reason    Reason
+}
+
+// Empty reports whether there is nothing to record.
+func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.Properties) == 0 }
+
+// Parse reads the tags of a query; nil rules are the defaults. Its time is linear in the query's length, and
+// what it keeps is within [MaxHit], which also bounds the number of properties. Which of them don't fit any more
+// is decided in their order; room for the longest event and identity is always left.
+func Parse(rawQuery string, rules *Rules) Tags {
+	var p parser
+	for t, ok := nextTag(rawQuery, 0); ok; t, ok = nextTag(rawQuery, t.end) {
+		if p.text.size == 0 {
+			p.text.size = len(rawQuery) - t.start
+		}
+		_, value, _ := strings.Cut(rawQuery[t.start:t.end], "=")
+		value = p.text.form(value)
+		switch t.kind {
+		case event:
+			p.event(rawQuery, t, value)
+		case identity:
+			p.identity(rawQuery, t, value, rules)
+		case property:
+			name, _, _ := strings.Cut(rawQuery[t.name:t.end], "=")
+			p.property(rawQuery, t, p.text.form(name), value)
+		}
+	}
+	// Only now, for the one that counts: hashing each of thousands would be expensive.
+	p.tags.Identity = rules.pseudonym(p.tags.Identity)
+	return p.tags
+}
+
+type parser struct {
+	tags  Tags
+	text  decoder
+	size  int            // bytes of the properties so far, two more for each: the signs between them
+	index map[string]int // of the properties, once they are many
+}
+
+func (p *parser) event(query string, t tag, name string) {
+	if blank(name) {
+		p.drop(query, t, Empty)
+		return
+	}
+	cut := cutCharacters(name, MaxName)
+	if len(cut) < len(name) {
+		p.drop(query, t, EventCut)
+	}
+	p.tags.Event = cut
+}
+
+func (p *parser) identity(query string, t tag, value string, rules *Rules) {
+	name, reason := rules.check(value)
+	if reason != "" {
+		p.drop(query, t, reason)
+		return
+	}
+	p.tags.Identity = name
+}
+
+func (p *parser) property(query string, t tag, name, value string) {
+	switch {
+	case blank(name) || blank(value):
+		p.drop(query, t, Empty)
+		return
+	case strings.HasPrefix(strings.TrimLeftFunc(name, isBlank), "_"): // some servers trim a parameter's name
+		p.drop(query, t, ReservedName)
+		return
+	case longerThan(name, MaxName):
+		p.drop(query, t, NameTooLong)
+		return
+	}
+	cut := cutBytes(value, MaxValue)
+	i := p.find(name)
+	size := p.size + len(cut)
+	if i < 0 {
+		size += len(name) + len("=&")
+	} else {
+		size -= len(p.tags.Properties[i].Value)
+	}
+	if size > MaxHit-2*MaxName*utf8.UTFMax {
+		p.drop(query, t, HitTooLong)
+		return
+	}
+	if len(cut) < len(value) {
+		p.drop(query, t, ValueCut)
+	}
+	p.size = size
+	if i >= 0 {
+		p.tags.Properties[i].Value = cut
+		return
+	}
+	if p.index != nil {
+		p.index[name] = len(p.tags.Properties)
+	}
+	if p.tags.Properties == nil {
+		p.tags.Properties = make([]Property, 0, 4)
+	}
+	p.tags.Properties = append(p.tags.Properties, Property{name, cut})
+}
+
+// find returns the index of the property of that name, or -1.
+func (p *parser) find(name string) int {
+	if p.index == nil {
+		for i := range p.tags.Properties {
+			if p.tags.Properties[i].Name == name {
+				return i
+			}
+		}
+		if len(p.tags.Properties) < 16 {
+			return -1
+		}
+		p.index = make(map[string]int, 64)
+		for i := range p.tags.Properties {
+			p.index[p.tags.Properties[i].Name] = i
+		}
+	}
+	if i, ok := p.index[name]; ok {
+		return i
+	}
+	return -1
+}
+
+func (p *parser) drop(query string, t tag, reason Reason) {
+	if len(p.tags.Dropped) == maxDrops {
+		p.tags.DroppedMore++
+		return
+	}
+	name, _, _ := strings.Cut(query[t.start:t.end], "=")
+	var text decoder
+	name = text.form(cutBytes(name, 3*utf8.UTFMax*maxDropName)) // no character takes more, encoded
+	p.tags.Dropped = append(p.tags.Dropped, Drop{cutCharacters(name, maxDropName), reason})
+}
+
+// longerThan reports whether s has more than n characters.
+func longerThan(s string, n int) bool {
+	return len(s) > n && (len(s) > n*utf8.UTFMax || utf8.RuneCountInString(s) > n)
+}
+
+// cutCharacters returns the first n characters of s.
+func cutCharacters(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n--; n < 0 {
+			return s[:i]
+		}
+	}
+	return s
+}
+
+// cutBytes returns at most n bytes of s, and no half of a character.
+func cutBytes(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

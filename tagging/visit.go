@@ -1,0 +1,100 @@
+package tagging
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Navigation reports whether a request is for a page that a person goes to, rather than for a part of one: whether
+// Sec-Fetch-Mode says so. Without any Sec-Fetch header (older browsers, and all of them without HTTPS), it is one
+// unless Accept names a type that only parts have. Since browsers also accept images as pages, that doesn't count
+// where HTML is accepted.
+func Navigation(h http.Header) bool {
+	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
+		return isToken(mode, "navigate")
+	}
+	if h.Get("Sec-Fetch-Dest") != "" || h.Get("Sec-Fetch-Site") != "" || h.Get("Sec-Fetch-User") != "" {
+		return false
+	}
+	part := false
+	for typ := range members(h, "Accept") {
+		typ, _, _ = strings.Cut(typ, ";")
+		switch typ = strings.ToLower(strings.TrimSpace(typ)); {
+		case typ == "text/html" || typ == "application/xhtml+xml":
+			return true
+		case isPart(typ):
+			part = true
+		}
+	}
+	return !part
+}
+
+// isPart reports whether a media type, in lower case, is an image's, audio, video, a font's, style or script.
+func isPart(typ string) bool {
+	major, minor, _ := strings.Cut(typ, "/")
+	switch major {
+	case "image", "audio", "video", "font":
+		return true
+	case "text", "application":
+		return minor == "css" || strings.HasSuffix(minor, "javascript") || strings.HasSuffix(minor, "ecmascript") ||
+			strings.HasPrefix(minor, "font-") || strings.HasPrefix(minor, "x-font-")
+	}
+	return false
+}
+
+// Prefetch reports whether a browser asks for a page before anybody has clicked on its link.
+func Prefetch(h http.Header) bool {
+	for _, header := range [...]string{"Sec-Purpose", "Purpose", "X-Moz"} {
+		for purpose := range members(h, header) {
+			for word := range strings.SplitSeq(purpose, ";") { // prefetch;prerender
+				if isToken(word, "prefetch") || isToken(word, "prerender") {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// ScriptFetch reports whether a script asks: fetch, XMLHttpRequest, a beacon. A service worker that passes a navigation
+// on isn't counted as one.
+func ScriptFetch(h http.Header) bool {
+	return isToken(h.Get("Sec-Fetch-Dest"), "empty") && !isToken(h.Get("Sec-Fetch-Mode"), "navigate")
+}
+
+// Unrecordable returns why a request can't be a visit, whoever sent it, or "": it isn't a GET, it asks to
+// switch protocols, or for a range of bytes that doesn't start at the first.
+func Unrecordable(method string, h http.Header) Reason {
+	switch {
+	case method != http.MethodGet:
+		return NotGet
+	case h.Get("Upgrade") != "":
+		return Upgrade
+	case h.Get("Range") != "" && !startsAtZero(h.Get("Range")):
+		return RangeInside
+	}
+	return ""
+}
+
+// startsAtZero reports whether a Range header's first range starts with the first byte.
+func startsAtZero(ranges string) bool {
+	unit, first, _ := strings.Cut(ranges, "=")
+	first, _, found := strings.Cut(first, "-")
+	first = strings.TrimSpace(first)
+	return found && isToken(unit, "bytes") && first != "" && strings.Trim(first, "0") == ""
+}
+
+// members yields the members of a header's list.
+func members(h http.Header, name string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, line := range h[name] {
+			for member := range strings.SplitSeq(line, ",") {
+				if !yield(member) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func isToken(s, token string) bool { return strings.EqualFold(strings.TrimSpace(s), token) }
