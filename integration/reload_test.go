@@ -26,7 +26,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	l := startLoad(t, c.URL, 4)
 	for i := range 20 {
 		l.reach(t, 5)
-		c.reload("", shop+strings.Repeat("# changed\n", i)+fmt.Sprintf("http://:$PORT/%d {\n}\n", i))
+		c.reload("", strings.Replace(shop, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
 	}
 	hits := l.stop()
 	c.drained()

@@ -1,0 +1,183 @@
+package integration
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestSeveralDirectives: a request is parsed once, each tracker gets it once,
+// and the strictest `strip` wins.
+func TestSeveralDirectives(t *testing.T) {
+	a, b, upstream := startTracker(t), startTracker(t), startUpstream(t)
+	c := startCaddy(t, "", `
+(a) {
+	tagged_urls {
+		{args[0]}
+		tracker kissmetrics A {
+			endpoint $A
+		}
+	}
+}
+(b) {
+	tagged_urls {
+		{args[0]}
+		tracker kissmetrics B {
+			endpoint $B
+		}
+	}
+}
+&(again) {
+	import a "strip none"
+}
+http://twice.localhost:$PORT {
+	import a "strip identity"
+	import a "strip none"
+	reverse_proxy $UPSTREAM
+}
+http://two.localhost:$PORT {
+	import a "strip identity"
+	route {
+		import b "strip all"
+		reverse_proxy $UPSTREAM
+	}
+}
+http://late.localhost:$PORT {
+	import a "strip all"
+	handle {
+		rewrite /rewritten?kme=Other&kmi=other
+		import b "strip identity"
+		reverse_proxy $UPSTREAM
+	}
+}
+http://invoked.localhost:$PORT {
+	import a "strip identity"
+	invoke again
+	handle {
+		invoke again
+		reverse_proxy $UPSTREAM
+	}
+}
+http://errors.localhost:$PORT {
+	import a "strip identity"
+	error 404
+	handle_errors {
+		import a "strip all"
+		import b "strip identity"
+		reverse_proxy $UPSTREAM
+	}
+}
+http://errorsonly.localhost:$PORT {
+	error 404
+	handle_errors {
+		import b "strip all"
+		reverse_proxy $UPSTREAM
+	}
+}
+http://rewritten.localhost:$PORT {
+	route {
+		rewrite /plain
+		import a "strip identity"
+		reverse_proxy $UPSTREAM
+	}
+}
+`, vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr})
+	event := "/e person=ann name=E p:1"
+	for host, test := range map[string]struct {
+		a, b     []string
+		upstream string
+	}{
+		"twice":      {a: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1&kme=E&km_p=1"},
+		"two":        {a: []string{"/a person=anon1 name=ann", event}, b: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
+		"late":       {a: []string{"/a person=anon1 name=ann", event}, b: []string{"/a person=anon1 name=ann", event}, upstream: "/rewritten"},
+		"invoked":    {a: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1&kme=E&km_p=1"},
+		"errors":     {a: []string{"/a person=anon1 name=ann", event}, b: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
+		"errorsonly": {b: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
+		"rewritten":  {a: []string{"/a person=anon1 name=ann", event}, upstream: "/plain"},
+	} {
+		t.Run(host, func(t *testing.T) {
+			p := newVisitor(t).open(c.URL+"/x?q=1&kme=E&kmi=ann&km_p=1", "Host", host+".localhost")
+			if n := len(p.Header["Set-Cookie"]); n != 1 {
+				t.Errorf("%d cookies: %q", n, p.Header["Set-Cookie"])
+			}
+			if got := upstream.lastTarget(); got != test.upstream {
+				t.Errorf("the site behind got %s, want %s", got, test.upstream)
+			}
+			ra, rb := a.expect(t, c, []string{"ann"}, test.a...), b.expect(t, c, []string{"ann"}, test.b...)
+			people := map[string]bool{}
+			for _, r := range append(ra, rb...) {
+				if r.Path == "/a" {
+					people[r.Person] = true
+				}
+			}
+			if len(people) > 1 {
+				t.Errorf("one visitor was given %d identities", len(people))
+			}
+		})
+	}
+}
+
+// TestIncludes: what templates include isn't a visit, but is stripped.
+func TestIncludes(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, dir+"/page.html", `<p>{{httpInclude (printf "/inner?%s" "q=1&kme=Included&kmi=ann&km_p=2")}}</p>`)
+	trk, upstream := startTracker(t), startUpstream(t)
+	upstream.respond(answerStatus(200, "Content-Type", "text/html"))
+	c := startCaddy(t, "", `
+http://:$PORT {
+	tagged_urls {
+		redirect
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	handle /inner {
+		reverse_proxy $UPSTREAM
+	}
+	handle {
+		root $ROOT
+		templates
+		file_server
+	}
+}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
+	if p := newVisitor(t).open(c.URL + "/page.html"); p.Status != 200 || p.setCookie("tu_id") != nil {
+		t.Errorf("%d %v %s", p.Status, p.Header, p.Body)
+	}
+	if got := upstream.lastTarget(); got != "/inner?q=1&kme=Included&km_p=2" {
+		t.Errorf("the site behind got %s", got)
+	}
+	trk.expect(t, c, nil)
+}
+
+// TestPlaceholdersAndMatcher uses them as another directive would.
+func TestPlaceholdersAndMatcher(t *testing.T) {
+	trk := startTracker(t)
+	const directive = `
+	tagged_urls {
+		strip all
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}`
+	c := startCaddy(t, "", `
+http://:$PORT {`+directive+`
+	@tagged tagged_url
+	header @tagged X-Tagged yes
+	@cel `+"`tagged_url()`"+`
+	header @cel X-Cel yes
+	respond "{http.tagged_urls.event}|{http.tagged_urls.identity}|{http.tagged_urls.property.color}|{http.tagged_urls.property.none}|{http.tagged_urls.person}"
+}`, vars{"TRACKER": trk.URL})
+	v := newVisitor(t)
+	p := v.open(c.URL + "/?kme=Click+it&kmi=ann&km_color=%E2%82%AC")
+	if p.Body != "Click it|ann|€||ann" || p.Header.Get("X-Tagged") != "yes" || p.Header.Get("X-Cel") != "yes" {
+		t.Errorf("%q %v", p.Body, p.Header)
+	}
+	p = v.open(c.URL + "/?kme=Again")
+	records := trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=Click it color:€", "/e person=anon1 name=Again")
+	if want := fmt.Sprintf("Again||||%s", records[len(records)-1].Person); p.Body != want {
+		t.Errorf("%q, want %q", p.Body, want)
+	}
+	p = v.open(c.URL + "/?plain=1")
+	if p.Body != "||||" || p.Header.Get("X-Tagged") != "" || p.Header.Get("X-Cel") != "" {
+		t.Errorf("untagged: %q %v", p.Body, p.Header)
+	}
+}

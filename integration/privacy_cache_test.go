@@ -1,0 +1,129 @@
+package integration
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// greedy is how a site asks every cache there is to keep its pages.
+var greedy = []string{
+	"Cache-Control", "public, max-age=3600", "CDN-Cache-Control", "max-age=3600", "Cloudflare-CDN-Cache-Control", "max-age=3600",
+	"Vercel-CDN-Cache-Control", "max-age=3600", "Surrogate-Control", "max-age=3600", "Edge-Control", "max-age=3600",
+	"X-Accel-Expires", "3600", "Expires", "Thu, 01 Jan 2099 00:00:00 GMT", "Etag", `"1"`,
+}
+
+// TestNoCacheKeepsATaggedAnswer looks at the headers.
+func TestNoCacheKeepsATaggedAnswer(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "film.mp4"), make([]byte, 10_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	trk, upstream := startTracker(t), startUpstream(t)
+	c := startCaddy(t, "", shop+`
+http://files.localhost:$PORT {
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	header Cache-Control "public, max-age=3600"
+	header /late* >Cache-Control "public, max-age=3600"
+	root $ROOT
+	file_server
+}
+http://errors.localhost:$PORT {
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	error 404
+	handle_errors {
+		header Cache-Control "public, max-age=3600"
+		header CDN-Cache-Control "max-age=3600"
+		respond "not here"
+	}
+}
+http://errors2.localhost:$PORT {
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	error 404
+	handle_errors {
+		reverse_proxy $UPSTREAM
+	}
+}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
+	v := newVisitor(t)
+	expect := func(name string, p page, status int) {
+		t.Helper()
+		if p.Status != status {
+			t.Errorf("%s: status %d, want %d", name, p.Status, status)
+		}
+		control := strings.Join(p.Header["Cache-Control"], ", ")
+		if !strings.Contains(control, "private") || !strings.Contains(control, "no-cache") || strings.Contains(control, "public") || strings.Contains(control, "max-age") {
+			t.Errorf("%s: Cache-Control is %q", name, control)
+		}
+		for field := range p.Header {
+			if field == "Surrogate-Control" || field == "Edge-Control" || field == "X-Accel-Expires" || strings.HasSuffix(strings.ToLower(field), "cdn-cache-control") {
+				t.Errorf("%s: %s: %s", name, field, p.Header[field])
+			}
+		}
+	}
+	for _, status := range []int{200, 204, 206, 301, 304, 404, 500} {
+		upstream.respond(answerStatus(status, greedy...))
+		expect(http.StatusText(status), v.open(c.URL+"/?kme=E&kmi=jane"), status)
+		expect("an image, "+http.StatusText(status), v.load(c.URL+"/?kme=E&kmi=jane", "image"), status)
+	}
+	expect("a skipped one", v.open(c.URL+"/?kme=E", "User-Agent", "curl/8"), 500)
+	file := c.URL + "/film.mp4?kme=Watched&kmi=jane"
+	whole := v.load(file, "video", "Host", "files.localhost")
+	expect("a file", whole, 200)
+	expect("a part of a file", v.load(file, "video", "Host", "files.localhost", "Range", "bytes=0-99"), 206)
+	expect("a file that is known", v.load(file, "video", "Host", "files.localhost", "If-None-Match", whole.Header.Get("Etag")), 304)
+	expect("an error", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors.localhost"), 404)
+	upstream.respond(answerStatus(200, greedy...))
+	expect("an error's upstream", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors2.localhost"), 200)
+
+	// Untagged answers are the site's business.
+	p := v.open(c.URL + "/")
+	for i := 0; i < len(greedy); i += 2 {
+		if got := p.Header.Get(greedy[i]); got != greedy[i+1] {
+			t.Errorf("untagged: %s is %q, want %q", greedy[i], got, greedy[i+1])
+		}
+	}
+}
+
+// TestSharedCacheInFront has nginx keep what it may.
+func TestSharedCacheInFront(t *testing.T) {
+	c, trk, upstream := startShop(t, "", shop)
+	upstream.respond(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		w.Header().Set("X-Accel-Expires", "3600")
+		answerHTML(200, "page")(w, r)
+	})
+	cache := startCache(t, c.URL)
+	cookies := map[string]bool{}
+	for _, name := range []string{"ann", "bob", "eve"} {
+		p := newVisitor(t).open(cache + "/landing?kme=Landed&kmi=" + name)
+		cookie := p.setCookie("tu_id")
+		if p.Header.Get("X-Cache") == "HIT" || cookie == nil || cookies[cookie.Value] {
+			t.Fatalf("%s got %v", name, p.Header)
+		}
+		cookies[cookie.Value] = true
+	}
+	trk.expect(t, c, []string{"ann", "bob", "eve"},
+		"/a person=anon1 name=ann", "/e person=ann name=Landed",
+		"/a person=anon2 name=bob", "/e person=bob name=Landed",
+		"/a person=anon3 name=eve", "/e person=eve name=Landed")
+
+	// The cache does work.
+	newVisitor(t).open(cache + "/page")
+	if p := newVisitor(t).open(cache + "/page"); p.Header.Get("X-Cache") != "HIT" {
+		t.Errorf("an untagged page: %v", p.Header)
+	}
+}

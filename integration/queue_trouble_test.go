@@ -1,0 +1,150 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// serves fails the test unless visitors get their pages.
+func (c *caddy) serves(t *testing.T, link string) page {
+	t.Helper()
+	p := newVisitor(t).open(c.URL + link)
+	if p.Status != 200 || !strings.Contains(p.Body, "page") {
+		t.Errorf("the visitor got %d %q", p.Status, p.Body)
+	}
+	return p
+}
+
+func (c *caddy) dropped() float64 {
+	return c.metric("caddy_tagged_urls_hits_total", `outcome="dropped"`)
+}
+
+// TestQueueIsLocked starts two Caddys on one queue. The second serves its
+// site, says what is wrong, and goes on by itself once the first has gone.
+func TestQueueIsLocked(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "queue.db")
+	global := "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + file + "\n\t\t}\n\t}"
+	first, trk, _ := startShop(t, global, shop)
+	first.serves(t, "/?kme=First")
+	second, trk2, _ := startShop(t, global, shop)
+	if p := second.serves(t, "/?kme=Lost"); p.setCookie("tu_id") != nil {
+		t.Error("a cookie was set for a hit that is lost")
+	}
+	if second.dropped() == 0 || !second.logged(`"level":"error"`, file) {
+		t.Errorf("%v hits dropped; that must be loud", second.dropped())
+	}
+	trk.expect(t, first, nil, "/e person=anon1 name=First")
+	first.stop()
+	eventually(t, "the second to open the queue", func() bool { return second.metric("caddy_tagged_urls_queue_up") == 1 })
+	second.serves(t, "/?kme=Second")
+	trk2.expect(t, second, nil, "/e person=anon1 name=Second")
+}
+
+// TestQueueIsCorrupt: the file is set aside, and Caddy starts.
+func TestQueueIsCorrupt(t *testing.T) {
+	for name, corrupt := range map[string]func(data []byte) []byte{
+		"no database":   func([]byte) []byte { return []byte(strings.Repeat("not a database\n", 10_000)) },
+		"cut short":     func(data []byte) []byte { return data[:len(data)/3] },
+		"zeros":         func(data []byte) []byte { return make([]byte, len(data)) },
+		"zeros inside":  func(data []byte) []byte { clear(data[2*4096:]); return data },
+		"a little text": func([]byte) []byte { return []byte("hello") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			file := filepath.Join(dir, "queue.db")
+			c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"\n\t\t}\n\t}", shop)
+			trk.down()
+			for i := range 20 {
+				c.serves(t, fmt.Sprintf("/?kme=Before&kmi=p%d", i))
+			}
+			c.kill()
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := corrupt(data)
+			if err := os.WriteFile(file, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			trk.up()
+			c.start()
+			eventually(t, "the queue to open", func() bool { return c.metric("caddy_tagged_urls_queue_up") == 1 })
+			c.serves(t, "/?kme=After&kmi=q")
+			eventually(t, "a record", func() bool {
+				return strings.Contains(strings.Join(summary(trk.records(t), "q"), "\n"), "/e person=q name=After")
+			})
+			files, err := os.ReadDir(dir)
+			if err != nil || len(files) < 2 {
+				t.Errorf("nothing was set aside: %v %v", files, err)
+			}
+			if !c.logged(`"level":"error"`, file) {
+				t.Error("nothing was logged")
+			}
+		})
+	}
+}
+
+// TestQueueCannotBeMade: hits are lost, sites are served.
+func TestQueueCannotBeMade(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	writeFile(t, file, "in the way")
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue.db\n\t\t}\n\t}", shop)
+	c.serves(t, "/?kme=Lost")
+	if c.dropped() != 1 || !c.logged(`"level":"error"`, file) {
+		t.Errorf("%v hits dropped; that must be loud", c.dropped())
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the queue to open", func() bool { return c.metric("caddy_tagged_urls_queue_up") == 1 })
+	c.serves(t, "/?kme=Kept")
+	trk.expect(t, c, nil, "/e person=anon1 name=Kept")
+}
+
+// TestQueueMoves: a reload changes its path, the old file's backlog is
+// delivered all the same.
+func TestQueueMoves(t *testing.T) {
+	dir := t.TempDir()
+	global := func(name string) string {
+		return "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + filepath.Join(dir, name) + "\n\t\t}\n\t}"
+	}
+	c, trk, _ := startShop(t, global("old.db"), shop)
+	trk.down()
+	c.serves(t, "/?kme=Old&kmi=a")
+	c.reload(global("new.db"), shop)
+	c.serves(t, "/?kme=New&kmi=b")
+	trk.up()
+	trk.expect(t, c, []string{"a", "b"}, "/a person=anon1 name=a", "/e person=a name=Old", "/a person=anon2 name=b", "/e person=b name=New")
+}
+
+// TestValidateTouchesNothing: `caddy validate` and `adapt` leave the queue
+// alone, whether a Caddy is running on it or none ever was.
+func TestValidateTouchesNothing(t *testing.T) {
+	c, trk, _ := startShop(t, "", shop)
+	binary, env := c.command()
+	file := filepath.Join(c.Home, "Caddyfile")
+	for _, args := range [][]string{{"validate", "--config", file}, {"adapt", "--config", file, "--validate"}, {"adapt", "--config", file}} {
+		for _, home := range []string{c.Home, t.TempDir()} {
+			cmd := exec.Command(binary, args...)
+			cmd.Env = append(append(os.Environ(), env...), "HOME="+home, "XDG_DATA_HOME="+home+"/data", "XDG_CONFIG_HOME="+home+"/config")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %v\n%s", args, err, out)
+			}
+			if home == c.Home {
+				continue
+			}
+			_ = filepath.WalkDir(home, func(path string, d os.DirEntry, err error) error {
+				if err == nil && !d.IsDir() && strings.Contains(path, "tagged") {
+					t.Errorf("%v made %s", args, path)
+				}
+				return nil
+			})
+		}
+	}
+	c.serves(t, "/?kme=E")
+	trk.expect(t, c, nil, "/e person=anon1 name=E")
+}
