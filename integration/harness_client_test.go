@@ -19,8 +19,8 @@ type visitor struct {
 	client *http.Client
 }
 
-// page is an answer that was read to its end.
-type page struct {
+// answer is what came back, read to its end.
+type answer struct {
 	Status int
 	Header http.Header
 	Body   string
@@ -43,7 +43,7 @@ func newVisitor(t *testing.T) *visitor {
 
 // open goes to a page, as by a click on a link in an e-mail. Headers, given
 // as name, value, …, come on top; an empty value takes one away.
-func (v *visitor) open(link string, headers ...string) page {
+func (v *visitor) open(link string, headers ...string) answer {
 	v.t.Helper()
 	return v.get(link, append([]string{
 		"Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
@@ -54,7 +54,7 @@ func (v *visitor) open(link string, headers ...string) page {
 }
 
 // load loads part of a page: an image, script, audio, style, font ….
-func (v *visitor) load(link, dest string, headers ...string) page {
+func (v *visitor) load(link, dest string, headers ...string) answer {
 	v.t.Helper()
 	return v.get(link, append([]string{
 		"Accept", dest + "/*,*/*;q=0.5",
@@ -63,7 +63,7 @@ func (v *visitor) load(link, dest string, headers ...string) page {
 }
 
 // get asks with a browser's User-Agent and the given headers.
-func (v *visitor) get(link string, headers ...string) page {
+func (v *visitor) get(link string, headers ...string) answer {
 	v.t.Helper()
 	p, err := v.try(link, headers...)
 	if err != nil {
@@ -73,10 +73,10 @@ func (v *visitor) get(link string, headers ...string) page {
 }
 
 // try is get that may fail. It may be called from any goroutine.
-func (v *visitor) try(link string, headers ...string) (page, error) {
+func (v *visitor) try(link string, headers ...string) (answer, error) {
 	req, err := http.NewRequest("GET", link, nil)
 	if err != nil {
-		return page{}, err
+		return answer{}, err
 	}
 	req.Header.Set("User-Agent", userAgent)
 	for i := 0; i < len(headers); i += 2 {
@@ -90,14 +90,14 @@ func (v *visitor) try(link string, headers ...string) (page, error) {
 	return v.do(req)
 }
 
-func (v *visitor) do(req *http.Request) (page, error) {
+func (v *visitor) do(req *http.Request) (answer, error) {
 	resp, err := v.client.Do(req)
 	if err != nil {
-		return page{}, err
+		return answer{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return page{resp.StatusCode, resp.Header, string(body)}, err // the body may break off
+	return answer{resp.StatusCode, resp.Header, string(body)}, err // the body may break off
 }
 
 // cookie returns the visitor's cookie of a name for a site, "" if there is none.
@@ -115,7 +115,7 @@ func (v *visitor) cookie(site, name string) string {
 }
 
 // setCookie returns the cookie of a name that an answer sets, or nil.
-func (p page) setCookie(name string) *http.Cookie {
+func (p answer) setCookie(name string) *http.Cookie {
 	for _, c := range (&http.Response{Header: p.Header}).Cookies() {
 		if c.Name == name {
 			return c
@@ -125,7 +125,7 @@ func (p page) setCookie(name string) *http.Cookie {
 }
 
 // raw sends bytes that no HTTP client would, and returns the answer.
-func raw(t *testing.T, addr, text string) page {
+func raw(t *testing.T, addr, text string) answer {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -141,5 +141,5 @@ func raw(t *testing.T, addr, text string) page {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
-	return page{resp.StatusCode, resp.Header, string(body)}
+	return answer{resp.StatusCode, resp.Header, string(body)}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -96,7 +97,7 @@ func startProcess(t *testing.T, name string, env []string, path string, args ...
 		}
 		if t.Failed() {
 			lines := p.output()
-			t.Logf("the last of what %s wrote:\n%s", name, lines[max(0, len(lines)-60):])
+			t.Logf("the last of what %s wrote:\n%s", name, strings.Join(lines[max(0, len(lines)-40):], ""))
 		}
 	})
 	return p

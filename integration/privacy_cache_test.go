@@ -59,7 +59,7 @@ http://errors2.localhost:$PORT {
 	}
 }`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
 	v := newVisitor(t)
-	expect := func(name string, p page, status int) {
+	expect := func(name string, p answer, status int) {
 		t.Helper()
 		if p.Status != status {
 			t.Errorf("%s: status %d, want %d", name, p.Status, status)

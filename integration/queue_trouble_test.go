@@ -10,7 +10,7 @@ import (
 )
 
 // serves fails the test unless visitors get their pages.
-func (c *caddy) serves(t *testing.T, link string) page {
+func (c *caddy) serves(t *testing.T, link string) answer {
 	t.Helper()
 	p := newVisitor(t).open(c.URL + link)
 	if p.Status != 200 || !strings.Contains(p.Body, "page") {
