@@ -1,0 +1,118 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func adapt(t *testing.T, caddyfile []byte) ([]byte, error) {
+	t.Helper()
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile, map[string]any{"filename": "Caddyfile"})
+	for _, w := range warnings {
+		if !strings.Contains(w.Message, "not formatted") {
+			t.Errorf("warning: %s", w)
+		}
+	}
+	return adapted, err
+}
+
+func TestAdapt(t *testing.T) {
+	files, err := filepath.Glob("testdata/adapt/*.caddyfile")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no test data", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			adapted, err := adapt(t, source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			if err := json.Indent(&got, adapted, "", "\t"); err != nil {
+				t.Fatal(err)
+			}
+			got.WriteByte('\n')
+			golden := strings.TrimSuffix(file, ".caddyfile") + ".json"
+			if *update {
+				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("adapts to\n%s\nwant\n%s", got.Bytes(), want)
+			}
+		})
+	}
+}
+
+// Wrong configuration is refused with file, line and what would be right.
+func TestAdaptRefuses(t *testing.T) {
+	for _, test := range []struct{ block, line, what string }{
+		{"tagged_urls", "Caddyfile:2", "tracker log"},
+		{"tagged_urls {\n\tstrip all\n}", "Caddyfile:2", "tracker log"},
+		{"tagged_urls key other", "Caddyfile:2", "one argument too many"},
+		{"tagged_urls key {\n\tstripe all\n}", "Caddyfile:3", `no option "stripe"`},
+		{"tagged_urls key {\n\tstrip everything\n}", "Caddyfile:3", "none, identity, all"},
+		{"tagged_urls key {\n\tstrip\n}", "Caddyfile:3", "argument"},
+		{"tagged_urls key {\n\tredirect yes\n}", "Caddyfile:3", "argument"},
+		{"tagged_urls key {\n\talias maybe\n}", "Caddyfile:3", "on or off"},
+		{"tagged_urls key {\n\tonce twice\n}", "Caddyfile:3", "10s"},
+		{"tagged_urls key {\n\tonce -5s\n}", "Caddyfile:3", "above zero"},
+		{"tagged_urls key {\n\tconsent\n}", "Caddyfile:3", "consent <cookie>"},
+		{"tagged_urls key {\n\tconsent a=b\n}", "Caddyfile:3", "cookie's name"},
+		{"tagged_urls key {\n\tidentity_email hash\n}", "Caddyfile:3", "hash <key>"},
+		{"tagged_urls key {\n\tidentity_email lower\n}", "Caddyfile:3", "allow, hash <key>, drop"},
+		{"tagged_urls key {\n\tskip robots\n}", "Caddyfile:3", "opt_out"},
+		{"tagged_urls key {\n\tskip none bots\n}", "Caddyfile:3", "stands alone"},
+		{"tagged_urls key {\n\tcookie a{b}\n}", "Caddyfile:3", "cookie's name"},
+		{"tagged_urls key {\n\tcookie {\n\t\tdomain shop\n\t}\n}", "Caddyfile:5", "auto"},
+		{"tagged_urls key {\n\tcookie __Host-id {\n\t\tdomain auto\n\t}\n}", "Caddyfile:5", "__Host-"},
+		{"tagged_urls key {\n\tcookie {\n\t\tsamesite lax\n\t}\n}", "Caddyfile:4", "domain, max_age"},
+		{"tagged_urls {\n\ttracker carrier_pigeon\n}", "Caddyfile:3", "[kissmetrics log webhook]"},
+		{"tagged_urls {\n\ttracker kissmetrics\n}", "Caddyfile:3", "log"},
+	} {
+		_, err := adapt(t, []byte("http://example.com {\n"+test.block+"\n}\n"))
+		if err == nil {
+			t.Errorf("%s\nis accepted", test.block)
+			continue
+		}
+		if !strings.Contains(err.Error(), test.line) || !strings.Contains(err.Error(), test.what) {
+			t.Errorf("%s\nis refused with %q; it should name %s and %q", test.block, err, test.line, test.what)
+		}
+	}
+	for _, test := range []struct{ block, line, what string }{
+		{"tagged_urls {\n\tqueue carrier_pigeon\n}", "Caddyfile:3", "disk"},
+		{"tagged_urls {\n\tqueue_timeout soon\n}", "Caddyfile:3", "10s"},
+		{"tagged_urls {\n\tqueue disk {\n\t\tmax_size big\n\t}\n}", "Caddyfile:4", "max_size"},
+		{"tagged_urls key", "Caddyfile:2", "argument"},
+		{"tagged_urls {\n\tkeep 7d\n}", "Caddyfile:3", "shutdown_drain"},
+		{"tagged_urls {\n}\ntagged_urls {\n}", "Caddyfile:4", "second time"},
+	} {
+		_, err := adapt(t, []byte("{\n"+test.block+"\n}\n"))
+		if err == nil {
+			t.Errorf("the global %s\nis accepted", test.block)
+			continue
+		}
+		if !strings.Contains(err.Error(), test.line) || !strings.Contains(err.Error(), test.what) {
+			t.Errorf("the global %s\nis refused with %q; it should name %s and %q", test.block, err, test.line, test.what)
+		}
+	}
+}

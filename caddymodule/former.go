@@ -1,0 +1,136 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// A configuration may name another queue than the one before, by a reload or
+// between two starts. What the former one still holds is fetched, so the
+// queues that were ever used are noted in a file until they are empty.
+
+// formerRetry is the pause between attempts to fetch from a former queue,
+// which another Caddy may be using.
+const formerRetry = 15 * time.Second
+
+var notesMu sync.Mutex
+
+func notesFile() string { return filepath.Join(caddy.AppDataDir(), "tagged_urls", "queues.json") }
+
+// noteQueue notes that the app's queue is in use.
+func (a *App) noteQueue(log *zap.Logger) {
+	editNotes(log, func(notes map[string]json.RawMessage) bool {
+		if string(notes[a.queue.Key()]) == string(a.queueConfig) {
+			return false
+		}
+		notes[a.queue.Key()] = a.queueConfig
+		return true
+	})
+}
+
+// editNotes returns the notes, after edit has had a look at them and returned
+// whether it changed any.
+func editNotes(log *zap.Logger, edit func(notes map[string]json.RawMessage) bool) map[string]json.RawMessage {
+	notesMu.Lock()
+	defer notesMu.Unlock()
+	notes := make(map[string]json.RawMessage)
+	data, err := os.ReadFile(notesFile())
+	if err == nil {
+		if err := json.Unmarshal(data, &notes); err != nil {
+			log.Warn("the list of former queues is damaged, a new one is begun", zap.String("file", notesFile()), zap.Error(err))
+			clear(notes)
+		}
+	}
+	if !edit(notes) {
+		return notes
+	}
+	data, _ = json.Marshal(notes) // raw messages were valid JSON
+	if err = os.MkdirAll(filepath.Dir(notesFile()), 0o700); err == nil {
+		// Replaced whole, so that a crash leaves the old or the new one.
+		if err = os.WriteFile(notesFile()+".new", data, 0o600); err == nil {
+			err = os.Rename(notesFile()+".new", notesFile())
+		}
+	}
+	if err != nil {
+		log.Warn("can't note which queue is used: after a change of the queue's path, move its file along", zap.Error(err))
+	}
+	return notes
+}
+
+// fetchFormer moves what former queues still hold into this one, and returns
+// when there is none left or ctx is done.
+func (s *spool) fetchFormer(ctx context.Context) {
+	for {
+		left := false
+		for key, config := range editNotes(s.log, func(map[string]json.RawMessage) bool { return false }) {
+			if key != s.key && !s.fetch(ctx, key, config) {
+				left = true
+			}
+		}
+		if !left {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(formerRetry):
+		}
+	}
+}
+
+// fetch moves one former queue's records, and reports whether that is done
+// with.
+func (s *spool) fetch(ctx context.Context, key string, config json.RawMessage) bool {
+	if pooled(key) != nil {
+		return false // still open for hits of the configuration before
+	}
+	opener, err := loadOpener(config)
+	if err != nil {
+		s.log.Error("can't read the configuration of a former queue; what it holds stays there", zap.String("queue", key), zap.Error(err))
+		return true
+	}
+	former, err := opener.Open(s.log)
+	if err != nil {
+		s.log.Debug("a former queue can't be opened yet", zap.String("queue", key), zap.Error(err))
+		return false
+	}
+	defer former.Close()
+	moved, err := delivery.Move(ctx, former, s.queue)
+	if moved > 0 {
+		s.log.Info("moved records from a former queue", zap.String("queue", key), zap.Int("records", moved))
+	}
+	if err != nil {
+		s.log.Warn("can't move all records from a former queue; it is tried again", zap.String("queue", key), zap.Error(err))
+		return false
+	}
+	editNotes(s.log, func(notes map[string]json.RawMessage) bool {
+		delete(notes, key)
+		return true
+	})
+	return true
+}
+
+// loadOpener makes a queue's configuration from its JSON, outside of any
+// running configuration.
+func loadOpener(config json.RawMessage) (delivery.Opener, error) {
+	var holder struct {
+		QueueRaw json.RawMessage `caddy:"namespace=tagged_urls.queues inline_key=queue"`
+	}
+	holder.QueueRaw = config
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	defer cancel()
+	queue, err := ctx.LoadModule(&holder, "QueueRaw")
+	if err != nil {
+		return nil, err
+	}
+	return queue.(delivery.Opener), nil
+}

@@ -1,0 +1,361 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+}
+
+// Handler records the tags of tagged URLs (`kme`, `kmi`, `km_NAME`:
+// Kissmetrics' URL API) at trackers, and removes what is private from the
+// request before the next handler gets it. The visitor never waits for a
+// tracker, and never sees an error because of one.
+//
+// Placeholders for the handlers after it, all of them a visitor's input to be
+// escaped where they are shown:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.tagged_urls.event}` | The event's name
+// `{http.tagged_urls.identity}` | The identity that the link names
+// `{http.tagged_urls.property.*}` | A property's value
+// `{http.tagged_urls.person}` | The person that the hit is recorded for
+//
+// They are empty on untagged requests.
+type Handler struct {
+	// The trackers that get every record. At least one is needed.
+	TrackersRaw []json.RawMessage `json:"trackers,omitempty" caddy:"namespace=tagged_urls.trackers inline_key=tracker"`
+
+	// What is removed from the request before it goes on to the site:
+	// `identity` removes `kmi` and `km_i`, `all` every tag, `none` nothing.
+	// Default: `identity`.
+	Strip string `json:"strip,omitempty"`
+
+	// Whether a tagged navigation is answered by a redirect to the same URL
+	// without any tag, so that neither the address bar nor scripts on the
+	// page hold one. Default: false.
+	Redirect bool `json:"redirect,omitempty"`
+
+	// The cookie that holds a visitor's anonymous identity.
+	Cookie Cookie `json:"cookie,omitzero"`
+
+	// Whether aliases are never sent, so that the tracker doesn't connect a
+	// visitor's anonymous identity with a name. Default: false.
+	NoAlias bool `json:"no_alias,omitempty"`
+
+	// For how long the same person, event and properties count once, as
+	// reloads and media players repeat them. Default: `10s`; a negative value
+	// records every hit.
+	Once caddy.Duration `json:"once,omitempty"`
+
+	// Record only those who have given their consent.
+	Consent *Consent `json:"consent,omitempty"`
+
+	// What becomes of e-mail addresses as identities.
+	IdentityEmail IdentityEmail `json:"identity_email,omitzero"`
+
+	// Identities that aren't anybody, besides those known.
+	IdentityReject IdentityReject `json:"identity_reject,omitzero"`
+
+	// Which requests aren't recorded: any of `bots`, `prefetch`, `fetch`,
+	// `opt_out`, `dnt`, `gpc`; or `none`, alone.
+	// Default: `["bots", "prefetch", "fetch", "opt_out"]`.
+	Skip []string `json:"skip,omitempty"`
+
+	app     *App
+	log     *zap.Logger
+	targets []*target
+	strip   tagging.Strip
+	rules   *tagging.Rules
+	once    time.Duration
+	skip    skipSet
+	// placeholders is whether any handler may ask for ours.
+	placeholders bool
+}
+
+// Cookie configures our cookie. Its content is an anonymous identity and a
+// keyed hash, authenticated: no personal data.
+type Cookie struct {
+	// Whether no cookie is read or set. No alias is sent then, and a hit
+	// without a name gets an identity that lasts for a day at most and can't
+	// be linked to the next one.
+	Off bool `json:"off,omitempty"`
+
+	// The cookie's name. Default: `tu_id`.
+	Name string `json:"name,omitempty"`
+
+	// The domain that shares the cookie with its subdomains, or `auto` for
+	// the registrable domain of the request's host. Default: the cookie is
+	// the host's alone.
+	Domain string `json:"domain,omitempty"`
+
+	// For how long the browser keeps the cookie after its last use. Browsers
+	// allow at most 400 days. Default: `400d`.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+}
+
+// Consent names the cookie that a visitor has who agreed to be recorded.
+type Consent struct {
+	// The cookie's name.
+	Cookie string `json:"cookie"`
+	// Its value. Default: any that isn't empty.
+	Value string `json:"value,omitempty"`
+}
+
+// IdentityEmail says what becomes of e-mail addresses as identities.
+type IdentityEmail struct {
+	// `allow` records them as they are, `hash` sends a keyed HMAC-SHA-256 of
+	// the trimmed, lower-cased address instead, `drop` treats them as no
+	// identity. Default: `allow`.
+	Policy string `json:"policy,omitempty"`
+	// The key for `hash`. Placeholders are resolved when the configuration is
+	// loaded.
+	Key string `json:"key,omitempty"`
+}
+
+// IdentityReject says which identities aren't anybody, because many share them.
+type IdentityReject struct {
+	// Words that are no identity, as the whole value and without case, besides
+	// the built-in ones (`anonymous`, `guest`, `null` …).
+	Words []string `json:"words,omitempty"`
+	// Whether the built-in words are allowed. Merge fields that weren't filled
+	// in never are.
+	Off bool `json:"off,omitempty"`
+}
+
+const (
+	defaultCookieName = "tu_id"
+	maxCookieAge      = 400 * 24 * time.Hour
+	defaultOnce       = 10 * time.Second
+)
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.tagged_urls",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler and its trackers.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.log = ctx.Logger()
+	app, err := ctx.App("tagged_urls")
+	if err != nil {
+		return err
+	}
+	h.app = app.(*App)
+	h.placeholders = mayUsePlaceholders(ctx)
+	if err := h.provisionOptions(); err != nil {
+		return fmt.Errorf("tagged_urls: %v", err)
+	}
+	return h.provisionTrackers(ctx)
+}
+
+func (h *Handler) provisionOptions() (err error) {
+	if h.strip, err = parseStrip(h.Strip); err != nil {
+		return err
+	}
+	if h.skip, err = parseSkip(h.Skip); err != nil {
+		return err
+	}
+	switch {
+	case h.Once == 0:
+		h.once = defaultOnce
+	case h.Once > 0:
+		h.once = time.Duration(h.Once)
+	}
+	if h.Cookie.Name == "" {
+		h.Cookie.Name = defaultCookieName
+	}
+	if h.Cookie.MaxAge == 0 {
+		h.Cookie.MaxAge = caddy.Duration(maxCookieAge)
+	}
+	if err := h.Cookie.validate(); err != nil {
+		return err
+	}
+	if h.Consent != nil {
+		if err := h.Consent.validate(); err != nil {
+			return err
+		}
+	}
+	email, err := parseEmailPolicy(h.IdentityEmail.Policy)
+	if err != nil {
+		return err
+	}
+	key, err := caddy.NewReplacer().ReplaceOrErr(h.IdentityEmail.Key, true, false)
+	if err != nil {
+		return fmt.Errorf("identity_email: %v", err)
+	}
+	if email == tagging.EmailHash && key == "" {
+		return errors.New("identity_email hash needs a key that isn't empty: identity_email hash <key>")
+	}
+	h.rules = tagging.NewRules(tagging.RulesOptions{
+		RejectWords:   h.IdentityReject.Words,
+		NoRejectWords: h.IdentityReject.Off,
+		Email:         email,
+		EmailKey:      []byte(key),
+	})
+	return nil
+}
+
+func (h *Handler) provisionTrackers(ctx caddy.Context) error {
+	if len(h.TrackersRaw) == 0 {
+		return errNoTracker
+	}
+	loaded, err := ctx.LoadModule(h, "TrackersRaw")
+	if err != nil {
+		return fmt.Errorf("tagged_urls: loading trackers: %v", err)
+	}
+	for _, module := range loaded.([]any) {
+		t := &target{module: module.(caddy.Module).CaddyModule().ID.Name()}
+		var ok bool
+		if t.tracker, ok = module.(delivery.Tracker); !ok {
+			return fmt.Errorf("tagged_urls: module %T is no tracker", module)
+		}
+		if configured, ok := module.(delivery.Configured); ok {
+			t.options = configured.Options()
+		}
+		if d, ok := module.(delivery.Disabler); ok {
+			if t.disabled = d.Disabled(); t.disabled != "" {
+				h.log.Error("a tracker is disabled: sites are served, and its records wait in the queue",
+					zap.String("tracker", t.module), zap.String("reason", t.disabled))
+			}
+		}
+		h.targets = append(h.targets, t)
+		h.app.targets = append(h.app.targets, t)
+	}
+	return nil
+}
+
+// errNoTracker is an error where a site has no tracker at all. Logging isn't
+// chosen silently: nobody would notice that nothing is tracked.
+var errNoTracker = errors.New("tagged_urls has no tracker: give the Kissmetrics API key (tagged_urls {env.KISSMETRICS_API_KEY}) or a tracker; " +
+	"to try it without either, write `tracker log` in its block, which writes records to Caddy's log")
+
+func parseStrip(word string) (tagging.Strip, error) {
+	switch word {
+	case "", "identity":
+		return tagging.StripIdentity, nil
+	case "all":
+		return tagging.StripAll, nil
+	case "none":
+		return tagging.StripNone, nil
+	}
+	return 0, fmt.Errorf("strip: %q is not one of none, identity, all", word)
+}
+
+func parseEmailPolicy(word string) (tagging.EmailPolicy, error) {
+	switch word {
+	case "", "allow":
+		return tagging.EmailAllow, nil
+	case "hash":
+		return tagging.EmailHash, nil
+	case "drop":
+		return tagging.EmailDrop, nil
+	}
+	return 0, fmt.Errorf("identity_email: %q is not one of allow, hash <key>, drop", word)
+}
+
+// skipSet is the set of words of the option `skip`.
+type skipSet struct{ bots, prefetch, fetch, optOut, dnt, gpc bool }
+
+var defaultSkip = []string{"bots", "prefetch", "fetch", "opt_out"}
+
+func parseSkip(words []string) (s skipSet, err error) {
+	if len(words) == 0 {
+		words = defaultSkip
+	}
+	if slices.Contains(words, "none") && len(words) > 1 {
+		return s, errors.New("skip: none stands alone")
+	}
+	for _, word := range words {
+		switch word {
+		case "none":
+		case "bots":
+			s.bots = true
+		case "prefetch":
+			s.prefetch = true
+		case "fetch":
+			s.fetch = true
+		case "opt_out":
+			s.optOut = true
+		case "dnt":
+			s.dnt = true
+		case "gpc":
+			s.gpc = true
+		default:
+			return s, fmt.Errorf("skip: %q is not one of none, bots, prefetch, fetch, opt_out, dnt, gpc", word)
+		}
+	}
+	return s, nil
+}
+
+var domainName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)+$`)
+
+func (c *Cookie) validate() error {
+	if c.MaxAge < 0 {
+		return errors.New("cookie: max_age must be positive; to have no cookie write `cookie off`")
+	}
+	if !httpguts.ValidHeaderFieldName(c.Name) {
+		return fmt.Errorf("cookie: %q can't be a cookie's name", c.Name)
+	}
+	if c.Domain == "" {
+		return nil
+	}
+	if strings.HasPrefix(c.Name, "__Host-") {
+		return errors.New("cookie: browsers refuse a cookie named __Host-… that has a domain")
+	}
+	if c.Domain = strings.ToLower(strings.TrimPrefix(c.Domain, ".")); c.Domain != "auto" && !domainName.MatchString(c.Domain) {
+		return fmt.Errorf("cookie: domain %q is not auto or a domain such as example.com", c.Domain)
+	}
+	return nil
+}
+
+func (c *Consent) validate() error {
+	if !httpguts.ValidHeaderFieldName(c.Cookie) {
+		return fmt.Errorf("consent: %q can't be a cookie's name", c.Cookie)
+	}
+	return nil
+}
+
+// ServeHTTP records the request if it is tagged, and hands it on without what
+// is private.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	arrived := originalRequest(r)
+	known := hitOf(r, arrived)
+	if known == nil && !tagged(r, arrived) {
+		if h.placeholders {
+			registerPlaceholders(r, nil)
+		}
+		scrubURLHeaders(r.Header, h.strip)
+		return next.ServeHTTP(w, r)
+	}
+	if known == nil {
+		known = newHit(r, arrived, h.rules)
+	}
+	return known.serve(h, w, r, arrived, next)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,417 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/bots"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// hit is one tagged request, from the first directive that it meets to the
+// end of its response. Directives that it meets later share it.
+type hit struct {
+	query string // with the tags, as it arrived
+	path  string // the visitor's own, escaped
+	time  time.Time
+	tags  tagging.Tags
+
+	strip      tagging.Strip // the strictest of the directives met
+	navigation bool
+	counted    atomic.Bool // in the metric of hits
+
+	// person and records are known once resolved.
+	resolved bool
+	person   tagging.Person
+	records  []*delivery.Record
+	unsent   tagging.Reason // why there are no records
+	sent     []string       // destinations that have the records
+	commits  []*commit
+
+	setCookie *http.Cookie // when the queue has taken the hit
+}
+
+// Memories of a node. They belong to no configuration: a reload forgets
+// nothing.
+var (
+	recentClaims = tagging.NewClaims(1 << 15)
+	recentHits   = tagging.NewOnce(1 << 15)
+	daily        tagging.Daily
+)
+
+// hitVar is the name of the request's variable that holds its hit.
+const hitVar = "tagged_urls"
+
+// hitOf returns the hit that an earlier directive made of the request, or nil.
+// The original request, if there is one, is marked by that, because a look at
+// the variables of each request would take longer than all the rest.
+func hitOf(r, arrived *http.Request) *hit {
+	if arrived != nil && arrived.Pattern != hitVar {
+		return nil
+	}
+	t, _ := caddyhttp.GetVar(r.Context(), hitVar).(*hit)
+	return t
+}
+
+// tagged reports whether a request has tags, or had some when it arrived.
+func tagged(r, arrived *http.Request) bool {
+	return tagging.HasTags(r.URL.RawQuery) ||
+		arrived != nil && arrived.URL.RawQuery != r.URL.RawQuery && tagging.HasTags(arrived.URL.RawQuery)
+}
+
+// String keeps the hit's content out of {http.vars.tagged_urls}.
+func (*hit) String() string { return "" }
+
+// newHit reads the tags of a request. They count as they arrived: a rewrite
+// may have removed them before the directive.
+func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
+	t := &hit{
+		query: r.URL.RawQuery, path: r.URL.EscapedPath(), time: time.Now(),
+		navigation: tagging.Navigation(r.Header),
+	}
+	if arrived != nil {
+		t.path = arrived.URL.EscapedPath()
+		if tagging.HasTags(arrived.URL.RawQuery) {
+			t.query = arrived.URL.RawQuery
+		}
+	}
+	t.tags = tagging.Parse(t.query, rules)
+	for _, drop := range t.tags.Dropped {
+		droppedTags.WithLabelValues(string(drop.Reason)).Inc()
+	}
+	if t.tags.DroppedMore > 0 {
+		droppedTags.WithLabelValues("more").Add(float64(t.tags.DroppedMore))
+	}
+	caddyhttp.SetVar(r.Context(), hitVar, t)
+	if arrived != nil {
+		arrived.Pattern = hitVar
+	}
+	registerPlaceholders(r, t)
+	return t
+}
+
+// Reasons for not recording that the handler knows and the core doesn't.
+const (
+	reasonInclude  tagging.Reason = "include"
+	reasonBots     tagging.Reason = "bots"
+	reasonPrefetch tagging.Reason = "prefetch"
+	reasonFetch    tagging.Reason = "fetch"
+	reasonOptOut   tagging.Reason = "opt_out"
+	reasonDNT      tagging.Reason = "dnt"
+	reasonGPC      tagging.Reason = "gpc"
+	reasonConsent  tagging.Reason = "consent"
+	reasonOnce     tagging.Reason = "once"
+	reasonEmpty    tagging.Reason = "empty"    // nothing acceptable in the tags
+	reasonNobody   tagging.Reason = "nobody"   // not a navigation, no name, no cookie
+	reasonNothing  tagging.Reason = "no_alias" // an identity alone that needs no alias
+)
+
+// skips says why a request isn't recorded, or "".
+func (h *Handler) skips(r *http.Request) tagging.Reason {
+	// Templates' httpInclude makes requests of its own.
+	if r.Header.Get("Caddy-Templates-Include") != "" {
+		return reasonInclude
+	}
+	if reason := tagging.Unrecordable(r.Method, r.Header); reason != "" {
+		return reason
+	}
+	switch {
+	case h.skip.prefetch && tagging.Prefetch(r.Header):
+		return reasonPrefetch
+	case h.skip.fetch && tagging.ScriptFetch(r.Header):
+		return reasonFetch
+	case h.skip.bots && bots.Is(r.UserAgent()):
+		return reasonBots
+	case h.skip.optOut && len(r.CookiesNamed("km_ignore")) > 0:
+		return reasonOptOut
+	case h.skip.dnt && r.Header.Get("DNT") == "1":
+		return reasonDNT
+	case h.skip.gpc && r.Header.Get("Sec-GPC") == "1":
+		return reasonGPC
+	case h.Consent != nil && !h.Consent.given(r):
+		return reasonConsent
+	}
+	return ""
+}
+
+func (c *Consent) given(r *http.Request) bool {
+	for _, cookie := range r.CookiesNamed(c.Cookie) {
+		if cookie.Value != "" && (c.Value == "" || cookie.Value == c.Value) {
+			return true
+		}
+	}
+	return false
+}
+
+// serve takes the hit past one directive.
+func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived *http.Request, next caddyhttp.Handler) error {
+	reason := h.skips(r)
+	if reason == reasonPrefetch {
+		t.count("skipped", reason)
+		// A browser uses a prefetched page without asking again when the
+		// person clicks; after a 503 it asks again.
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return nil
+	}
+	t.strip = max(t.strip, h.strip)
+	scrub(r, arrived, t.strip)
+
+	if reason == "" {
+		t.record(h, r)
+	} else {
+		t.count("skipped", reason)
+	}
+	rw := newResponseWriter(w, t, r.Host)
+	if h.Redirect && t.navigation && reason != reasonInclude && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		rw.redirect(tagging.RedirectTarget(t.path, t.query))
+		return nil
+	}
+	err := next.ServeHTTP(rw, r)
+	rw.begin() // for a handler that wrote nothing, and for error routes
+	return err
+}
+
+// record enqueues the hit for those of the handler's trackers that don't have
+// it yet. It doesn't wait for the queue; begin does.
+func (t *hit) record(h *Handler, r *http.Request) {
+	// A visitor who goes away has been here nevertheless.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Duration(h.app.QueueTimeout))
+	if !h.app.isReady(ctx) {
+		cancel()
+		t.dropped(h, 1, errUnavailable{errOpening})
+		return
+	}
+	if !t.resolved {
+		t.resolve(h, r)
+	}
+	entries := t.entries(h, r)
+	if len(entries) == 0 {
+		cancel()
+		if t.unsent != "" {
+			t.count("skipped", t.unsent)
+		}
+		return
+	}
+	c := &commit{done: make(chan struct{}), ctx: ctx}
+	t.commits = append(t.commits, c)
+	queue := h.app.acquire()
+	go func() {
+		defer h.app.release() //nolint:errcheck // closing reports for itself
+		defer cancel()
+		c.err = queue.put(ctx, entries)
+		if c.err != nil {
+			t.forget()
+			t.dropped(h, len(entries), c.err)
+		} else {
+			t.count("recorded", "")
+		}
+		close(c.done)
+	}()
+}
+
+// resolve finds out whom the hit is about and what is to be told of them.
+func (t *hit) resolve(h *Handler, r *http.Request) {
+	t.resolved = true
+	site := hostname(r.Host)
+	if t.tags.Empty() {
+		t.unsent = reasonEmpty
+		return
+	}
+	if h.Cookie.Off {
+		t.person.ID = t.tags.Identity
+		if t.person.ID == "" {
+			ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+			t.person.ID = daily.Identity(site, ip, r.UserAgent(), t.time)
+		}
+	} else if err := t.meet(h, r, site); err != nil {
+		t.unsent = reasonNobody
+		return
+	}
+	for _, alias := range t.person.Aliases {
+		t.records = append(t.records, t.newRecord(delivery.Alias, site, alias.From, alias.To))
+	}
+	switch {
+	case t.tags.Event == "" && len(t.tags.Properties) == 0:
+		t.unsent = reasonNothing
+	case t.person.ID == "":
+		t.unsent = reasonNobody
+	case h.once > 0 && recentHits.Seen(t.onceKey(site), t.time, h.once):
+		t.unsent = reasonOnce
+	case t.tags.Event != "":
+		t.records = append(t.records, t.newRecord(delivery.Event, site, t.person.ID, t.tags.Event))
+	default:
+		t.records = append(t.records, t.newRecord(delivery.Properties, site, t.person.ID, ""))
+	}
+}
+
+// meet finds out who the visitor is, by the link and the cookies.
+func (t *hit) meet(h *Handler, r *http.Request, site string) (err error) {
+	scope, shared := h.Cookie.scope(site)
+	browser := tagging.Browser{Navigation: t.navigation, Name: t.tags.Identity, NoAlias: h.NoAlias}
+	// A parent domain may have set another cookie of the name: the first that
+	// verifies counts.
+	for _, cookie := range r.CookiesNamed(h.Cookie.Name) {
+		if browser.Cookie, browser.HasCookie = h.app.keys.Open(cookie.Value, scope); browser.HasCookie {
+			break
+		}
+	}
+	for _, cookie := range r.CookiesNamed("km_ai") {
+		browser.LibraryAnonymous = tagging.LibraryCookie(cookie.Value)
+	}
+	for _, cookie := range r.CookiesNamed("km_ni") {
+		browser.LibraryNamed = true
+		browser.LibraryName, _ = h.rules.Accept(tagging.LibraryCookie(cookie.Value))
+	}
+	t.person, err = h.app.keys.Resolve(browser, recentClaims, rand.Reader)
+	if err == nil && t.person.SetCookie {
+		t.setCookie = h.Cookie.make(h.app.keys.Seal(t.person.Cookie, scope), secure(r))
+		if shared {
+			t.setCookie.Domain = scope
+		}
+	}
+	return err
+}
+
+func (t *hit) onceKey(site string) tagging.OnceKey {
+	return tagging.NewOnceKey(site, t.person.ID, t.tags.Event, t.tags.Properties)
+}
+
+func (t *hit) newRecord(kind delivery.Kind, site, person, name string) *delivery.Record {
+	record := &delivery.Record{Kind: kind, Time: t.time, Site: site, Person: person, Name: name}
+	rand.Read(record.ID[:])
+	if kind != delivery.Alias {
+		record.Properties = t.tags.Properties
+	}
+	return record
+}
+
+// entries addresses the records to the handler's trackers, but those that
+// have them already by another directive.
+func (t *hit) entries(h *Handler, r *http.Request) []delivery.Entry {
+	var entries []delivery.Entry
+	for _, target := range h.targets {
+		if len(t.records) == 0 || slices.Contains(t.sent, target.id) {
+			continue
+		}
+		t.sent = append(t.sent, target.id)
+		for _, record := range t.records {
+			if target.options.ClientInfo {
+				informed := *record
+				informed.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+				informed.UserAgent = strings.ToValidUTF8(cut(r.UserAgent(), maxUserAgent), "\uFFFD")
+				record = &informed
+			}
+			entries = append(entries, delivery.Entry{Destination: target.id, Record: record})
+		}
+	}
+	return entries
+}
+
+// maxUserAgent bounds what a record keeps of a User-Agent, in bytes.
+const maxUserAgent = 1024
+
+func cut(s string, n int) string { return s[:min(len(s), n)] }
+
+// forget undoes what was remembered of a hit that the queue didn't take.
+func (t *hit) forget() {
+	recentClaims.Forget(t.person)
+	if t.unsent == "" {
+		recentHits.Forget(t.onceKey(t.records[0].Site))
+	}
+}
+
+// count counts the request, whatever number of directives it meets.
+func (t *hit) count(outcome string, reason tagging.Reason) {
+	if t.counted.CompareAndSwap(false, true) {
+		hits.WithLabelValues(outcome, string(reason)).Inc()
+	}
+}
+
+// dropped counts and logs a hit that the queue didn't take.
+func (t *hit) dropped(h *Handler, records int, err error) {
+	reason := dropReason(err)
+	t.count("dropped", reason)
+	droppedRecords.WithLabelValues(string(reason)).Add(float64(records))
+	drops.log(h.log, reason, err)
+}
+
+func dropReason(err error) tagging.Reason {
+	var unavailable errUnavailable
+	switch {
+	case errors.As(err, &unavailable), errors.Is(err, delivery.ErrClosed):
+		return "unavailable"
+	case errors.Is(err, delivery.ErrFull):
+		return "full"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "error"
+}
+
+// commit is the queue's work on a hit.
+type commit struct {
+	ctx  context.Context
+	done chan struct{}
+	err  error
+}
+
+// taken waits until all that was enqueued of the hit is durable, and reports
+// whether it is.
+func (t *hit) taken() bool {
+	for _, c := range t.commits {
+		select {
+		case <-c.done:
+		case <-c.ctx.Done():
+			// Both may be the case; what was taken counts.
+			select {
+			case <-c.done:
+			default:
+				return false
+			}
+		}
+		if c.err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// hostname is a Host header's without port, in lower case.
+func hostname(hostport string) string {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = strings.Trim(hostport, "[]")
+	}
+	return strings.ToLower(host)
+}
+
+// drops logs dropped hits: the first at once, then how many there were, once
+// a minute.
+var drops dropLog
+
+const dropLogInterval = time.Minute
+
+func (d *dropLog) log(l *zap.Logger, reason tagging.Reason, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.since++
+	now := time.Now()
+	if now.Sub(d.last) < dropLogInterval {
+		return
+	}
+	l.Error("hits are dropped: visitors get their pages, but these hits are lost",
+		zap.String("reason", string(reason)), zap.Int("hits", d.since), zap.Error(err))
+	d.last, d.since = now, 0
+}

@@ -1,0 +1,125 @@
+package caddymodule
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// The metrics belong to the process, not to a configuration: they count on
+// over reloads. Each configuration's registry shows them.
+const metricsPrefix = "caddy_tagged_urls_"
+
+var (
+	hits = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "hits_total",
+		Help: "Tagged requests by what became of them: recorded, skipped or dropped, and why.",
+	}, []string{"outcome", "reason"})
+	droppedRecords = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "records_dropped_total",
+		Help: "Records that were lost, because the queue didn't take them.",
+	}, []string{"reason"})
+	droppedTags = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "tags_dropped_total",
+		Help: "Tags that were cut or left out of a record, by rule.",
+	}, []string{"reason"})
+	deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: metricsPrefix + "deliveries_total",
+		Help: "Records that were tried to be delivered, by result: delivered, retried or dead.",
+	}, []string{"tracker", "result"})
+	deliveryDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    metricsPrefix + "delivery_duration_seconds",
+		Help:    "How long trackers took to answer.",
+		Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+	}, []string{"tracker"})
+
+	queueRecords = describe("queue_records", "Undelivered records.", "tracker")
+	queueOldest  = describe("queue_oldest_seconds", "Age of the oldest undelivered record.", "tracker")
+	queueBytes   = describe("queue_bytes", "What the queue takes up in its storage.")
+	queueUp      = describe("queue_up", "Whether the queue is open (1), or hits are dropped (0).")
+	deadLetters  = describe("dead_letters", "Records that were given up.", "tracker")
+	disabled     = describe("trackers_disabled", "Trackers that are configured, but whose key is empty.")
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(metricsPrefix+name, help, labels, nil)
+}
+
+// registerMetrics shows the metrics in the registry of a configuration.
+func registerMetrics(ctx caddy.Context) error {
+	registry := ctx.GetMetricsRegistry()
+	if registry == nil {
+		return nil
+	}
+	for _, c := range []prometheus.Collector{
+		hits, droppedRecords, droppedTags, deliveries, deliveryDuration, queueCollector{},
+	} {
+		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
+			return err
+		}
+	}
+	return nil
+}
+
+// queueCollector reads the open queues when somebody asks.
+type queueCollector struct{}
+
+// Describe implements prometheus.Collector.
+func (queueCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{queueRecords, queueOldest, queueBytes, queueUp, deadLetters, disabled} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (queueCollector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	status := currentStatus()
+	if len(status.queues) == 0 {
+		return // no site uses tagged URLs
+	}
+	up := 1.
+	for _, q := range status.queues {
+		if q.Error != "" {
+			up = 0
+		}
+	}
+	gauge(queueUp, up)
+	gauge(queueBytes, float64(status.bytes))
+	gauge(disabled, float64(status.disabled))
+	for id, d := range status.destinations {
+		gauge(queueRecords, float64(d.Waiting), id)
+		gauge(deadLetters, float64(d.Dead), id)
+		age := 0.
+		if !d.Oldest.IsZero() {
+			age = max(0, time.Since(d.Oldest).Seconds())
+		}
+		gauge(queueOldest, age, id)
+	}
+}
+
+// observer counts what the engine does.
+type observer struct{}
+
+// Attempt implements delivery.Observer.
+func (observer) Attempt(destination, result string, took time.Duration, records int) {
+	deliveries.WithLabelValues(destination, result).Add(float64(records))
+	deliveryDuration.WithLabelValues(destination).Observe(took.Seconds())
+}
+
+// DeadLetter implements delivery.Observer.
+func (observer) DeadLetter(string, *delivery.Record, string, int) {}
+
+// dropLog limits how often dropped hits are logged.
+type dropLog struct {
+	mu    sync.Mutex
+	last  time.Time
+	since int
+}

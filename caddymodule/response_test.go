@@ -1,0 +1,152 @@
+package caddymodule
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// waitingHit is one that the queue takes when taken is called.
+func waitingHit() (t *hit, taken func(error)) {
+	c := &commit{ctx: context.Background(), done: make(chan struct{})}
+	t = &hit{commits: []*commit{c}, setCookie: &http.Cookie{Name: "tu_id", Value: "x"}}
+	return t, func(err error) {
+		c.err = err
+		close(c.done)
+	}
+}
+
+// Every way in which a response can begin must wait for the queue, and leave
+// with cookie and cache headers.
+func TestResponseBegins(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter) error{
+		"WriteHeader": func(w http.ResponseWriter) error { w.WriteHeader(204); return nil },
+		"Write":       func(w http.ResponseWriter) error { _, err := io.WriteString(w, "a"); return err },
+		"ReadFrom": func(w http.ResponseWriter) error {
+			_, err := w.(io.ReaderFrom).ReadFrom(strings.NewReader("a"))
+			return err
+		},
+		"Flush":      func(w http.ResponseWriter) error { w.(http.Flusher).Flush(); return nil },
+		"FlushError": func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
+		"1xx, 200":   func(w http.ResponseWriter) error { w.WriteHeader(103); w.WriteHeader(200); return nil },
+		"nothing":    func(w http.ResponseWriter) error { return nil },
+		"an error":   func(w http.ResponseWriter) error { return caddyhttp.Error(502, io.EOF) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, taken := waitingHit()
+			began := make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "public, max-age=600")
+				w.Header().Set("CDN-Cache-Control", "max-age=600")
+				w.Header().Set("Cloudflare-CDN-Cache-Control", "max-age=600")
+				w.Header().Set("Surrogate-Control", "max-age=600")
+				rw := newResponseWriter(w, h, r.Host)
+				go func() { // the response waits for this, or it never ends
+					<-began
+					taken(nil)
+				}()
+				close(began)
+				err := answer(rw)
+				rw.begin()
+				if err != nil {
+					w.WriteHeader(502)
+				}
+			}))
+			defer server.Close()
+			response, err := http.Get(server.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if got := response.Header.Get("Set-Cookie"); got != "tu_id=x" {
+				t.Errorf("Set-Cookie is %q", got)
+			}
+			if got := response.Header.Get("Cache-Control"); got != "private, no-cache" {
+				t.Errorf("Cache-Control is %q", got)
+			}
+			for _, name := range []string{"CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Surrogate-Control"} {
+				if got := response.Header.Get(name); got != "" {
+					t.Errorf("%s is %q", name, got)
+				}
+			}
+		})
+	}
+}
+
+func TestResponseOfAHitThatWasDropped(t *testing.T) {
+	h, taken := waitingHit()
+	taken(io.ErrUnexpectedEOF)
+	w := httptest.NewRecorder()
+	rw := newResponseWriter(w, h, "example.com")
+	_, _ = io.WriteString(rw, "the site's answer")
+	if w.Header().Get("Set-Cookie") != "" {
+		t.Error("a cookie was set though the queue didn't take the hit")
+	}
+	if w.Body.String() != "the site's answer" {
+		t.Error("the visitor didn't get the site's answer")
+	}
+	if w.Header().Get("Cache-Control") != "private, no-cache" {
+		t.Error("the answer may be cached")
+	}
+}
+
+func TestResponseGivesUpWaiting(t *testing.T) {
+	h, taken := waitingHit()
+	ctx, cancel := context.WithCancel(context.Background())
+	h.commits[0].ctx = ctx
+	cancel()
+	w := httptest.NewRecorder()
+	newResponseWriter(w, h, "example.com").WriteHeader(200)
+	if w.Header().Get("Set-Cookie") != "" {
+		t.Error("a cookie was set before the queue had taken the hit")
+	}
+	taken(nil)
+}
+
+func TestHijackBegins(t *testing.T) {
+	h, taken := waitingHit()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rw := newResponseWriter(w, h, r.Host)
+		taken(nil)
+		conn, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		if !rw.begun {
+			t.Error("the connection was taken over before the hit was durable")
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+	}))
+	defer server.Close()
+	if _, err := http.Get(server.URL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUncacheKeepsWhatIsStricter(t *testing.T) {
+	header := http.Header{"Cache-Control": {"No-Store, max-age=0"}, "Expires": {"0"}, "Etag": {`"1"`}}
+	uncache(header)
+	if got := header.Get("Cache-Control"); got != "private, no-cache, no-store" {
+		t.Errorf("Cache-Control is %q", got)
+	}
+	if header.Get("Etag") == "" {
+		t.Error("the validator is gone, so nothing could be revalidated")
+	}
+}
+
+func TestLocationLosesTags(t *testing.T) {
+	w := httptest.NewRecorder()
+	rw := newResponseWriter(w, &hit{}, "example.com")
+	rw.Header().Set("Location", "/dir/?kme=Clicked&a=1&kmi=john")
+	rw.WriteHeader(308)
+	if got := w.Header().Get("Location"); got != "/dir/?a=1" {
+		t.Errorf("Location is %q", got)
+	}
+}

@@ -1,0 +1,88 @@
+package caddymodule
+
+import (
+	"net/http"
+	"strings"
+	"unsafe"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// originalRequest returns the request that Caddy keeps beside the current one
+// and takes back for error routes, or nil.
+//
+// Caddy keeps it by value in the context of its own request. Handlers before
+// this one (tracing, timeouts) may have given this one another request with a
+// context around that context, so putting a scrubbed value into the context
+// here wouldn't reach the error routes, nor what is evaluated later by Caddy's
+// own request. So the value itself is changed: an interface that holds a
+// struct points at it. A test watches that this holds.
+func originalRequest(r *http.Request) *http.Request {
+	kept := r.Context().Value(caddyhttp.OriginalRequestCtxKey)
+	if _, ok := kept.(http.Request); !ok {
+		return nil
+	}
+	type boxed struct{ kind, value unsafe.Pointer }
+	original := (*http.Request)((*boxed)(unsafe.Pointer(&kept)).value)
+	if original.URL == nil {
+		return nil
+	}
+	return original
+}
+
+// scrub removes tags from the request and the original one, in place: other
+// handlers hold pointers to them.
+func scrub(r, original *http.Request, strip tagging.Strip) {
+	if strip == tagging.StripNone {
+		return
+	}
+	scrubRequest(r, strip)
+	if original != nil {
+		scrubRequest(original, strip)
+	}
+	// The tagged URL itself came with this request, so any header may repeat
+	// it.
+	for name, values := range r.Header {
+		if name != "Cookie" {
+			scrubValues(values, strip)
+		}
+	}
+}
+
+func scrubRequest(r *http.Request, strip tagging.Strip) {
+	if query, changed := strip.Query(r.URL.RawQuery); changed {
+		r.URL.RawQuery = query
+		r.URL.ForceQuery = false
+		r.Form = nil // whoever needs it parses again
+	}
+	r.RequestURI, _ = strip.URL(r.RequestURI)
+}
+
+// urlHeaders are the request headers in which browsers and proxies carry this
+// site's URLs, also with later requests, that have no tags of their own.
+var urlHeaders = [...]string{
+	"Referer", "Hx-Current-Url", "Ping-From", "Ping-To",
+	"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url",
+}
+
+// scrubURLHeaders removes tags from them.
+func scrubURLHeaders(header http.Header, strip tagging.Strip) {
+	if strip == tagging.StripNone {
+		return
+	}
+	for _, name := range urlHeaders {
+		if values := header[name]; len(values) > 0 {
+			scrubValues(values, strip)
+		}
+	}
+}
+
+func scrubValues(values []string, strip tagging.Strip) {
+	for i, value := range values {
+		if strings.IndexByte(value, '?') >= 0 {
+			values[i], _ = strip.URL(value)
+		}
+	}
+}

@@ -1,0 +1,311 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// spools holds the open queues by their keys. Configurations and the hits
+// under way each count as a use, so that neither a reload nor a request that
+// outlives it ever finds its queue closed.
+var spools = caddy.NewUsagePool()
+
+func init() {
+	caddy.OnExit(drainAtExit)
+}
+
+// openRetry is the pause between attempts to open a queue.
+const openRetry = 2 * time.Second
+
+// spool is a queue, open or being opened, and the engine that empties it.
+type spool struct {
+	key    string
+	log    *zap.Logger
+	logger *followingCore
+
+	// opened is closed when queue and engine are set; stop ends the attempts
+	// to get there, and stopped says that they have ended.
+	opened  chan struct{}
+	stop    context.CancelFunc
+	stopped chan struct{}
+	queue   delivery.Queue
+	engine  *delivery.Engine
+
+	mu sync.Mutex
+	// users are the running configurations, the newest last: its trackers and
+	// limits are in force. There are two while a reload is under way, and the
+	// older one is in force again if the newer one is refused.
+	users []*App
+	// down says why the queue isn't open.
+	down error
+}
+
+// acquire returns the app's spool and counts a use. Each must be released.
+func (a *App) acquire() *spool {
+	key := a.queue.Key()
+	// The constructor can't fail.
+	value, _, _ := spools.LoadOrNew(key, func() (caddy.Destructor, error) {
+		core := new(followingCore)
+		core.follow(a.log)
+		ctx, stop := context.WithCancel(context.Background())
+		s := &spool{
+			key: key, log: zap.New(core), logger: core,
+			opened: make(chan struct{}), stop: stop, stopped: make(chan struct{}),
+			down: errOpening,
+		}
+		go s.open(ctx, a)
+		return s, nil
+	})
+	return value.(*spool)
+}
+
+var errOpening = errors.New("the queue is being opened")
+
+// release ends a use. The last one closes the queue.
+func (a *App) release() error {
+	_, err := spools.Delete(a.queue.Key())
+	return err
+}
+
+// pooled returns the spool with that key, or nil, without counting a use.
+func pooled(key string) (found *spool) {
+	spools.Range(func(k, v any) bool {
+		if k == key {
+			found = v.(*spool)
+		}
+		return found == nil
+	})
+	return found
+}
+
+// closing has the spools that are being closed, by key: their storage must be
+// let go of before it can be opened again.
+var closing sync.Map
+
+// open opens the queue, again and again until it works.
+func (s *spool) open(ctx context.Context, first *App) {
+	defer close(s.stopped)
+	if before, ok := closing.Load(s.key); ok {
+		select {
+		case <-before.(*spool).stopped:
+		case <-ctx.Done():
+			return
+		}
+	}
+	queue, ok := s.openQueue(ctx, first)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	s.queue = queue
+	s.engine = delivery.NewEngine(queue, delivery.Options{Logger: s.log})
+	s.down = nil
+	s.applyLocked()
+	close(s.opened)
+	s.mu.Unlock()
+
+	first.noteQueue(s.log)
+	s.fetchFormer(ctx)
+	<-ctx.Done()
+	s.engine.Close()
+	if err := queue.Close(); err != nil {
+		s.log.Error("closing the queue", zap.String("queue", s.key), zap.Error(err))
+	}
+}
+
+func (s *spool) openQueue(ctx context.Context, first *App) (delivery.Queue, bool) {
+	for {
+		s.mu.Lock()
+		opener := first.queue
+		if len(s.users) > 0 {
+			opener = s.users[len(s.users)-1].queue
+		}
+		s.mu.Unlock()
+		queue, err := opener.Open(s.log)
+		if err == nil {
+			if s.unavailable() != errOpening {
+				s.log.Info("the queue is open now: recording", zap.String("queue", s.key))
+			}
+			return queue, true
+		}
+		s.mu.Lock()
+		news := s.down.Error() != err.Error()
+		s.down = err
+		s.mu.Unlock()
+		if news {
+			s.log.Error("can't open the queue: sites are served, but hits are dropped until it can; it is tried again all the time",
+				zap.String("queue", s.key), zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, false
+		case <-time.After(openRetry):
+		}
+	}
+}
+
+// unavailable says why the queue isn't open; nil if it is.
+func (s *spool) unavailable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}
+
+// use puts the configuration's trackers and limits in force.
+func (s *spool) use(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.ctx.Err() != nil {
+		return // it was let go of meanwhile
+	}
+	s.users = append(s.users, a)
+	s.applyLocked()
+}
+
+// unuse puts the configuration's predecessor or successor in force.
+func (s *spool) unuse(a *App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, user := range s.users {
+		if user == a {
+			s.users = append(s.users[:i:i], s.users[i+1:]...)
+			s.applyLocked()
+			return
+		}
+	}
+}
+
+func (s *spool) applyLocked() {
+	if len(s.users) == 0 {
+		return
+	}
+	a := s.users[len(s.users)-1]
+	s.logger.follow(a.log)
+	if s.queue != nil {
+		a.queue.Apply(s.queue)
+		s.engine.Configure(delivery.Options{MaxAge: time.Duration(a.MaxAge), Logger: s.log, Observer: observer{}})
+		s.engine.Use(a.destinations())
+	}
+}
+
+// put makes the entries durable, or says why it can't before ctx is done.
+func (s *spool) put(ctx context.Context, entries []delivery.Entry) error {
+	select {
+	case <-s.opened:
+	default:
+		select {
+		case <-s.opened:
+		case <-ctx.Done():
+			return errUnavailable{s.unavailable()}
+		}
+	}
+	return s.queue.Put(ctx, entries...)
+}
+
+// errUnavailable is returned for hits while the queue can't be opened.
+type errUnavailable struct{ why error }
+
+func (e errUnavailable) Error() string { return fmt.Sprintf("the queue isn't open: %v", e.why) }
+
+// Destruct closes the queue. The last user calls it, by way of the pool.
+func (s *spool) Destruct() error {
+	closing.Store(s.key, s)
+	s.stop()
+	<-s.stopped
+	closing.CompareAndDelete(s.key, s)
+	return nil
+}
+
+// drain delivers what is queued until ctx is done.
+func (s *spool) drain(ctx context.Context) {
+	select {
+	case <-s.opened:
+		s.engine.Drain(ctx)
+	default:
+	}
+}
+
+// drainAtExit delivers what it can and closes the queues. Caddy calls it when
+// all apps have stopped and the process is about to exit, never on a reload.
+func drainAtExit(context.Context) {
+	var wg sync.WaitGroup
+	spools.Range(func(_, value any) bool {
+		s := value.(*spool)
+		wg.Go(func() {
+			s.mu.Lock()
+			var drain time.Duration
+			for _, a := range s.users {
+				drain = max(drain, time.Duration(a.ShutdownDrain))
+			}
+			s.mu.Unlock()
+			s.logger.follow(caddy.Log().Named("tagged_urls"))
+			if drain > 0 {
+				ctx, cancel := context.WithTimeout(context.Background(), drain)
+				defer cancel()
+				s.drain(ctx)
+			}
+			_ = s.Destruct()
+		})
+		return true
+	})
+	wg.Wait()
+}
+
+// followingCore writes to whatever logger it follows: a spool outlives the
+// configuration whose loggers it began with.
+type followingCore struct {
+	current atomic.Pointer[zap.Logger]
+	fields  []zapcore.Field
+	parent  *followingCore
+}
+
+func (c *followingCore) follow(l *zap.Logger) { c.current.Store(l) }
+
+func (c *followingCore) core() zapcore.Core {
+	for c.parent != nil {
+		c = c.parent
+	}
+	return c.current.Load().Core()
+}
+
+func (c *followingCore) Enabled(level zapcore.Level) bool { return c.core().Enabled(level) }
+
+func (c *followingCore) With(fields []zapcore.Field) zapcore.Core {
+	return &followingCore{parent: c, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+}
+
+func (c *followingCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(entry.Level) {
+		return checked.AddCore(entry, c)
+	}
+	return checked
+}
+
+func (c *followingCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	root := c
+	for root.parent != nil {
+		root = root.parent
+	}
+	l := root.current.Load()
+	if name := l.Name(); entry.LoggerName == "" {
+		entry.LoggerName = name
+	} else if name != "" {
+		entry.LoggerName = name + "." + entry.LoggerName
+	}
+	if checked := l.Core().Check(entry, nil); checked != nil {
+		checked.Write(append(c.fields[:len(c.fields):len(c.fields)], fields...)...)
+	}
+	return nil
+}
+
+func (c *followingCore) Sync() error { return c.core().Sync() }
