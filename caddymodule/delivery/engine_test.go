@@ -1,0 +1,188 @@
+package delivery_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
+)
+
+// trackerFunc is a tracker that is one function.
+type trackerFunc func(ctx context.Context, records []*delivery.Record) error
+
+func (f trackerFunc) Deliver(ctx context.Context, records []*delivery.Record) error {
+	return f(ctx, records)
+}
+
+// batchTracker takes several records at once.
+type batchTracker struct {
+	trackerFunc
+	size int
+}
+
+func (b batchTracker) BatchSize() int { return b.size }
+
+// recorder is a tracker that remembers when it got what, by the event's name.
+type recorder struct {
+	mu    sync.Mutex
+	times map[string][]time.Time
+	// fail, if set, is what Deliver returns for a record's nth attempt (from 1).
+	fail func(name string, attempt int) error
+}
+
+func (r *recorder) Deliver(_ context.Context, records []*delivery.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.times == nil {
+		r.times = make(map[string][]time.Time)
+	}
+	for _, record := range records {
+		r.times[record.Name] = append(r.times[record.Name], time.Now())
+		if r.fail != nil {
+			if err := r.fail(record.Name, len(r.times[record.Name])); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *recorder) attempts(name string) []time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.times[name])
+}
+
+func (r *recorder) total() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, times := range r.times {
+		n += len(times)
+	}
+	return n
+}
+
+// watch is an Observer that counts.
+type watch struct {
+	mu      sync.Mutex
+	results map[string]int // by destination/result
+	dead    []string       // destination/name/reason/status
+}
+
+func (w *watch) Attempt(destination, result string, _ time.Duration, records int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.results == nil {
+		w.results = make(map[string]int)
+	}
+	w.results[destination+"/"+result] += records
+}
+
+func (w *watch) DeadLetter(destination string, r *delivery.Record, reason string, status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dead = append(w.dead, fmt.Sprintf("%s/%s/%s/%d", destination, r.Name, reason, status))
+}
+
+func put(t testing.TB, q delivery.Queue, destination string, names ...string) {
+	t.Helper()
+	entries := make([]delivery.Entry, len(names))
+	for i, name := range names {
+		entries[i] = delivery.Entry{Destination: destination, Record: &delivery.Record{
+			Kind: delivery.Event, Time: time.Now(), Person: "secret@example.com", Name: name,
+		}}
+	}
+	if err := q.Put(t.Context(), entries...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func names(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprint(i)
+	}
+	return all
+}
+
+func waiting(t testing.TB, q delivery.Queue, destination string) int {
+	t.Helper()
+	stats, err := q.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(stats.Destinations[destination].Waiting)
+}
+
+func deadLetters(t testing.TB, q delivery.Queue) (all []delivery.DeadLetter) {
+	t.Helper()
+	if err := q.DeadLetters("", func(d delivery.DeadLetter) bool {
+		all = append(all, d)
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func one(id string, tracker delivery.Tracker, concurrency int) []delivery.Destination {
+	return []delivery.Destination{{ID: id, Module: "test", Tracker: tracker, Concurrency: concurrency}}
+}
+
+// newLog returns a logger and what was logged at INFO and above.
+func newLog() (*zap.Logger, *observer.ObservedLogs) {
+	core, logs := observer.New(zap.InfoLevel)
+	return zap.New(core), logs
+}
+
+// inBubble runs an engine in a bubble of its own time and checks that it
+// leaves no goroutine behind, which synctest does by itself.
+func inBubble(t *testing.T, o delivery.Options, test func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine)) {
+	synctest.Test(t, func(t *testing.T) {
+		q := deliverytest.NewQueue()
+		e := delivery.NewEngine(q, o)
+		test(t, q, e)
+		e.Close()
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// elapse lets a bubble's time pass, and what then happens happen.
+func elapse(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func TestDelivers(t *testing.T) {
+	w := new(watch)
+	inBubble(t, delivery.Options{Observer: w}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		var a, b recorder
+		e.Use([]delivery.Destination{{ID: "a", Tracker: &a}, {ID: "b", Tracker: &b}})
+		put(t, q, "a", names(100)...)
+		put(t, q, "b", names(10)...)
+		put(t, q, "c", "for nobody")
+		synctest.Wait()
+		if a.total() != 100 || b.total() != 10 || waiting(t, q, "a")+waiting(t, q, "b") != 0 {
+			t.Errorf("a got %d, b got %d; %d wait", a.total(), b.total(), waiting(t, q, "a")+waiting(t, q, "b"))
+		}
+		if waiting(t, q, "c") != 1 {
+			t.Error("the record for a destination that isn't in use doesn't wait")
+		}
+		want := map[string]int{"a/delivered": 100, "b/delivered": 10}
+		if !maps.Equal(w.results, want) {
+			t.Errorf("observed %v, want %v", w.results, want)
+		}
+	})
+}
