@@ -314,7 +314,7 @@ func (c *Cookie) validate() error {
 	if c.MaxAge < 0 {
 		return errors.New("cookie: max_age must be positive; to have no cookie write `cookie off`")
 	}
-	if !httpguts.ValidHeaderFieldName(c.Name) {
+	if c.Name != "" && !httpguts.ValidHeaderFieldName(c.Name) {
 		return fmt.Errorf("cookie: %q can't be a cookie's name", c.Name)
 	}
 	if c.Domain == "" {
