@@ -1,0 +1,197 @@
+package disk
+
+import (
+	"errors"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+const (
+	// maxBatch and maxBatchBytes bound one transaction, and so how long those
+	// wait that come while it's being written.
+	maxBatch      = 1024
+	maxBatchBytes = 4 << 20
+)
+
+// work is something that a transaction does.
+type work interface {
+	// start says whether it is still wanted. From then on it is done.
+	start() bool
+	// apply may be called again, in another transaction, if the first fails.
+	apply(*txn) error
+	// finish tells the outcome.
+	finish(*openQueue, error)
+}
+
+// committer is the part of an openQueue that its goroutine alone uses.
+type committer struct {
+	used      int64     // bytes of the file's pages that are in use
+	failing   bool      // the last write of settlements failed
+	dead      dead      // all destinations' dead letters
+	evicted   int       // of them gave way to others, and aren't logged yet
+	logAt     time.Time // when they may be
+	rewriteAt time.Time // when the file may be rewritten
+	byNumber  map[uint32]*destination
+}
+
+// run writes until the queue is closed.
+func (q *openQueue) run() {
+	defer close(q.done)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case s := <-q.suspects:
+			if s.generation == q.generation && q.db != nil {
+				q.replace(s.err)
+			}
+		default:
+		}
+		batch, wait, closed := q.collect()
+		if len(batch) > 0 {
+			q.commit(batch)
+			q.unthrottle()
+			q.rewriteIfWorthwhile()
+			continue
+		}
+		if closed {
+			return
+		}
+		timer.Reset(wait)
+		select {
+		case <-q.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// unthrottle wakes those that wait in Take for settlements to be written.
+func (q *openQueue) unthrottle() {
+	q.mu.Lock()
+	wake := q.throttled && len(q.settled) < maxSettled
+	if wake {
+		q.throttled = false
+	}
+	q.mu.Unlock()
+	if wake {
+		for _, d := range q.known() {
+			d.signal()
+		}
+	}
+}
+
+// collect takes what goes into the next transaction, or returns how long to
+// wait for that. Settlements alone wait a while for others.
+func (q *openQueue) collect() (batch []work, wait time.Duration, closed bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	size, n := 0, 0
+	for n < len(q.pending) && n < maxBatch && size < maxBatchBytes {
+		if p, ok := q.pending[n].(*put); ok {
+			size += p.size
+		}
+		n++
+	}
+	batch = append(batch, q.pending[:n]...)
+	if q.pending = q.pending[n:]; len(q.pending) == 0 {
+		q.pending = nil // let go of the array
+	}
+	if len(q.settled) == 0 {
+		return batch, time.Hour, q.closed
+	}
+	wait = time.Until(q.settleAt)
+	company := n > 0 || len(q.settled) >= maxBatch
+	if wait <= 0 || q.closed || company && !q.failing { // puts aren't burdened with what just failed
+		m := min(len(q.settled), maxBatch)
+		for _, s := range q.settled[:m] {
+			batch = append(batch, s)
+		}
+		if q.settled = q.settled[m:]; len(q.settled) == 0 {
+			q.settled = nil
+		}
+	}
+	return batch, max(0, wait), q.closed
+}
+
+// commit writes a batch, and tells everybody the outcome. When it's too much
+// for what room there is, parts of it are tried.
+func (q *openQueue) commit(batch []work) {
+	err := q.transact(batch)
+	if errors.Is(err, errDamaged) && q.replace(err) == nil {
+		err = q.transact(batch)
+	}
+	full := errors.Is(err, berrors.ErrMaxSizeReached)
+	if err != nil && !full {
+		q.resume()
+	}
+	if err != nil {
+		// Settlements need no room, and make some: they go first, and alone.
+		if puts, others := split(batch); len(puts) > 0 && len(others) > 0 {
+			q.commit(others)
+			q.commit(puts)
+			return
+		}
+	}
+	if full {
+		if half := len(batch) / 2; half > 0 {
+			q.commit(batch[:half])
+			q.commit(batch[half:])
+			return
+		}
+		err = delivery.ErrFull
+	}
+	for _, w := range batch {
+		w.finish(q, err)
+	}
+}
+
+// split separates puts from all else.
+func split(batch []work) (puts, others []work) {
+	for _, w := range batch {
+		if _, ok := w.(*put); ok {
+			puts = append(puts, w)
+		} else {
+			others = append(others, w)
+		}
+	}
+	return puts, others
+}
+
+// transact applies and commits a batch as one transaction.
+func (q *openQueue) transact(batch []work) error {
+	if q.db == nil {
+		if err := q.openStorage(reopenTimeout); err != nil {
+			return err
+		}
+	}
+	t := &txn{openQueue: q, limits: limitsFor(q.maxSize.Load()), changes: make(map[*destination]*change), dead: q.dead}
+	q.db.AllocSize, q.db.MaxSize = t.limits.alloc, t.limits.file
+	for _, w := range batch {
+		if _, ok := w.(*put); ok {
+			q.db.MaxSize = t.limits.puts
+		}
+	}
+	err := guard(func() error {
+		return q.db.Update(func(tx *bolt.Tx) error {
+			t.open(tx)
+			for _, w := range batch {
+				if !w.start() {
+					continue
+				}
+				if err := w.apply(t); err != nil {
+					return err
+				}
+			}
+			return t.save()
+		})
+	})
+	if err != nil {
+		return err
+	}
+	t.publish()
+	return q.measure()
+}

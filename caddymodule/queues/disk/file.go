@@ -1,0 +1,285 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+	"go.uber.org/zap"
+)
+
+const (
+	// lockTimeout is how long to wait for another process to let go of the
+	// file when the queue is opened.
+	lockTimeout = time.Second
+	// asideInterval is the least time between two files that are set aside: a
+	// failing disk isn't to be filled with them.
+	asideInterval = time.Minute
+)
+
+// errDamaged is what is wrong with a file that can't be used any more.
+var errDamaged = errors.New("the queue's file is damaged")
+
+// damage is an errDamaged that tells where it was met.
+type damage struct {
+	cause any
+	stack []byte
+}
+
+func (d *damage) Error() string   { return fmt.Sprintf("%v: %v", errDamaged, d.cause) }
+func (d *damage) Is(e error) bool { return e == errDamaged }
+
+// guard runs fn, which uses bbolt. In a damaged file bbolt runs into panics
+// and, since the file is mapped into memory, into memory faults. Both become
+// an errDamaged.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = &damage{r, debug.Stack()}
+		}
+	}()
+	return fn()
+}
+
+// opener opens a queue's file, and sets it aside when it's damaged.
+type opener struct {
+	path    string
+	logger  *zap.Logger
+	info    fs.FileInfo // of the file that is open
+	asideAt time.Time   // when one was last set aside
+}
+
+// open opens the file for this process alone, and makes one if there is none.
+func (o *opener) open(timeout time.Duration) (*bolt.DB, error) {
+	dir := filepath.Dir(o.path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the queue's directory: %w", explain(err))
+	}
+	// Another process may put another file in the place of the one that is
+	// opened here, before it is locked.
+	for range 10 {
+		if err := o.inspect(timeout); err != nil {
+			return nil, err
+		}
+		db, info, err := o.openFile(&bolt.Options{Timeout: timeout, FreelistType: bolt.FreelistMapType})
+		if errors.Is(err, errDamaged) {
+			err = o.setAside(info, err)
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if current, err := os.Stat(o.path); err != nil || !os.SameFile(current, info) {
+			db.Close()
+			continue
+		}
+		if err := guard(func() error { return o.prepare(db, info) }); err != nil {
+			db.Close()
+			return nil, err
+		}
+		o.info = info
+		return db, nil
+	}
+	return nil, fmt.Errorf("another process keeps replacing %s", o.path)
+}
+
+// inspect looks at a file before it is opened for writing, which it must not
+// be if it's another program's or of a later version. Damage that would crash
+// bbolt is found here.
+func (o *opener) inspect(timeout time.Duration) error {
+	switch info, err := os.Stat(o.path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return explain(err)
+	case info.IsDir():
+		return fmt.Errorf("%s is a directory; the queue's path has to name a file", o.path)
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s isn't a regular file; the queue's path has to name one", o.path)
+	case info.Size() == 0:
+		return nil
+	}
+	db, info, err := o.openFile(&bolt.Options{Timeout: timeout, ReadOnly: true})
+	if err == nil {
+		err = guard(func() error {
+			return db.View(func(tx *bolt.Tx) error { return o.check(tx, info) })
+		})
+		if errors.Is(err, errDamaged) {
+			err = o.setAside(info, err) // while it's locked
+		}
+		db.Close()
+		return err
+	}
+	if errors.Is(err, errDamaged) {
+		return o.setAside(info, err)
+	}
+	return err
+}
+
+// check says whether a file can be used.
+func (o *opener) check(tx *bolt.Tx, info fs.FileInfo) error {
+	if tx.Size() > info.Size() {
+		return fmt.Errorf("%w: it was cut from at least %d to %d bytes", errDamaged, tx.Size(), info.Size())
+	}
+	meta := tx.Bucket(bucketMeta)
+	if meta == nil {
+		if k, _ := tx.Cursor().First(); k == nil {
+			return nil // as bbolt makes it
+		}
+		return fmt.Errorf("%s is a database of another program; the queue needs a path of its own", o.path)
+	}
+	switch version := parseFormat(meta.Get(keyFormat)); {
+	case version == 0:
+		return fmt.Errorf("%s is a database of another program; the queue needs a path of its own", o.path)
+	case version > formatVersion:
+		return fmt.Errorf("%s was written by a later version of this module (format %d, known up to %d): "+
+			"use that version, or another path", o.path, version, formatVersion)
+	}
+	for _, name := range [][]byte{bucketDestinations, bucketRecords, bucketLater, bucketDead} {
+		if tx.Bucket(name) == nil {
+			return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
+		}
+	}
+	_, err := readTallies(tx)
+	return err
+}
+
+// openFile opens the file with bbolt. The FileInfo is that of the very file
+// that was opened, and also there if it's damaged.
+func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo, err error) {
+	var file *os.File
+	options.OpenFile = func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
+		if file, err = os.OpenFile(name, flag, mode); err == nil {
+			info, err = file.Stat()
+		}
+		return file, err
+	}
+	err = guard(func() (err error) {
+		db, err = bolt.Open(o.path, 0o600, options)
+		return err
+	})
+	if err == nil {
+		info, err = file.Stat() // again, now that nobody else writes
+		return db, info, err
+	}
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, info, fmt.Errorf("%s is in use by another process, probably another Caddy: give each a path of its own, "+
+			"or stop the other; this is tried again until it works", o.path)
+	case errors.Is(err, errDamaged):
+		file.Close() // bbolt didn't come to that
+	case info != nil && info.Size() == 0:
+		// What there is of a new file could only be taken for a damaged one.
+		if current, err := os.Stat(o.path); err == nil && os.SameFile(current, info) {
+			os.Remove(o.path)
+		}
+		err = fmt.Errorf("making the queue's file: %w", explain(err))
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch),
+		strings.HasPrefix(err.Error(), "file size too small"):
+		err = fmt.Errorf("%w: %w", errDamaged, err)
+	default:
+		err = explain(err)
+	}
+	return nil, info, err
+}
+
+// prepare makes the buckets of a new file, and sees to it that a power failure
+// doesn't take the file away.
+func (o *opener) prepare(db *bolt.DB, info fs.FileInfo) error {
+	if info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
+		if err := os.Chmod(o.path, 0o600); err != nil {
+			o.logger.Warn("the queue's file can be read by others", zap.String("path", o.path), zap.Error(err))
+		}
+	}
+	var ready bool
+	err := db.View(func(tx *bolt.Tx) error {
+		ready = tx.Bucket(bucketMeta) != nil
+		return nil
+	})
+	if err != nil || ready {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketDestinations, bucketRecords, bucketLater, bucketDead} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketMeta).Put(keyFormat, formatValue())
+	})
+	if err != nil {
+		return fmt.Errorf("making the queue's file: %w", err)
+	}
+	return syncDir(o.path)
+}
+
+// setAside renames a damaged file, if it's still the one that info is of. It
+// is kept: it may hold records that nothing else does.
+func (o *opener) setAside(info fs.FileInfo, why error) error {
+	if since := time.Since(o.asideAt); !o.asideAt.IsZero() && since < asideInterval {
+		return fmt.Errorf("%w, only %s after it was replaced: see whether the disk of %s fails", why, since.Round(time.Second), o.path)
+	}
+	if current, err := os.Stat(o.path); err != nil || !os.SameFile(current, info) {
+		return nil // another process did
+	}
+	base := o.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
+	aside := base
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		aside = fmt.Sprintf("%s-%d", base, i)
+	}
+	if err := os.Rename(o.path, aside); err != nil {
+		return fmt.Errorf("%w, and can't be set aside: %w", why, explain(err))
+	}
+	o.asideAt = time.Now()
+	fields := []zap.Field{zap.String("path", o.path), zap.String("kept_as", aside), zap.Error(why)}
+	if d := (*damage)(nil); errors.As(why, &d) {
+		fields = append(fields, zap.ByteString("stack", d.stack))
+	}
+	o.logger.Error("the queue's file is damaged; it was set aside, and the queue starts anew. "+
+		"The records in it are not delivered", fields...)
+	return syncDir(o.path)
+}
+
+// explain adds to an error of the file system what to do about it.
+func explain(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: the user that Caddy runs as (uid %d) has to be able to write the queue's file and directory", err, os.Getuid())
+	}
+	return err
+}
+
+// syncDir makes a change to the directory that a file is in durable.
+func syncDir(path string) error {
+	if runtime.GOOS == "windows" {
+		return nil // can't, and needn't
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// size returns the size of the file in bytes.
+func (o *opener) size() int64 {
+	info, err := os.Stat(o.path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}

@@ -1,0 +1,184 @@
+package disk
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// maxPending is how many bytes of records wait in memory to be written, at
+// most, unless a single call brings more. Further calls wait.
+const maxPending = 16 << 20
+
+// openQueue is an open queue.
+//
+// All writing is done by one goroutine (see commit.go), which puts what several
+// callers want into one transaction. Records are read by whoever calls Take.
+type openQueue struct {
+	opener
+	maxSize atomic.Int64
+	room    *semaphore.Weighted // of maxPending bytes
+
+	wake    chan struct{} // tells the committer to look
+	closing chan struct{}
+	done    chan struct{} // closed when the committer has ended
+
+	// storage guards db against being replaced while it is read. Only the
+	// committer replaces it. It's nil while the file can't be opened.
+	storage    sync.RWMutex
+	db         *bolt.DB
+	generation int          // counts the files; leases of an earlier one are void
+	suspects   chan suspect // of one, for the committer to deal with
+
+	// mu guards what follows.
+	mu           sync.Mutex
+	closed       bool
+	pending      []work        // puts and operations
+	settled      []*settlement // settlements
+	settleAt     time.Time     // when the settlements are written at the latest
+	throttled    bool          // Take waits for settlements to be written
+	destinations map[string]*destination
+
+	committer // what only the committer uses
+}
+
+var _ delivery.Queue = (*openQueue)(nil)
+
+// open opens the queue in a file.
+func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
+	q := &openQueue{
+		opener:       opener{path: path, logger: logger},
+		room:         semaphore.NewWeighted(maxPending),
+		wake:         make(chan struct{}, 1),
+		closing:      make(chan struct{}),
+		done:         make(chan struct{}),
+		suspects:     make(chan suspect, 1),
+		destinations: make(map[string]*destination),
+	}
+	q.maxSize.Store(maxSize)
+	if err := q.openStorage(lockTimeout); err != nil {
+		return nil, err
+	}
+	go q.run()
+	return q, nil
+}
+
+// kick makes the committer look for work.
+func (q *openQueue) kick() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// submit hands work to the committer, unless the queue is closed.
+func (q *openQueue) submit(w work) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.pending = append(q.pending, w)
+	q.kick()
+	return true
+}
+
+// Stats implements [delivery.Queue].
+func (q *openQueue) Stats() (delivery.Stats, error) {
+	stats := delivery.Stats{MaxBytes: q.maxSize.Load(), Destinations: make(map[string]delivery.DestinationStats)}
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return stats, delivery.ErrClosed
+	}
+	destinations := slices.Collect(maps.Values(q.destinations))
+	q.mu.Unlock()
+	numbers := make(map[string]uint32)
+	for _, d := range destinations {
+		d.mu.Lock()
+		if t := d.tally; t.waiting > 0 || t.dead > 0 {
+			stats.Destinations[d.id] = delivery.DestinationStats{Waiting: t.waiting, Dead: t.dead}
+			numbers[d.id] = t.num
+		}
+		d.mu.Unlock()
+	}
+	err := q.view(func(tx *bolt.Tx) error {
+		stats.Bytes = q.size()
+		cursor := tx.Bucket(bucketRecords).Cursor()
+		for id, num := range numbers {
+			k, v := cursor.Seek(recordKey(num, 0))
+			if n, _ := parseRecordKey(k); n != num || k == nil {
+				continue
+			}
+			if s, err := decodeStored(v); err == nil {
+				d := stats.Destinations[id]
+				d.Oldest = time.UnixMilli(s.queued)
+				stats.Destinations[id] = d
+			}
+		}
+		return nil
+	})
+	return stats, err
+}
+
+// errUnavailable is returned while the file can't be opened again after an
+// error; each Put tries.
+var errUnavailable = errors.New("the queue's file isn't open because of an earlier error")
+
+// suspect is a file in which something was found that can't be.
+type suspect struct {
+	generation int
+	err        error
+}
+
+// view reads from the file. Damage that it meets is an error, and makes the
+// committer set the file aside.
+func (q *openQueue) view(fn func(*bolt.Tx) error) error {
+	q.storage.RLock()
+	defer q.storage.RUnlock()
+	if q.db == nil {
+		return errUnavailable
+	}
+	err := guard(func() error { return q.db.View(fn) })
+	if errors.Is(err, errDamaged) {
+		select {
+		case q.suspects <- suspect{q.generation, err}:
+			q.kick()
+		default:
+		}
+	}
+	return err
+}
+
+// Close implements [delivery.Queue]. What was handed in before is written.
+func (q *openQueue) Close() error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		<-q.done
+		return nil
+	}
+	q.closed = true
+	close(q.closing)
+	q.mu.Unlock()
+	q.kick()
+	<-q.done
+
+	q.storage.Lock()
+	defer q.storage.Unlock()
+	if q.db == nil {
+		return nil
+	}
+	err := q.db.Close()
+	q.db = nil
+	return err
+}

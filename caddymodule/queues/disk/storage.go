@@ -1,0 +1,116 @@
+package disk
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// reopenTimeout is how long to wait for the file's lock while callers wait.
+const reopenTimeout = 50 * time.Millisecond
+
+// openStorage opens the file, which must not be open.
+func (q *openQueue) openStorage(timeout time.Duration) error {
+	db, err := q.open(timeout)
+	if err != nil {
+		return err
+	}
+	q.storage.Lock()
+	q.db = db
+	q.generation++ // it may be another file than before
+	q.storage.Unlock()
+	for _, d := range q.known() {
+		d.reset()
+	}
+	if err = q.load(); err != nil {
+		q.swap(nil)
+		db.Close()
+	}
+	return err
+}
+
+// swap puts another database in the place of the one in use.
+func (q *openQueue) swap(db *bolt.DB) {
+	q.storage.Lock()
+	q.db = db
+	q.storage.Unlock()
+}
+
+// known returns the destinations that are known in memory.
+func (q *openQueue) known() []*destination {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Values(q.destinations))
+}
+
+// load reads from the file what is kept in memory of it.
+func (q *openQueue) load() error {
+	var tallies map[string]tally
+	err := guard(func() error {
+		return q.db.View(func(tx *bolt.Tx) (err error) {
+			tallies, err = readTallies(tx)
+			return err
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range q.known() {
+		if _, ok := tallies[d.id]; !ok {
+			tallies[d.id] = tally{}
+		}
+	}
+	q.dead, q.byNumber = dead{}, make(map[uint32]*destination)
+	for id, t := range tallies {
+		q.mu.Lock()
+		d := q.lookup(id)
+		q.mu.Unlock()
+		if t.num != 0 {
+			q.byNumber[t.num] = d
+		}
+		q.dead.letters += t.dead
+		q.dead.bytes += t.deadBytes
+		d.mu.Lock()
+		d.tally = t
+		d.mu.Unlock()
+		d.signal()
+	}
+	return q.measure()
+}
+
+// measure finds out how much of the file is in use.
+func (q *openQueue) measure() error {
+	return guard(func() error {
+		return q.db.View(func(tx *bolt.Tx) error {
+			stats := q.db.Stats()
+			q.used = tx.Size() - int64(stats.FreePageN+stats.PendingPageN)*int64(q.db.Info().PageSize)
+			return nil
+		})
+	})
+}
+
+// resume makes the queue usable after a transaction failed. That may have
+// left the file without its mapping, and, if only the last sync failed, with
+// the transaction's changes; so what is known in memory may be wrong.
+func (q *openQueue) resume() {
+	if q.db != nil && q.load() != nil {
+		db := q.db
+		q.swap(nil) // opened again by the next transaction
+		_ = guard(db.Close)
+	}
+}
+
+// replace sets a damaged file aside. The next transaction makes another.
+func (q *openQueue) replace(why error) error {
+	db := q.db
+	if db == nil {
+		return why // it couldn't even be opened
+	}
+	q.swap(nil)
+	err := q.setAside(q.info, why)
+	// A panic in a transaction may have left it locked for good.
+	go func() { _ = guard(db.Close) }()
+	return err
+}
