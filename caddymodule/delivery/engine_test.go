@@ -186,3 +186,7 @@ func TestDelivers(t *testing.T) {
 		}
 	})
 }
+
+func newRecord(kind delivery.Kind, person, name string) *delivery.Record {
+	return &delivery.Record{Kind: kind, Time: time.Now(), Person: person, Name: name}
+}

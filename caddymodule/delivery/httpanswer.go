@@ -51,7 +51,9 @@ func SendHTTP(transport http.RoundTripper, req *http.Request, accept func(*http.
 		if err != nil {
 			return &RetryError{Reason: networkReason(req, err)}
 		}
-		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+		if resp.StatusCode != http.StatusSwitchingProtocols { // whose "body" may never end
+			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+		}
 		resp.Body.Close()
 
 		next, wrong := redirect(req, resp)
@@ -110,8 +112,9 @@ func redirect(req *http.Request, resp *http.Response) (next *http.Request, wrong
 	default:
 		return nil, ""
 	}
-	to, err := req.URL.Parse(resp.Header.Get("Location"))
-	if err != nil || to.Host == "" || to.User != nil {
+	location := resp.Header.Get("Location")
+	to, err := req.URL.Parse(location)
+	if location == "" || err != nil || to.Host == "" || to.User != nil {
 		return nil, "a redirect to nowhere"
 	}
 	address := to.Scheme + "://" + to.Host // the rest may repeat the query

@@ -126,6 +126,9 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Deliver implements [delivery.Tracker]. It is given one record at a time.
 func (t *Tracker) Deliver(ctx context.Context, records []*delivery.Record) error {
+	if reason := t.Disabled(); reason != "" {
+		return &delivery.RetryError{Reason: reason} // Kissmetrics would say yes
+	}
 	ctx, cancel := context.WithTimeout(ctx, trackers.Timeout(t.Timeout))
 	defer cancel()
 	for _, r := range records {
@@ -197,10 +200,10 @@ func (t *Tracker) query(r *delivery.Record) string {
 	}
 	add("_t", strconv.FormatInt(r.Time.Unix(), 10))
 	add("_d", "1") // without it the tracker ignores _t
-	if t.ClientInfo && r.ClientIP != "" {
+	if r.ClientIP != "" {
 		add("_ip", r.ClientIP)
 	}
-	if t.ClientInfo && r.UserAgent != "" {
+	if r.UserAgent != "" {
 		add("_ua", r.UserAgent)
 	}
 	for _, p := range r.Properties {

@@ -54,17 +54,14 @@ func (*Tracker) BatchSize() int { return 100 }
 // Deliver implements [delivery.Tracker].
 func (t *Tracker) Deliver(_ context.Context, records []*delivery.Record) error {
 	for _, r := range records {
-		t.logger.Info("recorded", zap.Object("record", entry{r, t.ClientInfo}))
+		t.logger.Info("recorded", zap.Object("record", entry{r}))
 	}
 	return nil
 }
 
 // entry is a record as the log has it: in an object of its own, so that no
 // name in it can pass for one of the log's.
-type entry struct {
-	*delivery.Record
-	clientInfo bool
-}
+type entry struct{ *delivery.Record }
 
 // MarshalLogObject implements [zapcore.ObjectMarshaler].
 func (e entry) MarshalLogObject(to zapcore.ObjectEncoder) error {
@@ -76,8 +73,10 @@ func (e entry) MarshalLogObject(to zapcore.ObjectEncoder) error {
 	if e.Name != "" {
 		to.AddString("name", plain(e.Name))
 	}
-	if e.clientInfo {
+	if e.ClientIP != "" {
 		to.AddString("client_ip", plain(e.ClientIP))
+	}
+	if e.UserAgent != "" {
 		to.AddString("user_agent", plain(e.UserAgent))
 	}
 	if len(e.Properties) == 0 {

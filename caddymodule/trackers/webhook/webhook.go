@@ -49,6 +49,8 @@ const (
 //	    "properties": {"Link location": "top"}
 //	}]
 //
+// With `client_info` there are also `client_ip` and `user_agent`.
+//
 // A record may come more than once; its id tells. With a secret the request is
 // signed after the [Standard Webhooks](https://www.standardwebhooks.com/)
 // specification: headers `webhook-id`, `webhook-timestamp` and
@@ -202,6 +204,9 @@ func (t *Tracker) BatchSize() int {
 
 // Deliver implements [delivery.Tracker].
 func (t *Tracker) Deliver(ctx context.Context, records []*delivery.Record) error {
+	if t.disabled != "" {
+		return &delivery.RetryError{Reason: t.disabled}
+	}
 	ctx, cancel := context.WithTimeout(ctx, trackers.Timeout(t.Timeout))
 	defer cancel()
 	req, err := t.request(records, time.Now())
@@ -212,7 +217,7 @@ func (t *Tracker) Deliver(ctx context.Context, records []*delivery.Record) error
 }
 
 func (t *Tracker) request(records []*delivery.Record, now time.Time) (*http.Request, error) {
-	body, err := t.body(records)
+	body, err := encode(records)
 	if err != nil {
 		return nil, err
 	}
@@ -249,15 +254,13 @@ type message struct {
 	UserAgent  string            `json:"user_agent,omitempty"`
 }
 
-func (t *Tracker) body(records []*delivery.Record) ([]byte, error) {
+func encode(records []*delivery.Record) ([]byte, error) {
 	messages := make([]message, len(records))
 	for i, r := range records {
 		m := message{
 			ID: hex.EncodeToString(r.ID[:]), Kind: r.Kind.String(), Time: r.Time.UTC(),
 			Site: r.Site, Person: r.Person, Name: r.Name,
-		}
-		if t.ClientInfo {
-			m.ClientIP, m.UserAgent = r.ClientIP, r.UserAgent
+			ClientIP: r.ClientIP, UserAgent: r.UserAgent,
 		}
 		if len(r.Properties) > 0 {
 			m.Properties = make(map[string]string, len(r.Properties))
