@@ -1,0 +1,354 @@
+package caddymodule
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// previewer is a tracker that shows what it would send for a record, without
+// sending it: the request's method and URL, and its body on the lines below if
+// it has one. It shows YOUR_API_KEY instead of the key.
+type previewer interface {
+	Preview(r *delivery.Record) string
+}
+
+// explanation is what becomes of a request, and why. Its JSON is the answer of
+// `caddy tagged-urls explain --json`.
+type explanation struct {
+	// URL is what was asked about, as a browser requests it.
+	URL string `json:"url"`
+	// Notes are what else is worth knowing.
+	Notes    []string          `json:"notes,omitempty"`
+	Tags     tagsExplained     `json:"tags"`
+	Person   personExplained   `json:"person"`
+	Recorded recordedExplained `json:"recorded"`
+	Sent     []sentExplained   `json:"sent,omitempty"`
+	Site     *forwardedRequest `json:"forwarded,omitempty"`
+	Response responseExplained `json:"response"`
+}
+
+type tagsExplained struct {
+	Event      string              `json:"event,omitempty"`
+	Identity   string              `json:"identity,omitempty"`
+	Properties []propertyExplained `json:"properties,omitempty"`
+	Dropped    []dropExplained     `json:"dropped,omitempty"`
+	// DroppedMore counts those that aren't listed.
+	DroppedMore int `json:"dropped_more,omitempty"`
+}
+
+type propertyExplained struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+type dropExplained struct {
+	Parameter   string         `json:"parameter"`
+	Reason      tagging.Reason `json:"reason"`
+	Explanation string         `json:"explanation"`
+}
+
+type personExplained struct {
+	ID         string `json:"id,omitempty"`
+	Why        string `json:"why"`
+	Navigation bool   `json:"navigation"`
+}
+
+type recordedExplained struct {
+	Records []recordExplained `json:"records"`
+	// Reason is why there are none.
+	Reason      tagging.Reason `json:"reason,omitempty"`
+	Explanation string         `json:"explanation,omitempty"`
+	// OnceSeconds is for how long the same hit counts once; 0 if each counts.
+	OnceSeconds float64 `json:"once_seconds"`
+}
+
+type recordExplained struct {
+	Kind string `json:"kind"`
+	// Person is whom it is about; of an alias, the anonymous identity.
+	Person string `json:"person"`
+	// Name is the event's; of an alias, the identity that the person gets.
+	Name       string              `json:"name,omitempty"`
+	Properties []propertyExplained `json:"properties,omitempty"`
+}
+
+// sentExplained is what one tracker gets.
+type sentExplained struct {
+	Tracker string `json:"tracker"`
+	ID      string `json:"id,omitempty"`
+	// Disabled says why the tracker gets it later.
+	Disabled string   `json:"disabled,omitempty"`
+	Requests []string `json:"requests"`
+}
+
+// forwardedRequest is the request as the next handler gets it.
+type forwardedRequest struct {
+	Method string `json:"method"`
+	URI    string `json:"uri"`
+	// Headers are those that were changed.
+	Headers http.Header `json:"headers,omitempty"`
+}
+
+type responseExplained struct {
+	// Status is there if the directive answers itself.
+	Status int `json:"status,omitempty"`
+	// Headers are those that the directive sets.
+	Headers http.Header `json:"headers,omitempty"`
+}
+
+// defaultConfig is explained where there is none: a site with nothing but the
+// directive and an API key.
+const defaultConfig = `{"apps":{"http":{"servers":{"default":{"listen":[":80",":443"],"routes":[
+	{"handle":[{"handler":"tagged_urls","trackers":[{"tracker":"kissmetrics","api_key":"YOUR_API_KEY"}]}]}
+]}}}}}`
+
+// explain says what becomes of a visit. Errors call the configuration by its
+// name.
+func (t *trial) explain(name string, v *visit) (*explanation, error) {
+	if t.directives == 0 {
+		return nil, fmt.Errorf("%s has no tagged_urls directive in any site: nothing is recorded, and nothing removed", name)
+	}
+	var answered string
+	for _, serves := range []bool{true, false} {
+		for _, server := range t.servers {
+			if server.serves(v.url) != serves {
+				continue
+			}
+			redirected := !serves && v.url.Scheme == "http" && server.https
+			m, err := t.try(server, v.request(v.url.Scheme == "https" || redirected))
+			if err != nil {
+				return nil, err
+			}
+			if len(m.met) == 0 {
+				answered = cmp.Or(answered, m.answered)
+				continue
+			}
+			e := m.explain(v)
+			switch {
+			case redirected:
+				e.Notes = append(e.Notes, "Caddy redirects this site's http:// to https://. This is what becomes of the request there.")
+			case !serves:
+				e.Notes = append(e.Notes, fmt.Sprintf("No server that has the directive for this URL listens at its port. This is what the server at %s does.", strings.Join(server.Listen, ", ")))
+			}
+			return e, nil
+		}
+	}
+	site := v.url.Host + v.url.EscapedPath()
+	if answered != "" {
+		return nil, fmt.Errorf("no tagged_urls directive gets the request for %s: %s answers it, and the directives in %s come later or are for other hosts, paths or matchers", site, answered, name)
+	}
+	return nil, fmt.Errorf("no tagged_urls directive gets the request for %s: those in %s are for other hosts, paths or matchers", site, name)
+}
+
+// explain says what became of the visit.
+func (m *meeting) explain(v *visit) *explanation {
+	first := m.met[0]
+	e := &explanation{
+		URL: v.url.String(), Notes: m.notes(v), Site: m.forwarded, Response: m.response(),
+		Recorded: recordedExplained{Records: []recordExplained{}, OnceSeconds: first.once.Seconds()},
+	}
+	t := m.hit
+	if t == nil {
+		e.Person.Why = "not asked, because the URL has no tags"
+		e.Recorded.Reason, e.Recorded.Explanation = reasonUntagged, first.why(reasonUntagged)
+		return e
+	}
+	e.Tags = tagsExplained{
+		Event: t.tags.Event, Identity: t.tags.Identity,
+		Properties: explainProperties(t.tags.Properties), DroppedMore: t.tags.DroppedMore,
+	}
+	for _, drop := range t.tags.Dropped {
+		e.Tags.Dropped = append(e.Tags.Dropped, dropExplained{drop.Parameter, drop.Reason, drop.Reason.Explain()})
+	}
+	masked := e.explainPerson(first.Handler, t, v)
+	for _, record := range t.records {
+		e.Recorded.Records = append(e.Recorded.Records, recordExplained{
+			Kind: record.Kind.String(), Person: masked.Replace(record.Person), Name: record.Name,
+			Properties: explainProperties(record.Properties),
+		})
+	}
+	if len(t.records) == 0 {
+		e.Recorded.Reason = cmp.Or(m.reason, t.unsent)
+		e.Recorded.Explanation = first.why(e.Recorded.Reason)
+	}
+	for _, target := range m.targets() {
+		sent := sentExplained{Tracker: target.module, ID: target.options.ID, Disabled: target.disabled}
+		for _, entry := range m.entries {
+			if entry.Destination == target.id {
+				sent.Requests = append(sent.Requests, masked.Replace(preview(target.tracker, entry.Record)))
+			}
+		}
+		if sent.Requests != nil {
+			e.Sent = append(e.Sent, sent)
+		}
+	}
+	return e
+}
+
+// anonymous is shown instead of identities that are random.
+const anonymous = "<anonymous>"
+
+// explainPerson says whom the hit is about, and returns what makes random
+// identities look the same each time.
+func (e *explanation) explainPerson(h *Handler, t *hit, v *visit) *strings.Replacer {
+	e.Person.Navigation = t.navigation
+	if !t.resolved {
+		e.Person.Why = "not asked, because the hit isn't recorded"
+		return strings.NewReplacer()
+	}
+	var library, libraryName string
+	if !h.Cookie.Off {
+		for _, cookie := range v.cookies("km_ai") {
+			library = tagging.LibraryCookie(cookie.Value)
+		}
+		for _, cookie := range v.cookies("km_ni") {
+			libraryName, _ = h.rules.Accept(tagging.LibraryCookie(cookie.Value))
+		}
+	}
+	var random []string
+	add := func(id string) {
+		if id != "" && id != library {
+			random = append(random, id, anonymous)
+		}
+	}
+	add(t.person.Cookie.Anonymous)
+	for _, alias := range t.person.Aliases {
+		add(alias.From)
+	}
+	switch id := t.person.ID; {
+	case id == "" && t.unsent == reasonEmpty:
+		e.Person.Why = "not asked, because none of the tags is acceptable"
+	case id == "":
+		e.Person.Why = "nobody: the request isn't a navigation, and neither the link nor a cookie says who it is"
+	case id == t.tags.Identity:
+		e.Person.Why = "the link says so (kmi)"
+	case id == libraryName:
+		e.Person.Why = "the cookie km_ni of Kissmetrics' library says so"
+	case h.Cookie.Off:
+		add(id)
+		e.Person.Why = "made of site, address and User-Agent, for today (cookie off)"
+	case id == library:
+		e.Person.Why = "the anonymous identity of Kissmetrics' library (cookie km_ai)"
+	default:
+		e.Person.Why = "a new anonymous identity, kept in the cookie " + h.Cookie.Name
+	}
+	masked := strings.NewReplacer(random...)
+	e.Person.ID = masked.Replace(t.person.ID)
+	return masked
+}
+
+func explainProperties(properties []tagging.Property) (explained []propertyExplained) {
+	for _, p := range properties {
+		explained = append(explained, propertyExplained(p))
+	}
+	return explained
+}
+
+// preview shows what a tracker sends for a record.
+func preview(tracker delivery.Tracker, r *delivery.Record) string {
+	if p, ok := tracker.(previewer); ok {
+		return p.Preview(r)
+	}
+	line := r.Kind.String() + " of " + r.Person
+	if r.Name != "" {
+		line += ": " + r.Name
+	}
+	for _, p := range r.Properties {
+		line += ", " + p.Name + "=" + p.Value
+	}
+	return line
+}
+
+// reasonUntagged is why nothing is recorded of a URL without tags.
+const reasonUntagged tagging.Reason = "untagged"
+
+// why explains why the handler records nothing of a request.
+func (h *Handler) why(reason tagging.Reason) string {
+	switch reason {
+	case reasonUntagged:
+		return "The URL has no tags: none of its parameters is kme, kmi or begins with km_."
+	case reasonInclude:
+		return "A template asks for it (httpInclude), not a visitor."
+	case reasonBots:
+		return "The User-Agent is a program's: a crawler, link preview, mail scanner or HTTP tool (skip bots)."
+	case reasonPrefetch:
+		return "The browser asks before anybody clicks. After the 503 it asks again when somebody does (skip prefetch)."
+	case reasonFetch:
+		return "A script asks (skip fetch)."
+	case reasonOptOut:
+		return "The visitor has the cookie km_ignore (skip opt_out)."
+	case reasonDNT:
+		return "The visitor's browser says DNT: 1 (skip dnt)."
+	case reasonGPC:
+		return "The visitor's browser says Sec-GPC: 1 (skip gpc)."
+	case reasonConsent:
+		if h.Consent.Value != "" {
+			return fmt.Sprintf("The visitor's consent is missing: the cookie %s with the value %q (consent).", h.Consent.Cookie, h.Consent.Value)
+		}
+		return fmt.Sprintf("The visitor's consent is missing: the cookie %s (consent).", h.Consent.Cookie)
+	case reasonEmpty:
+		return "None of the tags is acceptable."
+	case reasonNobody:
+		return "Nobody knows whose hit it would be, and only a navigation makes a new anonymous identity."
+	case reasonNothing:
+		return "An identity alone is recorded as an alias, and none is to be sent here: that takes a navigation, by a browser that wasn't given this name before, and neither `alias off` nor `cookie off`."
+	}
+	return reason.Explain()
+}
+
+// notes are what people get wrong in links, and where a server may differ.
+func (m *meeting) notes(v *visit) (all []string) {
+	for parameter := range strings.SplitSeq(v.url.RawQuery, "&") {
+		raw, _, _ := strings.Cut(parameter, "=")
+		name, err := url.QueryUnescape(raw)
+		switch {
+		case err != nil, tagging.HasTags(raw):
+		case strings.HasPrefix(name, "amp;"):
+			all = append(all, fmt.Sprintf("%q: the link was copied from HTML, where & is written &amp;. In a URL it is just &.", name))
+		case len(name) > 2 && strings.EqualFold(name[:2], "km"):
+			all = append(all, fmt.Sprintf("%q is no tag: tags are kme, kmi and whatever begins with km_, in small letters.", name))
+		}
+	}
+	if _, query, _ := strings.Cut(v.fragment, "?"); tagging.HasTags(query) || tagging.HasTags(v.fragment) {
+		all = append(all, "What is behind the # never gets to a server: put the tags before it, behind a ?.")
+	}
+	h := m.met[0]
+	if !h.Cookie.Off && len(v.cookies(h.Cookie.Name)) > 0 {
+		all = append(all, "Only the server can verify its cookie "+h.Cookie.Name+". Here it counts as absent.")
+	}
+	if m.hit != nil && h.IdentityEmail.Policy == "hash" {
+		plain := tagging.Parse(m.hit.query, tagging.NewRules(tagging.RulesOptions{
+			RejectWords: h.IdentityReject.Words, NoRejectWords: h.IdentityReject.Off,
+		}))
+		if plain.Identity != m.hit.tags.Identity {
+			all = append(all, "The identity is an e-mail address; its keyed hash takes its place (identity_email hash).")
+		}
+	}
+	return all
+}
+
+// response is what the directives do to the response.
+func (m *meeting) response() (e responseExplained) {
+	e.Headers = make(http.Header)
+	names := []string{"Cache-Control", "Set-Cookie"}
+	if m.forwarded == nil {
+		e.Status = m.writer.status
+		names = append(names, "Location")
+	}
+	for _, name := range names {
+		for _, value := range m.writer.header[name] {
+			if name == "Set-Cookie" {
+				cookie, attributes, _ := strings.Cut(value, ";")
+				cookie, _, _ = strings.Cut(cookie, "=")
+				value = cookie + "=" + anonymous + ";" + attributes
+			}
+			e.Headers.Add(name, value)
+		}
+	}
+	return e
+}
