@@ -84,6 +84,7 @@ func (r *Rules) check(identity string) (string, Reason) {
 		r = defaultRules
 	}
 	switch {
+	case isSimple(identity): // most are
 	case blank(identity):
 		return "", Empty
 	case longerThan(identity, MaxName):
@@ -92,7 +93,8 @@ func (r *Rules) check(identity string) (string, Reason) {
 		return "", IdentityControl
 	case hasMergeField(identity):
 		return "", IdentityMerge
-	case r.words[plain(identity)], r.builtIn && meaningless(identity):
+	}
+	if r.words[plain(identity)] || r.builtIn && meaningless(identity) {
 		return "", IdentityNobody
 	}
 	if strings.Contains(identity, "@") {
@@ -105,6 +107,22 @@ func (r *Rules) check(identity string) (string, Reason) {
 	}
 	return identity, ""
 }
+
+// isSimple reports whether a name is short and of letters, digits and ".@_+-", which it neither begins nor ends with: so
+// there is nothing in it that would have to be looked at.
+func isSimple(s string) bool {
+	if s == "" || len(s) > MaxName || !isAlphanumeric(s[0]) || !isAlphanumeric(s[len(s)-1]) {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !isAlphanumeric(c) && c != '.' && c != '@' && c != '_' && c != '+' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func isAlphanumeric(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' }
 
 // pseudonym returns the hash of a name that is an e-mail address, if the policy says so.
 func (r *Rules) pseudonym(name string) string {

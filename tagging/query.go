@@ -33,24 +33,24 @@ func HasTags(rawQuery string) bool {
 // nextTag finds the first tag at or behind from, which is the start of a parameter or of an '&'.
 //
 // Almost all queries hold none, so this runs on every request of a site: it looks at eight positions at
-// once for an '&' with "km" behind it, or the beginning of these two percent-encoded. The masks let a few
-// other letters through; tagAt, which sees what is left, is exact.
+// once for an '&' with 'k' and 'm' behind it, either of them perhaps percent-encoded. What else gets through, tagAt sorts out.
 func nextTag(query string, from int) (tag, bool) {
 	const (
 		ones  = 0x0101010101010101
 		highs = 0x8080808080808080
-		kMask = ones * (0xFF &^ ('k' ^ '%'))             // 'k', or '%' as in %6B
-		mMask = ones * (0xFF &^ ('m' ^ '%' | 'm' ^ '6')) // 'm', or '%' as in %6D, or the '6' of %6B
+		mMask = ones * (0xFF &^ ('m' ^ '%')) // lets both through
 	)
 	if t, ok := tagAt(query, from); ok {
 		return t, true
 	}
 	i := from
 	for ; i+10 <= len(query); i += 8 {
-		x := load(query[i:]) ^ ones*'&' |
-			(load(query[i+1:])^ones*'k')&kMask |
-			(load(query[i+2:])^ones*'m')&mMask
-		for found := (x - ones) &^ x & highs; found != 0; found &= found - 1 {
+		s := query[i : i+10]
+		start, second, third := load(s)^ones*'&', load(s[1:]), load(s[2:])
+		plain := start | (second ^ ones*'k') | (third^ones*'m')&mMask
+		encoded := start | (second ^ ones*'%')
+		found := ((plain-ones)&^plain | (encoded-ones)&^encoded) & highs
+		for ; found != 0; found &= found - 1 {
 			if t, ok := tagAt(query, i+bits.TrailingZeros64(found)/8+1); ok {
 				return t, true
 			}
@@ -74,13 +74,15 @@ func load(s string) uint64 {
 
 // tagAt reports whether the parameter that starts at start is a tag.
 func tagAt(query string, start int) (tag, bool) {
-	k, i := nameByte(query, start)
-	if k != 'k' {
-		return tag{}, false
-	}
-	m, i := nameByte(query, i)
-	if m != 'm' {
-		return tag{}, false
+	i := start + len("km")
+	if !strings.HasPrefix(query[start:], "km") {
+		var k, m byte
+		if k, i = nameByte(query, start); k != 'k' {
+			return tag{}, false
+		}
+		if m, i = nameByte(query, i); m != 'm' {
+			return tag{}, false
+		}
 	}
 	t := tag{kind: property, start: start}
 	c, i := nameByte(query, i)
@@ -115,22 +117,23 @@ func paramEnd(query string, i int) int {
 // nameByte returns the decoded byte at i of a parameter's name and the position behind it; at the name's
 // end it returns 0 and i. A '+' is returned as it stands: no tag's name has one where it matters.
 func nameByte(query string, i int) (byte, int) {
-	if i >= len(query) || query[i] == '=' || query[i] == '&' {
+	switch {
+	case i >= len(query) || query[i] == '=' || query[i] == '&':
 		return 0, i
-	}
-	if c, ok := escaped(query, i); ok {
-		return c, i + 3
+	case query[i] == '%':
+		return escapedByte(query, i)
 	}
 	return query[i], i + 1
 }
 
-// escaped decodes the percent-encoded byte at i.
-func escaped(s string, i int) (byte, bool) {
-	if s[i] != '%' || i+2 >= len(s) {
-		return 0, false
+// escapedByte returns the byte that the '%' at i begins, decoded if it is well-formed, and the position behind it.
+func escapedByte(s string, i int) (byte, int) {
+	if i+2 < len(s) {
+		if high, low := unhex(s[i+1]), unhex(s[i+2]); high|low < 16 {
+			return high<<4 | low, i + 3
+		}
 	}
-	high, low := unhex(s[i+1]), unhex(s[i+2])
-	return high<<4 | low, high|low < 16
+	return '%', i + 1
 }
 
 // unhex returns a hexadecimal digit's value, or 16 and more if it isn't one.
@@ -159,35 +162,36 @@ func (d *decoder) form(s string) string { return d.decode(s, ' ') }
 func (d *decoder) percent(s string) string { return d.decode(s, '+') }
 
 func (d *decoder) decode(s string, plus byte) string {
-	i := 0
-	for i < len(s) && s[i] != '%' && s[i] != '+' {
-		i++
-	}
-	if i < len(s) {
-		if d.Cap() == 0 {
-			d.Grow(max(d.size, len(s)))
+	start, kept := -1, 0
+	for i := 0; i < len(s); {
+		if s[i] != '%' && s[i] != '+' {
+			i++
+			continue
 		}
-		start := d.Len()
-		d.WriteString(s[:i])
-		for i < len(s) {
-			if c, ok := escaped(s, i); ok {
-				d.WriteByte(c)
-				i += 3
-				continue
+		if start < 0 {
+			if d.Cap() == 0 {
+				d.Grow(max(d.size, len(s)))
 			}
-			c := s[i]
-			if c == '+' {
-				c = plus
-			}
-			d.WriteByte(c)
+			start = d.Len()
+		}
+		d.WriteString(s[kept:i])
+		c := plus
+		if s[i] == '%' {
+			c, i = escapedByte(s, i)
+		} else {
 			i++
 		}
+		d.WriteByte(c)
+		kept = i
+	}
+	if start >= 0 {
+		d.WriteString(s[kept:])
 		s = d.String()[start:]
 	}
 	if utf8.ValidString(s) {
 		return s
 	}
-	start := d.Len()
+	start = d.Len()
 	for len(s) > 0 {
 		r, n := utf8.DecodeRuneInString(s)
 		if r == utf8.RuneError && n == 1 {

@@ -1,0 +1,246 @@
+package tagging
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// people are identities that real people have; none may be taken for nobody's.
+var people = []string{
+	"john.smith", "john", "j", "1", "7", "42", "10", "100", "0123", "s739830572754", "User 12345", "user_1234", "user-1", "user1", "User123456",
+	"test@example.com", "user@example.com", "anonymous@example.com", "null@example.com", "steve@apple.com",
+	"o'brien@example.com", "a.b+c_d-e@example.co.uk", "!#$%&'*+/=?^_`{|}~@example.com", "\"john smith\"@example.com", "x@y.z", "bob@[192.0.2.1]", "Bob <bob@example.com>", "<bob@example.com>",
+	"jörg@exämple.de", "用户@例子.广告", "bob@intranet",
+	"6ba7b810-9dad-11d1-80b4-00c04fd430c8", "{6BA7B810-9DAD-11D1-80B4-00C04FD430C8}", "{3f2504e04f8911d39a0c0305e82c3301}", "6ba7b8109dad11d180b400c04fd430c8", "[6ba7b810-9dad-11d1-80b4-00c04fd430c8]",
+	"25YBKTiJMbTlCT7VDuM7YKcL9Lw=", "IGA8hlfVMTlhZTHbwA/+EfBgxv8=", "aGVsbG8gd29ybGQ=", "dXNlcg==", "a+b/c=", "eyJpZCI6MX0",
+	"-OAbCdEfGhIjKlMnOpQ-", "-KhTLzWJ0Uz3LxnE9b2-", "-Nf3kQ-", "_abc_", "__john__", "~name1~", "~bob~", "*bob*", "$bob$", "#bob#", "@bob", "@user", "-bob", "user-", "-john-doe-", "xX_null_Xx",
+	"50%", "100% Bob", "5%3", "a%b%c", "a|b", "[TAG]Bob", "[x]bob[x]", "[Bob", "Bob]", "Bob [admin]", "{bob", "b{o}b", "<3", "Bob <3", "a<b", "$5", "#1", "C# fan", "a[0]", "bob*",
+	"O'Brien", "'john'", "\"john\"", "(john)", "None Smith", "Null", "Mr. Null", "Nulliah", "Test Person", "Guest, Christopher", "Christopher Guest", "Nan Goldin", "Anonymous Bosch", "Usher", "Anna", "Nil Patel",
+	"True Blood", "Ünal", "Зоя", "李", "محمد", "नेहा", "🎉", "שלום", "J\uFFFDrgen", "Ｎull Ｓmith",
+	"+4915112345678", " 4915112345678", "00491511234567", "0000001", "-2", "1.0", "id:5", "acct:bob@example.com", "auth0|507f1f77bcf86cd799439020", "google-oauth2|103547991597142817347", "did:example:123", "urn:uuid:1",
+	"C:\\bob", "a=b&c", "a?b", "a/b", "bob;x", "bob,x", "tab key", "a  b", "john ", " john",
+	"email1", "e-mailer", "emailguy", "idris", "member7", "test1", "testuser1", "guest7", "unknown_9",
+}
+
+func TestPeopleAreAccepted(t *testing.T) {
+	for _, id := range people {
+		if id == "Null" { // a real name, but the documented price
+			continue
+		}
+		got, reason := defaultRules.Accept(id)
+		if reason != "" || got != id && got != strings.TrimSpace(id) {
+			t.Errorf("%q becomes %q, %q", id, got, reason)
+		}
+		if !strings.Contains(id, "@") && got != id {
+			t.Errorf("%q becomes %q", id, got)
+		}
+	}
+}
+
+// mergeFields are what mailing tools' templates leave behind when they don't fill a field in.
+var mergeFields = []string{
+	// Those of the contract.
+	"{{ email }}", "*|EMAIL|*", "*|URL:EMAIL|*", "%%email%%", "${email}", "<%= email %>", "[[email]]", "{{lead.Email Address:default= }}",
+	"{recipient.email}", "[EMAIL]", "%recipient%", "-email-",
+	// Their kin.
+	"{{email}}", "{{{email}}}", "{{ contact.email | default: \"x\" }}", "{{subscriber.id", "user-{{id}}", "{{first}}@example.com", "{% if email %}", "{$email}", "{$user.email}",
+	"${user.email!}", "$!{email}", "#{email}", "%{email}", "%(email)s", "<%email%>", "<% email", "[%email%]", "<?= $email ?>",
+	"*|EMAIL", "EMAIL|*", "*|MC:EMAIL|*", "%%emailaddr%%", "%%=v(@email)=%%", "<<Email>>", "«Email»", "x[[email]]y",
+	"{email}", "{!Contact.Email}", "{0}", "{first} {last}", "{FIRST_NAME}.{LAST_NAME}", "{E-Mail}", "{utilisateur}", "{электронная почта}", "[email address]", "[FIRST] [LAST]", "[[EMAIL]", "[unsubscribe:id]", "[id]",
+	"%EMAIL%", "%FIRST_NAME% %LAST_NAME%", "%recipient.email%", "<email>", "<EMAIL_ADDRESS>",
+	"-EMAIL-", "-user_id-", "-userId-", "-firstName-", "-Recipient-", "-email address-", "-recipient.email-", "--email--",
+	"##email##", "#EMAIL#", "@@email@@", "__EMAIL__", "$email$", "~email~", "***EMAIL***", "^EmailAddr^", "!!USERNAME!!", "|email|",
+	// With white space around.
+	"  {email} ", "\u200b[EMAIL]", " -email- ", " {{email}} ",
+	// Encoded once too often.
+	"%7B%7Bemail%7D%7D", "%7b%7bemail%7d%7d", "%2A%7CEMAIL%7C%2A", "%5BEMAIL%5D", "%7Bemail%7D", "%24%7Bemail%7D", "%25%25email%25%25", "%3C%25%3D%20email%20%25%3E",
+	// As the query's decoder leaves them, where the field looks like a percent-encoded byte.
+	"%\uFFFD_email%%", "\uFFFDDRESS%", "%%", "%\uFFFDdress%%",
+}
+
+func TestMergeFieldsAreRejected(t *testing.T) {
+	for _, rules := range []*Rules{nil, NewRules(RulesOptions{NoRejectWords: true}), NewRules(RulesOptions{Email: EmailHash, EmailKey: []byte("k")})} {
+		for _, id := range mergeFields {
+			if got, reason := rules.Accept(id); got != "" || reason != IdentityMerge {
+				t.Errorf("%q becomes %q, %q", id, got, reason)
+			}
+		}
+	}
+	// As they come in a link.
+	for _, query := range []string{
+		"kmi={{+email+}}", "kmi=*|EMAIL|*", "kmi=%%email%%", "kmi=%%ad_id%%", "kmi=%ADDRESS%", "kmi=%%cf_email%%", "kmi=<%=+email+%>", "kmi=[EMAIL]", "kmi=${email}",
+		"kmi=%7B%7Bemail%7D%7D", "kmi=%257B%257Bemail%257D%257D", "kmi={{lead.Email+Address:default=+}}", "kmi=*|URL:EMAIL|*", "kmi=%recipient%",
+	} {
+		if tags := Parse(query, nil); tags.Identity != "" || len(tags.Dropped) != 1 || tags.Dropped[0].Reason != IdentityMerge {
+			t.Errorf("%s: %+v", query, tags)
+		}
+	}
+}
+
+// nobodies are values that stand for no particular person.
+var nobodies = []string{
+	"anonymous", "guest", "null", "nil", "'null'", "undefined", "none", "(null)", "nan", "user", "test", `""`,
+	"NULL", "Null", "NaN", "None", "Undefined", "ANONYMOUS", " null ", "\u00a0null\u200b", `"null"`, "`null`", "<null>", "[null]", "{null}", "('null')", `"'(null)'"`, "( null )", "\\N", "<nil>", "(none)", "(not set)", "not_set", "not set",
+	"n/a", "N/A", "NA", "#N/A", "na", "unknown", "anon", "default", "true", "false", "0", "-1", "[object Object]", "object Object", "missing", "null null", "undefined undefined",
+	"00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "{00000000-0000-0000-0000-000000000000}", "000", "0.0",
+	"''", "()", "[]", "{}", "-", "--", "?", "???", ".", "*", "_", "|", "%", "@", "\uFFFD", "\uFFFD\uFFFD \uFFFD", "\"  \"",
+	"email", "E-Mail", "user_id", "User ID", "userid", "distinct_id", "not_authenticated", "identity",
+}
+
+func TestNobodiesAreRejected(t *testing.T) {
+	for _, id := range nobodies {
+		got, reason := defaultRules.Accept(id)
+		if got != "" || reason != IdentityNobody && reason != IdentityMerge { // "<null>" looks like both
+			t.Errorf("%q becomes %q, %q", id, got, reason)
+		}
+	}
+	// Only as the whole value.
+	for _, id := range nobodies {
+		if meaningless(id) || hasMergeField(id+"-john") {
+			continue
+		}
+		if got, reason := defaultRules.Accept(id + "-john"); reason != "" {
+			t.Errorf("%q becomes %q, %q", id+"-john", got, reason)
+		}
+	}
+}
+
+func TestWordsCanBeExtendedOrTurnedOff(t *testing.T) {
+	more := NewRules(RulesOptions{RejectWords: []string{"Kiosk", " Front_Desk "}})
+	for _, id := range []string{"kiosk", "'KIOSK'", "front desk", "FRONT_DESK", "null", "test", "0"} {
+		if got, reason := more.Accept(id); reason != IdentityNobody {
+			t.Errorf("%q becomes %q, %q", id, got, reason)
+		}
+	}
+	if _, reason := more.Accept("kiosk 7"); reason != "" {
+		t.Errorf("kiosk 7 is %q", reason)
+	}
+	off := NewRules(RulesOptions{NoRejectWords: true, RejectWords: []string{"kiosk"}})
+	for _, id := range []string{"null", "test", "0", "-", `""`} {
+		if got, reason := off.Accept(id); got != id || reason != "" {
+			t.Errorf("%q becomes %q, %q", id, got, reason)
+		}
+	}
+	if _, reason := off.Accept("Kiosk"); reason != IdentityNobody {
+		t.Errorf("kiosk is %q", reason)
+	}
+	for _, id := range []string{"", " ", "\u200b"} {
+		if _, reason := off.Accept(id); reason != Empty {
+			t.Errorf("%q is %q", id, reason)
+		}
+	}
+}
+
+func TestAbsentIdentities(t *testing.T) {
+	for id, want := range map[string]Reason{
+		"": Empty, " ": Empty, "\t\n": Empty, "\u00a0\u2003\u3000": Empty, "\u200b": Empty, "\ufeff": Empty, "\u2060\u00ad": Empty, "\u3164": Empty, "\x00": Empty,
+		"john\x00": IdentityControl, "jo\nhn": IdentityControl, "john\r": IdentityControl, "\tjohn": IdentityControl, "john\u0085": IdentityControl, "\x7fjohn": IdentityControl,
+		strings.Repeat("x", 256): IdentityTooLong, strings.Repeat("李", 256): IdentityTooLong, strings.Repeat("x", 1<<20): IdentityTooLong,
+		strings.Repeat("x", 255): "", strings.Repeat("李", 255): "", strings.Repeat("🎉", 255): "",
+	} {
+		if got, reason := defaultRules.Accept(id); reason != want || (got != "") != (want == "") {
+			t.Errorf("%.20q becomes %.20q, %q; want %q", id, got, reason, want)
+		}
+	}
+}
+
+func TestUnencodedPlusIsRepaired(t *testing.T) {
+	for id, want := range map[string]string{
+		"bob x@y.com":          "bob+x@y.com",
+		"bob x y@z.co.uk":      "bob+x+y@z.co.uk",
+		"bob  x@y.com":         "bob++x@y.com",
+		"Bob News@Example.ORG": "Bob+News@Example.ORG",
+		" bob@y.com ":          "bob@y.com",
+		"bob+x@y.com":          "bob+x@y.com",
+		"jörg x@exämple.de":    "jörg+x@exämple.de",
+		// Not an address even so.
+		"bob x@y":                 "bob x@y",
+		"bob x":                   "bob x",
+		"bob@y. com":              "bob@y. com",
+		"bob x@y@z.com":           "bob x@y@z.com",
+		"Bob <bob@y.com>":         "Bob <bob@y.com>",
+		"bob, x@y.com":            "bob, x@y.com",
+		"\"john smith\"@y.com":    "\"john smith\"@y.com",
+		"bob\u00a0x@y.com":        "bob\u00a0x@y.com",
+		"bob x@y..com":            "bob x@y..com",
+		"bob x@y.com, al z@y.com": "bob x@y.com, al z@y.com",
+	} {
+		if got, reason := defaultRules.Accept(id); got != want || reason != "" {
+			t.Errorf("%q becomes %q, %q; want %q", id, got, reason, want)
+		}
+	}
+	if tags := Parse("kmi=bob+x@y.com", nil); tags.Identity != "bob+x@y.com" {
+		t.Errorf("kmi=bob+x@y.com is %q", tags.Identity)
+	}
+}
+
+func TestEmailPolicy(t *testing.T) {
+	key := []byte("pepper")
+	hashed := func(s string) string {
+		mac := hmac.New(sha256.New, key)
+		mac.Write([]byte(s))
+		return hex.EncodeToString(mac.Sum(nil))
+	}
+	hash, drop := NewRules(RulesOptions{Email: EmailHash, EmailKey: key}), NewRules(RulesOptions{Email: EmailDrop})
+	keyless := NewRules(RulesOptions{Email: EmailHash})
+	for id, address := range map[string]string{
+		"john.smith": "", "user_1234": "", "@bob": "", "bob@": "", "a @ b": "", "50%40": "",
+		"bob@y.com": "bob@y.com", "Bob@Y.com": "bob@y.com", "  bob@y.com ": "bob@y.com", "bob x@y.com": "bob+x@y.com", "JÖRG@exämple.de": "jörg@exämple.de",
+		"bob%40y.com": "bob@y.com", "bob%2Bx%40y.com": "bob+x@y.com",
+		"bob@intranet": "bob@intranet", "Bob <bob@y.com>": "bob <bob@y.com>", "mailto:bob@y.com": "mailto:bob@y.com", "bob@[192.0.2.1]": "bob@[192.0.2.1]", "a@ bob@y.com": "a@ bob@y.com",
+	} {
+		want, wantReason := id, Reason("")
+		if address != "" {
+			want, wantReason = "", IdentityEmail
+		}
+		for _, rules := range []*Rules{drop, keyless} {
+			if got, reason := rules.Accept(id); got != want || reason != wantReason {
+				t.Errorf("dropping: %q becomes %q, %q", id, got, reason)
+			}
+		}
+		if address != "" {
+			want = hashed(address)
+		}
+		if got, reason := hash.Accept(id); got != want || reason != "" {
+			t.Errorf("hashing: %q becomes %q, %q; want the hash of %q", id, got, reason, address)
+		}
+	}
+	if tags := Parse("kmi=bob%40y.com&kmi=null", hash); tags.Identity != hashed("bob@y.com") {
+		t.Errorf("a link's address isn't hashed: %+v", tags)
+	}
+	if tags := Parse("kmi=john&kmi=bob@y.com", drop); tags.Identity != "john" {
+		t.Errorf("the last acceptable identity doesn't win: %+v", tags)
+	}
+}
+
+func FuzzAccept(f *testing.F) {
+	for _, list := range [][]string{people, mergeFields, nobodies} {
+		for _, id := range list {
+			f.Add(id)
+		}
+	}
+	key := []byte("k")
+	f.Fuzz(func(t *testing.T, id string) {
+		name, reason := defaultRules.Accept(id)
+		if (name == "") == (reason == "") {
+			t.Fatalf("%q becomes %q, %q", id, name, reason)
+		}
+		if reason == "" {
+			if utf8.RuneCountInString(name) > MaxName || hasMergeField(name) {
+				t.Errorf("%q becomes %q", id, name)
+			}
+			if again, reason := defaultRules.Accept(name); again != name || reason != "" {
+				t.Errorf("%q is accepted, but then becomes %q, %q", name, again, reason)
+			}
+		}
+		for _, rules := range []*Rules{NewRules(RulesOptions{Email: EmailDrop}), NewRules(RulesOptions{Email: EmailHash, EmailKey: key})} {
+			if name, _ := rules.Accept(id); holdsAddress(name) {
+				t.Errorf("the address %q gets through", name)
+			}
+		}
+	})
+}
