@@ -12,7 +12,8 @@ import (
 // does without the directive, and what is recorded is bounded and harmless.
 func TestBadInput(t *testing.T) {
 	trk, upstream := startTracker(t), startUpstream(t)
-	c := startCaddy(t, "", shop+`
+	// Caddy refuses heads of more than 16 KB, unless it is told not to.
+	c := startCaddy(t, "servers {\n\t\tmax_header_size 1500KB\n\t}", shop+`
 http://:$BARE {
 	reverse_proxy $UPSTREAM
 }
@@ -56,8 +57,9 @@ http://:$BARE {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const headers = " HTTP/1.1\r\nHost: x\r\nSec-Fetch-Mode: navigate\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n"
-			before := len(trk.got())
-			want, got := raw(t, bare, "GET "+target+headers), raw(t, loopback(c.Port), "GET "+target+headers)
+			want := raw(t, bare, "GET "+target+headers)
+			before, seen := len(trk.got()), len(upstream.got())
+			got := raw(t, loopback(c.Port), "GET "+target+headers)
 			if got.Status != want.Status || got.Body != want.Body {
 				t.Errorf("answered with %d %.100q, without the directive it is %d %.100q", got.Status, got.Body, want.Status, want.Body)
 			}
@@ -66,8 +68,10 @@ http://:$BARE {
 					t.Errorf("the answer has %s: %q", field, values)
 				}
 			}
-			if last := upstream.lastTarget(); strings.Contains(last, "&kmi=") {
-				t.Errorf("the site behind got %.200s", last)
+			for _, req := range upstream.got()[seen:] {
+				if _, query, _ := strings.Cut(req.Target, "?"); strings.Contains("&"+query, "&kmi=") {
+					t.Errorf("the site behind got %.200s", req.Target)
+				}
 			}
 			c.drained()
 			if all := trk.got(); len(all) > before+2 {
@@ -104,13 +108,13 @@ http://:$BARE {
 
 // TestBadCookies: cookies are input too.
 func TestBadCookies(t *testing.T) {
-	c, trk, _ := startShop(t, "", shop)
+	c, trk, _ := startShop(t, "servers {\n\t\tmax_header_size 1MB\n\t}", shop)
 	for name, cookie := range map[string]string{
 		"empty":                 "tu_id=",
 		"long":                  "tu_id=" + strings.Repeat("A", 100_000),
 		"not ours":              "tu_id=hello",
 		"many":                  strings.Repeat("tu_id=x; ", 1000),
-		"broken escapes":        "tu_id=%zz; km_ai=%; km_ni=%f",
+		"broken escapes":        "tu_id=%zz; km_ai=%; km_i=%f",
 		"a library id, no such": "km_ai=short; km_ni=" + url.QueryEscape("{{ email }}"),
 		"control characters":    "km_ni=" + url.QueryEscape("a\r\nb\x00"),
 		"a long name":           "km_ni=" + strings.Repeat("x", 256),

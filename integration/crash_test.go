@@ -69,5 +69,5 @@ func TestKill(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d rounds: %d hits answered, all arrived, %d with a copy", *crashRounds, len(hits), copies)
+	t.Logf("%d rounds: %d hits answered, %d arrived, %d copies", *crashRounds, len(hits), len(arrived), copies)
 }

@@ -12,7 +12,7 @@ func TestSeveralDirectives(t *testing.T) {
 	c := startCaddy(t, "", `
 (a) {
 	tagged_urls {
-		{args[0]}
+		strip {args[0]}
 		tracker kissmetrics A {
 			endpoint $A
 		}
@@ -20,37 +20,37 @@ func TestSeveralDirectives(t *testing.T) {
 }
 (b) {
 	tagged_urls {
-		{args[0]}
+		strip {args[0]}
 		tracker kissmetrics B {
 			endpoint $B
 		}
 	}
 }
 &(again) {
-	import a "strip none"
+	import a none
 }
 http://twice.localhost:$PORT {
-	import a "strip identity"
-	import a "strip none"
+	import a identity
+	import a none
 	reverse_proxy $UPSTREAM
 }
 http://two.localhost:$PORT {
-	import a "strip identity"
+	import a identity
 	route {
-		import b "strip all"
+		import b all
 		reverse_proxy $UPSTREAM
 	}
 }
 http://late.localhost:$PORT {
-	import a "strip all"
-	handle {
+	import a all
+	route {
 		rewrite /rewritten?kme=Other&kmi=other
-		import b "strip identity"
+		import b identity
 		reverse_proxy $UPSTREAM
 	}
 }
 http://invoked.localhost:$PORT {
-	import a "strip identity"
+	import a identity
 	invoke again
 	handle {
 		invoke again
@@ -58,25 +58,25 @@ http://invoked.localhost:$PORT {
 	}
 }
 http://errors.localhost:$PORT {
-	import a "strip identity"
+	import a identity
 	error 404
 	handle_errors {
-		import a "strip all"
-		import b "strip identity"
+		import a all
+		import b identity
 		reverse_proxy $UPSTREAM
 	}
 }
 http://errorsonly.localhost:$PORT {
 	error 404
 	handle_errors {
-		import b "strip all"
+		import b all
 		reverse_proxy $UPSTREAM
 	}
 }
 http://rewritten.localhost:$PORT {
 	route {
-		rewrite /plain
-		import a "strip identity"
+		rewrite /plain?
+		import a identity
 		reverse_proxy $UPSTREAM
 	}
 }

@@ -23,6 +23,8 @@ func startChromium(t *testing.T) *chromium {
 	ctx, stop := chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
 		chromedp.UserAgent(userAgent), // its own says that it is no person's
+		// Pages out of that cache aren't loaded, which would have to be waited for.
+		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,BackForwardCache"),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 	)...)
 	t.Cleanup(stop) // waits until the browser has ended

@@ -32,7 +32,8 @@ type caddy struct {
 	earlier   []string // output of the processes before
 }
 
-// vars are what $NAME stands for in a Caddyfile.
+// vars are what $NAME stands for in a Caddyfile, and {env.NAME} when it is
+// loaded.
 type vars map[string]string
 
 // startCaddy starts Caddy. The Caddyfile consists of global options, which
@@ -86,10 +87,14 @@ func (c *caddy) command() (binary string, env []string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return binary, []string{
+	env = []string{
 		"HOME=" + c.Home, "XDG_DATA_HOME=" + c.Home + "/data", "XDG_CONFIG_HOME=" + c.Home + "/config",
-		"GORACE=halt_on_error=0",
+		"GORACE=halt_on_error=0", "OTEL_TRACES_EXPORTER=none",
 	}
+	for name, value := range c.vars {
+		env = append(env, name+"="+value)
+	}
+	return binary, env
 }
 
 // start starts Caddy on the data that is there, and waits until it serves.
@@ -193,9 +198,15 @@ func (c *caddy) metric(name string, labels ...string) float64 {
 // before its response begins, no more records follow for requests made before.
 func (c *caddy) drained() {
 	c.t.Helper()
+	drained := false
+	defer func() {
+		if !drained && c.running() {
+			c.t.Log(c.api("GET", "/tagged_urls/status"))
+		}
+	}()
 	next := time.Now()
 	eventually(c.t, "the queue to be empty", func() bool {
-		if c.metric("caddy_tagged_urls_queue_records") == 0 {
+		if drained = c.metric("caddy_tagged_urls_queue_records") == 0; drained {
 			return true
 		}
 		if now := time.Now(); now.After(next) {

@@ -34,8 +34,9 @@ type request struct {
 	Host   string
 	Header http.Header
 	Body   string
-	// Status is what was answered, 0 if nothing was.
+	// Status and Type (Content-Type) are what was answered, if anything was.
 	Status int
+	Type   string
 }
 
 // startRecorder starts a recorder that gives an answer to every request.
@@ -79,10 +80,10 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	})
 	answer := r.answer
 	r.mu.Unlock()
-	answer(&statusNoter{ResponseWriter: w, note: func(status int) {
+	answer(&statusNoter{ResponseWriter: w, note: func(status int, header http.Header) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.requests[i].Status = status
+		r.requests[i].Status, r.requests[i].Type = status, header.Get("Content-Type")
 	}}, req)
 }
 
@@ -93,17 +94,17 @@ func (r *recorder) got() []request {
 	return slices.Clone(r.requests)
 }
 
-// statusNoter notes a status before it is sent, so that who has the answer
-// finds it noted.
+// statusNoter notes an answer before it is sent, so that who has it finds it
+// noted.
 type statusNoter struct {
 	http.ResponseWriter
-	note  func(int)
+	note  func(int, http.Header)
 	noted bool
 }
 
 func (w *statusNoter) WriteHeader(status int) {
 	w.noted = true
-	w.note(status)
+	w.note(status, w.Header())
 	w.ResponseWriter.WriteHeader(status)
 }
 

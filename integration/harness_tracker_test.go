@@ -35,7 +35,7 @@ func (tr *tracker) records(t *testing.T) []record {
 	t.Helper()
 	var records []record
 	for _, req := range tr.got() {
-		if req.Status != 200 {
+		if req.Status != 200 || req.Type != "image/gif" {
 			continue
 		}
 		rec, err := parseRecord(req)

@@ -40,7 +40,7 @@ http://plain.localhost:$PORT {
 	v.open(c.URL+link, "Host", "plain.localhost")
 	eventually(t, "two access log lines", func() bool { return strings.Count(access("access.log"), "\n") == 2 })
 	eventually(t, "the error log line", func() bool { return c.logged(`"level":"error"`, "/offer?a=") })
-	if strings.Contains(access("access.log"), "jane") || !strings.Contains(access("access.log"), "/offer?a=%20\\u0026kme=Clicked\\u0026") {
+	if strings.Contains(access("access.log"), "jane") || !strings.Contains(access("access.log"), "/offer?a=%20&kme=Clicked&") {
 		t.Errorf("the access log:\n%s", access("access.log"))
 	}
 	if c.logged("jane") {

@@ -43,13 +43,13 @@ http://below.localhost:$PORT {
 		t.Errorf("an image was answered with %d", p.Status)
 	}
 	trk.expect(t, c, []string{"jane"}, "/e person=jane name=Seen")
-	if p := v.open(c.URL+"/below/page?kme=Below&kmi=jane", "Host", "below.localhost"); p.Header.Get("Location") != "/below/page" {
+	if p := newVisitor(t).open(c.URL+"/below/page?kme=Below&kmi=jane", "Host", "below.localhost"); p.Header.Get("Location") != "/below/page" {
 		t.Errorf("from below a stripped path the redirect goes to %s", p.Header.Get("Location"))
 	}
 	if p := v.open(c.URL+"/?kme=Bot&kmi=jane&q=1", "User-Agent", "curl/8.0"); p.Status != 302 || p.Header.Get("Location") != "/?q=1" {
 		t.Errorf("a skipped navigation: %d %s", p.Status, p.Header.Get("Location"))
 	}
-	trk.expect(t, c, []string{"jane"}, "/e person=jane name=Below")
+	trk.expect(t, c, []string{"jane"}, "/a person=anon1 name=jane", "/e person=jane name=Below")
 }
 
 // TestRedirectStaysOnThisHost tries to make it go to another.

@@ -28,7 +28,7 @@ var echo = strings.Join(placeholders, "\n")
 
 const templateEcho = `
 {{.Req.URL}} {{.Req.RequestURI}} {{.Req.URL.Query}} {{.Req.Form}} {{.Req.FormValue "kmi"}} {{.Req.Referer}} {{.Req.Header}}
-{{with .OriginalReq}}{{.URL}} {{.RequestURI}} {{.URL.Query}} {{.Referer}} {{.Header}}{{end}}
+{{with .OriginalReq}}{{.URL}} {{.RequestURI}} {{.URL.Query}} {{.Header}}{{end}}
 {{placeholder "http.request.orig_uri"}} {{placeholder "http.request.uri"}} {{placeholder "http.request.orig_uri.query"}}
 `
 
@@ -55,9 +55,11 @@ var ways = map[string]string{
 		$DIRECTIVE
 		respond "` + echo + `"`,
 	"placeholders of the shorthand kind": `
-		$DIRECTIVE
-		header X-Seen "{uri} {query} {?kmi} {?kme} {orig_uri} {orig_uri.query}"
-		respond ok`,
+		route {
+			$DIRECTIVE
+			header X-Seen "{uri} {query} {?kmi} {?kme} {orig_uri} {orig_uri.query}"
+			respond ok
+		}`,
 	"templates": `
 		$DIRECTIVE
 		root $ROOT
@@ -72,11 +74,6 @@ var ways = map[string]string{
 		root $ROOT
 		try_files {path} /front?{query}
 		reverse_proxy $UPSTREAM`,
-	"a redirect by the site": `
-		$DIRECTIVE
-		route {
-			redir /else{uri}
-		}`,
 	"a matcher": `
 		$DIRECTIVE
 		@named query kmi=*
@@ -86,18 +83,18 @@ var ways = map[string]string{
 		respond none`,
 	"an expression": `
 		$DIRECTIVE
-		@expr ` + "`{http.request.orig_uri}.contains('teal')`" + `
-		respond @expr teal
-		@expr2 ` + "`{http.request.orig_uri}.contains('jane')`" + `
-		respond @expr2 jane
+		@expr ` + "`{http.request.orig_uri}.contains('jane')`" + `
+		respond @expr jane
 		respond none`,
 	"vars and map": `
-		$DIRECTIVE
-		vars seen {http.request.orig_uri}
-		map {query} {copied} {
-			~(.*) "${1}"
-		}
-		respond "{vars.seen} {copied}"`,
+		route {
+			$DIRECTIVE
+			vars seen {http.request.orig_uri}
+			map {query} {copied} {
+				~(.*) "${1}"
+			}
+			respond "{vars.seen} {copied}"
+		}`,
 	"an error route": `
 		$DIRECTIVE
 		error 404
@@ -175,13 +172,13 @@ var ways = map[string]string{
 		}`,
 	"PHP": `
 		$DIRECTIVE
-		root $ROOT
+		root $ROOT/php
 		php_fastcgi $PHP {
 			env ORIGINAL {http.request.orig_uri}
 		}`,
 	"PHP, from an error route": `
 		$DIRECTIVE
-		root $ROOT
+		root $ROOT/php
 		error 500
 		handle_errors {
 			rewrite /index.php
@@ -203,12 +200,14 @@ func TestWaysOn(t *testing.T) {
 	trk, upstream := startTracker(t), startUpstream(t)
 	nobody := loopback(freePort(t))
 	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "dir"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, sub := range []string{"dir", "php"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, text := range map[string]string{
-		"dir/page":  templateEcho,
-		"index.php": "<?php var_dump($_SERVER, $_GET, $_REQUEST);",
+		"dir/page.html": templateEcho,
+		"php/index.php": "<?php var_dump($_SERVER, $_GET, $_REQUEST);",
 	} {
 		writeFile(t, filepath.Join(dir, name), text)
 	}
@@ -237,7 +236,7 @@ func TestWaysOn(t *testing.T) {
 	}
 	c := startCaddy(t, "", sites.String(), v)
 
-	const link = "/dir/page?a=1&kme=Click&%6Bmi=jane.roe%40example.com&km_color=teal&b=2"
+	const link = "/dir/page.html?a=1&kme=Click&%6Bmi=jane.roe%40example.com&km_color=teal&b=2"
 	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
 			for mode := range directives {

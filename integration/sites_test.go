@@ -56,7 +56,7 @@ http://parts.localhost:$PORT {
 http://untracked.localhost:$PORT {
 	reverse_proxy $UPSTREAM
 }
-`, vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr})
+`, vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr, "PARTS_KEY": "PARTS"})
 
 	for _, host := range []string{"one", "two", "three", "both", "untracked"} {
 		for i := range 5 {
@@ -90,5 +90,26 @@ http://untracked.localhost:$PORT {
 	}
 	if text := c.api("GET", "/tagged_urls/status"); strings.Contains(text, "KEY") {
 		t.Errorf("the status shows an API key: %s", text)
+	}
+}
+
+// TestKeyThatIsMissing: the environment isn't set up yet. Sites are served,
+// records wait, and go out once the key is there.
+func TestKeyThatIsMissing(t *testing.T) {
+	for name, id := range map[string]string{"without an id": "", "with an id": "id main"} {
+		t.Run(name, func(t *testing.T) {
+			c, trk, _ := startShop(t, "", strings.Replace(shop, "KEY {", "{env.SHOP_KEY} {\n\t\t\t"+id, 1))
+			c.serves(t, "/?kme=E&kmi=ann")
+			if !c.logged(`"level":"error"`, "key") {
+				t.Error("nothing was logged")
+			}
+			if n := c.metric("caddy_tagged_urls_queue_records"); n != 2 {
+				t.Errorf("%v records wait", n)
+			}
+			c.stop()
+			c.vars["SHOP_KEY"] = "KEY"
+			c.start()
+			trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+		})
 	}
 }
