@@ -10,12 +10,13 @@ import (
 // path is, so a browser can't take its beginning for another host.
 //
 // A browser takes '\' for '/', and drops tabs and line breaks before it looks: so leading slashes of both kinds
-// are trimmed, and control characters and spaces, which no well-formed request has, percent-encoded.
+// are trimmed, and what no well-formed request has is percent-encoded: control characters, spaces, and the '#' that
+// would end the query.
 func RedirectTarget(escapedPath, rawQuery string) string {
 	path := "/" + strings.TrimLeft(escapedPath, `/\`)
 	query, _ := StripAll.Query(rawQuery)
 	if query != "" {
-		query = "?" + encodeControl(query, "")
+		query = "?" + encodeControl(query, "#")
 	}
 	return encodeControl(path, "?#") + query
 }
