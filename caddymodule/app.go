@@ -59,6 +59,7 @@ type App struct {
 	ctx         caddy.Context
 
 	targets []*target
+	events  *emitter
 	started bool
 
 	// ready is closed once keys and the targets' ids are known; nothing may
@@ -74,8 +75,9 @@ type target struct {
 	options delivery.TrackerOptions
 	// disabled says why the tracker gets nothing delivered; its records wait.
 	disabled string
-	// id is the destination's; known when the app is ready.
-	id string
+	// id is the destination's; known when the app is ready. waiting is what it
+	// was while the key's placeholder was empty.
+	id, waiting string
 }
 
 // CaddyModule returns the Caddy module information.
@@ -130,6 +132,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("tagged_urls: %T is no queue", queue)
 	}
 	a.queue = opener
+	if a.events, err = newEmitter(ctx); err != nil {
+		return err
+	}
 	return registerMetrics(ctx)
 }
 
@@ -140,6 +145,7 @@ const minSecret = 16
 // queue: sites are served whatever its state, and opening is tried again.
 func (a *App) Start() error {
 	a.started = true
+	go a.events.run(a.ctx)
 	shared := a.acquire()
 	if err := a.prepare(); err != nil {
 		a.log.Error("no key for cookies, so nothing is recorded; it is tried again", zap.Error(err))
@@ -194,21 +200,33 @@ func (a *App) prepare() error {
 	}
 	a.keys = tagging.NewKeys(secret)
 	for _, t := range a.targets {
-		t.id = t.options.ID
-		if t.id != "" {
-			continue
-		}
-		t.id = t.module
-		if named, ok := t.tracker.(delivery.Identifier); ok {
-			endpoint, key := named.Identity()
-			t.id += ":" + endpoint
-			if key != "" {
-				t.id += "#" + a.keys.Destination(key)
-			}
-		}
+		t.name(a.keys)
 	}
 	close(a.ready)
 	return nil
+}
+
+// name gives the target its id.
+func (t *target) name(keys *tagging.Keys) {
+	if t.id = t.options.ID; t.id != "" {
+		return
+	}
+	t.id = t.module
+	named, ok := t.tracker.(delivery.Identifier)
+	if !ok {
+		return
+	}
+	endpoint, key := named.Identity()
+	t.id += ":" + endpoint
+	if d, ok := t.tracker.(delivery.Placeheld); ok && d.KeyPlaceholder() != "" {
+		t.waiting = t.id + "#" + d.KeyPlaceholder()
+	}
+	switch {
+	case key != "":
+		t.id += "#" + keys.Destination(key)
+	case t.waiting != "":
+		t.id = t.waiting
+	}
 }
 
 // storedSecret loads the secret from Caddy's storage, or makes it.
@@ -238,18 +256,27 @@ func (a *App) storedSecret() ([]byte, error) {
 	return secret, a.storage.Store(ctx, secretKey, secret)
 }
 
-// destinations are the trackers of all sites, each once.
-func (a *App) destinations() []delivery.Destination {
+// destinations are the trackers of all sites, each once; and once more for
+// what waited for its key, of which the queue tells.
+func (a *App) destinations(queued delivery.Stats) []delivery.Destination {
 	seen := make(map[string]bool)
 	var all []delivery.Destination
 	for _, t := range a.targets {
-		if t.disabled != "" || seen[t.id] {
+		if t.disabled != "" {
 			continue
 		}
-		seen[t.id] = true
-		all = append(all, delivery.Destination{
-			ID: t.id, Module: t.module, Tracker: t.tracker, Concurrency: t.options.Concurrency,
-		})
+		ids := []string{t.id}
+		if _, ok := queued.Destinations[t.waiting]; ok && t.waiting != "" {
+			ids = append(ids, t.waiting)
+		}
+		for _, id := range ids {
+			if !seen[id] {
+				seen[id] = true
+				all = append(all, delivery.Destination{
+					ID: id, Module: t.module, Tracker: tracedTracker{t.tracker, id}, Concurrency: t.options.Concurrency,
+				})
+			}
+		}
 	}
 	return all
 }

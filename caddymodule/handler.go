@@ -351,7 +351,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if known == nil {
 		known = newHit(r, arrived, h.rules)
 	}
-	return known.serve(h, w, r, arrived, next)
+	err := known.serve(h, w, r, arrived, next)
+	traceOutcome(r, known)
+	return err
 }
 
 // Interface guards

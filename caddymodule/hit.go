@@ -29,13 +29,14 @@ type hit struct {
 
 	strip      tagging.Strip // the strictest of the directives met
 	navigation bool
-	counted    atomic.Bool // in the metric of hits
+	outcome    atomic.Value // an outcome, once it is known
 
 	// person and records are known once resolved.
 	resolved bool
 	person   tagging.Person
 	records  []*delivery.Record
 	unsent   tagging.Reason // why there are no records
+	trace    string         // the request's span
 	sent     []string       // destinations that have the records
 	commits  []*commit
 
@@ -216,6 +217,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			t.dropped(h, len(entries), c.err)
 		} else {
 			t.count("recorded", "")
+			h.app.events.recorded(t.records)
 		}
 		close(c.done)
 	}()
@@ -225,6 +227,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 func (t *hit) resolve(h *Handler, r *http.Request) {
 	t.resolved = true
 	site := hostname(r.Host)
+	t.trace = traceContext(r)
 	if t.tags.Empty() {
 		t.unsent = reasonEmpty
 		return
@@ -289,7 +292,7 @@ func (t *hit) onceKey(site string) tagging.OnceKey {
 }
 
 func (t *hit) newRecord(kind delivery.Kind, site, person, name string) *delivery.Record {
-	record := &delivery.Record{Kind: kind, Time: t.time, Site: site, Person: person, Name: name}
+	record := &delivery.Record{Kind: kind, Time: t.time, Site: site, Person: person, Name: name, Trace: t.trace}
 	rand.Read(record.ID[:])
 	if kind != delivery.Alias {
 		record.Properties = t.tags.Properties
@@ -333,9 +336,9 @@ func (t *hit) forget() {
 }
 
 // count counts the request, whatever number of directives it meets.
-func (t *hit) count(outcome string, reason tagging.Reason) {
-	if t.counted.CompareAndSwap(false, true) {
-		hits.WithLabelValues(outcome, string(reason)).Inc()
+func (t *hit) count(word string, reason tagging.Reason) {
+	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
+		hits.WithLabelValues(word, string(reason)).Inc()
 	}
 }
 

@@ -105,8 +105,8 @@ func (queueCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// observer counts what the engine does.
-type observer struct{}
+// observer counts what the engine does, and emits events of it.
+type observer struct{ events *emitter }
 
 // Attempt implements delivery.Observer.
 func (observer) Attempt(destination, result string, took time.Duration, records int) {
@@ -115,7 +115,9 @@ func (observer) Attempt(destination, result string, took time.Duration, records 
 }
 
 // DeadLetter implements delivery.Observer.
-func (observer) DeadLetter(string, *delivery.Record, string, int) {}
+func (o observer) DeadLetter(tracker string, record *delivery.Record, reason string, status int) {
+	o.events.deadLetter(tracker, record, reason, status)
+}
 
 // dropLog limits how often dropped hits are logged.
 type dropLog struct {

@@ -193,8 +193,12 @@ func (s *spool) applyLocked() {
 	s.logger.follow(a.log)
 	if s.queue != nil {
 		a.queue.Apply(s.queue)
-		s.engine.Configure(delivery.Options{MaxAge: time.Duration(a.MaxAge), Logger: s.log, Observer: observer{}})
-		s.engine.Use(a.destinations())
+		s.engine.Configure(delivery.Options{MaxAge: time.Duration(a.MaxAge), Logger: s.log, Observer: observer{a.events}})
+		queued, err := s.queue.Stats()
+		if err != nil {
+			s.log.Error("asking the queue what it holds", zap.Error(err))
+		}
+		s.engine.Use(a.destinations(queued))
 	}
 }
 

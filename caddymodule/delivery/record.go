@@ -56,6 +56,9 @@ type Record struct {
 	Properties []tagging.Property
 	// ClientIP and UserAgent are only set for trackers that ask for them.
 	ClientIP, UserAgent string
+	// Trace is the span context of the visitor's request if it is traced: 16
+	// bytes of trace ID, 8 of span ID, and the flags; else empty.
+	Trace string
 }
 
 // recordVersion leads every encoded record, so that a later version of this
@@ -68,7 +71,7 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	b = append(b, recordVersion, byte(r.Kind))
 	b = append(b, r.ID[:]...)
 	b = binary.AppendVarint(b, r.Time.UnixMilli())
-	for _, s := range [...]string{r.Site, r.Person, r.Name, r.ClientIP, r.UserAgent} {
+	for _, s := range [...]string{r.Site, r.Person, r.Name, r.ClientIP, r.UserAgent, r.Trace} {
 		b = appendString(b, s)
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.Properties)))
@@ -89,7 +92,7 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	d := decoder{rest: string(data[2:])}
 	copy(r.ID[:], d.take(uint64(len(r.ID))))
 	r.Time = time.UnixMilli(d.varint()).UTC()
-	for _, s := range [...]*string{&r.Site, &r.Person, &r.Name, &r.ClientIP, &r.UserAgent} {
+	for _, s := range [...]*string{&r.Site, &r.Person, &r.Name, &r.ClientIP, &r.UserAgent, &r.Trace} {
 		*s = d.string()
 	}
 	n := d.uvarint()

@@ -105,3 +105,11 @@ type Disabler interface {
 	// Disabled says why nothing can be delivered, or "".
 	Disabled() string
 }
+
+// Placeheld is an [Identifier] whose key may come from a placeholder. Records
+// that wait for one that turned out empty are known by it.
+type Placeheld interface {
+	// KeyPlaceholder is the key as it is configured, if that is a placeholder,
+	// or "".
+	KeyPlaceholder() string
+}

@@ -122,6 +122,14 @@ func (t *Tracker) Disabled() string {
 	return ""
 }
 
+// KeyPlaceholder implements [delivery.Placeheld].
+func (t *Tracker) KeyPlaceholder() string {
+	if t.APIKey == t.key {
+		return ""
+	}
+	return t.APIKey
+}
+
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 // Deliver implements [delivery.Tracker]. It is given one record at a time.
@@ -234,4 +242,5 @@ var (
 	_ delivery.Identifier = (*Tracker)(nil)
 	_ delivery.Disabler   = (*Tracker)(nil)
 	_ delivery.Configured = (*Tracker)(nil)
+	_ delivery.Placeheld  = (*Tracker)(nil)
 )

@@ -1,0 +1,84 @@
+package caddymodule
+
+import (
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// Caddy's events tell other modules what happens here. They are emitted off
+// the request's path, by one goroutine; neither says who the person is.
+//
+//	tagged_urls.recorded     a hit is durable: site, kind, event
+//	tagged_urls.dead_letter  a record was given up: tracker, site, kind, status, reason
+const (
+	eventRecorded   = "tagged_urls.recorded"
+	eventDeadLetter = "tagged_urls.dead_letter"
+
+	// maxPendingEvents bounds how many events wait for slow handlers. More are
+	// left out.
+	maxPendingEvents = 1024
+)
+
+// emitter emits a configuration's events.
+type emitter struct {
+	app     *caddyevents.App
+	pending chan pendingEvent
+}
+
+type pendingEvent struct {
+	name string
+	data map[string]any
+}
+
+func newEmitter(ctx caddy.Context) (*emitter, error) {
+	app, err := ctx.App("events")
+	if err != nil {
+		return nil, err
+	}
+	return &emitter{app: app.(*caddyevents.App), pending: make(chan pendingEvent, maxPendingEvents)}, nil
+}
+
+// run emits until the configuration is unloaded.
+func (e *emitter) run(ctx caddy.Context) {
+	for {
+		select {
+		case event := <-e.pending:
+			e.app.Emit(ctx, event.name, event.data)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (e *emitter) emit(name string, data func() map[string]any) {
+	if !e.app.ShouldEmit(name) {
+		return
+	}
+	select {
+	case e.pending <- pendingEvent{name, data()}:
+	default:
+	}
+}
+
+func (e *emitter) recorded(records []*delivery.Record) {
+	for _, record := range records {
+		e.emit(eventRecorded, func() map[string]any {
+			data := map[string]any{"site": record.Site, "kind": record.Kind.String()}
+			if record.Kind == delivery.Event {
+				data["event"] = record.Name
+			}
+			return data
+		})
+	}
+}
+
+func (e *emitter) deadLetter(tracker string, record *delivery.Record, reason string, status int) {
+	e.emit(eventDeadLetter, func() map[string]any {
+		return map[string]any{
+			"tracker": tracker, "site": record.Site, "kind": record.Kind.String(),
+			"status": status, "reason": reason,
+		}
+	})
+}

@@ -1,0 +1,116 @@
+package caddymodule
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// Where Caddy's `tracing` directive traces a tagged request, its span says
+// what became of the hit, and the deliveries of its records are spans of their
+// own that link to it: they may take place days later.
+
+// tracerName is the instrumentation scope of our spans.
+const tracerName = "github.com/tagged-urls/caddy-tagged-urls"
+
+// tracerProvider is the one of the request that was last traced: Caddy keeps
+// its own to itself.
+var tracerProvider atomic.Pointer[trace.TracerProvider]
+
+// traceContext is what records keep of the request's span, or "".
+func traceContext(r *http.Request) string {
+	span := trace.SpanFromContext(r.Context())
+	of := span.SpanContext()
+	if !of.IsSampled() {
+		return ""
+	}
+	provider := span.TracerProvider()
+	tracerProvider.Store(&provider)
+	traceID, spanID := of.TraceID(), of.SpanID()
+	return string(append(append(traceID[:], spanID[:]...), byte(of.TraceFlags())))
+}
+
+// traceOutcome puts onto the request's span what became of it. The identity
+// isn't among it.
+func traceOutcome(r *http.Request, t *hit) {
+	span := trace.SpanFromContext(r.Context())
+	if !span.IsRecording() {
+		return
+	}
+	outcome, _ := t.outcome.Load().(outcome)
+	span.SetAttributes(
+		attribute.String("tagged_urls.event", t.tags.Event),
+		attribute.String("tagged_urls.outcome", outcome.word),
+		attribute.String("tagged_urls.reason", string(outcome.reason)),
+	)
+}
+
+// outcome is what became of a hit, and why.
+type outcome struct {
+	word   string
+	reason tagging.Reason
+}
+
+// tracedTracker makes a span of each delivery of records from traced requests.
+type tracedTracker struct {
+	delivery.Tracker
+	destination string
+}
+
+// BatchSize implements delivery.Batcher for trackers that do.
+func (t tracedTracker) BatchSize() int {
+	if batcher, ok := t.Tracker.(delivery.Batcher); ok {
+		return batcher.BatchSize()
+	}
+	return 1
+}
+
+// Deliver implements delivery.Tracker.
+func (t tracedTracker) Deliver(ctx context.Context, records []*delivery.Record) error {
+	links := spanLinks(records)
+	provider := tracerProvider.Load()
+	if len(links) == 0 || provider == nil {
+		return t.Tracker.Deliver(ctx, records)
+	}
+	ctx, span := (*provider).Tracer(tracerName).Start(ctx, "tagged_urls.deliver",
+		trace.WithLinks(links...), trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(
+			attribute.String("tagged_urls.tracker", t.destination),
+			attribute.Int("tagged_urls.records", len(records)),
+		))
+	defer span.End()
+	err := t.Tracker.Deliver(ctx, records)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	return err
+}
+
+func spanLinks(records []*delivery.Record) []trace.Link {
+	var links []trace.Link
+	for _, record := range records {
+		var of trace.SpanContextConfig
+		if len(record.Trace) != len(of.TraceID)+len(of.SpanID)+1 {
+			continue
+		}
+		copy(of.TraceID[:], record.Trace)
+		copy(of.SpanID[:], record.Trace[len(of.TraceID):])
+		of.TraceFlags = trace.TraceFlags(record.Trace[len(record.Trace)-1])
+		of.Remote = true
+		links = append(links, trace.Link{SpanContext: trace.NewSpanContext(of)})
+	}
+	return links
+}
+
+// Interface guards
+var (
+	_ delivery.Tracker = tracedTracker{}
+	_ delivery.Batcher = tracedTracker{}
+)
