@@ -71,25 +71,20 @@ func (t *throttle) succeeded() {
 // in the given epoch, failed. It reports whether the destination pauses now.
 func (t *throttle) failed(now time.Time, underWay, epoch int, after time.Duration, reason string) bool {
 	t.reason = reason
-	if after > 0 {
-		until := now.Add(after)
-		if !until.After(t.until) {
-			return false
+	if epoch != t.epoch { // it began before the pause that is, or was
+		if until := now.Add(after); after > 0 && until.After(t.until) {
+			t.until, t.asked = until, true
+			return true
 		}
-		t.allowed, t.until, t.asked = 1, until, true
-		t.epoch++
-		return true
+		return false
 	}
-	if busy := min(t.allowed, underWay); busy > 1 {
+	if busy := min(t.allowed, underWay); busy > 1 && after == 0 {
 		t.allowed = busy / 2
 		return false
 	}
 	t.allowed = 1
-	if epoch != t.epoch {
-		return false
-	}
 	t.epoch++
 	t.failures++
-	t.until, t.asked = now.Add(backoff(t.failures)), false
+	t.until, t.asked = now.Add(max(after, backoff(t.failures))), after > 0
 	return true
 }

@@ -156,8 +156,10 @@ func (d *dispatcher) start(taken []Item) (rest []Item, limit int, pause time.Dur
 		n := min(d.batch, len(taken))
 		items, to, epoch := taken[:n:n], d.to, d.throttle.epoch
 		taken = taken[n:]
+		if d.underWay > 0 {
+			e.extra++
+		}
 		d.underWay++
-		e.underWay++
 		e.deliveries.Go(func() { d.deliver(to, items, epoch) })
 	}
 	free := d.free()
@@ -170,7 +172,7 @@ func (d *dispatcher) start(taken []Item) (rest []Item, limit int, pause time.Dur
 		return nil, min(free, 4) * d.batch, 0
 	}
 	// Some more than can start, so that the queue isn't asked for each.
-	ahead := min(d.throttle.allowed/2, (maxUnderWay-e.underWay)/8)
+	ahead := min(d.throttle.allowed/2, (maxExtra-e.extra)/8)
 	return nil, min((free+ahead)*d.batch, max(maxTake, d.batch)), 0
 }
 
@@ -178,7 +180,7 @@ func (d *dispatcher) start(taken []Item) (rest []Item, limit int, pause time.Dur
 func (d *dispatcher) free() int {
 	free := d.throttle.allowed - d.underWay
 	if d.underWay > 0 {
-		free = min(free, maxUnderWay-d.engine.underWay-d.underWay)
+		free = min(free, maxExtra-d.engine.extra-(d.underWay-1))
 	}
 	return free
 }
@@ -192,7 +194,9 @@ func (d *dispatcher) ended(attempted bool, err error, epoch int) {
 	defer d.wakeUp()
 	underWay := d.underWay
 	d.underWay--
-	e.underWay--
+	if d.underWay > 0 {
+		e.extra--
+	}
 	if !attempted || e.delivering.Err() != nil {
 		return
 	}

@@ -12,10 +12,10 @@ import (
 
 const (
 	defaultMaxAge = 7 * 24 * time.Hour
-	// maxUnderWay bounds the deliveries under way to all destinations
-	// together. Each may always have one, and no more than are still free, so
-	// that trackers that hang never take the last from the others.
-	maxUnderWay = 512
+	// maxExtra bounds the deliveries under way to all destinations together,
+	// beyond each one's first. None may have more of them than it leaves free,
+	// so that trackers that hang don't take all from the others.
+	maxExtra = 512
 	// DefaultConcurrency is a destination's concurrency if it has none.
 	DefaultConcurrency = 32
 	// deliveryTimeout ends a delivery whose tracker sets no limit of its own.
@@ -69,10 +69,10 @@ type Engine struct {
 	// Close is done.
 	finish, finished chan struct{}
 
-	mu       sync.Mutex // guards the following and what dispatchers say it does
-	used     map[string]*dispatcher
-	underWay int
-	closed   bool
+	mu     sync.Mutex // guards the following and what dispatchers say it does
+	used   map[string]*dispatcher
+	extra  int // see maxExtra
+	closed bool
 }
 
 // NewEngine returns an engine on a queue, without destinations yet. It is to

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,9 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
@@ -162,6 +158,20 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// What a tracker asks for is the least, not the most: one that is down and says
+// "Retry-After: 1" isn't asked each second.
+func TestOutageWithShortRetryAfter(t *testing.T) {
+	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		r := recorder{fail: func(string, int) error { return &delivery.RetryError{Status: 503, After: time.Second} }}
+		e.Use(one("a", &r, 32))
+		put(t, q, "a", names(1000)...)
+		elapse(24 * time.Hour)
+		if n := r.total(); n > 1500 {
+			t.Errorf("%d deliveries in a day of outage", n)
+		}
+	})
+}
+
 // A tracker that fails now and then, or takes turns, isn't slowed down much,
 // and doesn't fill the log.
 func TestFlaky(t *testing.T) {
@@ -192,45 +202,71 @@ func TestFlaky(t *testing.T) {
 	}
 }
 
-// Trackers that hang take neither workers nor time from another one.
-func TestHangingTrackersDelayNoOther(t *testing.T) {
+// hang is a tracker that doesn't answer.
+type hang struct{ underWay, most atomic.Int64 }
+
+func (h *hang) Deliver(ctx context.Context, _ []*delivery.Record) error {
+	n := h.underWay.Add(1)
+	for m := h.most.Load(); n > m && !h.most.CompareAndSwap(m, n); m = h.most.Load() {
+	}
+	defer h.underWay.Add(-1)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Trackers that hang delay no other.
+func TestHangingTrackers(t *testing.T) {
 	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		var underWay, most atomic.Int64
-		hang := trackerFunc(func(ctx context.Context, _ []*delivery.Record) error {
-			n := underWay.Add(1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-			}
-			defer underWay.Add(-1)
-			<-ctx.Done()
-			return ctx.Err()
-		})
-		var all []delivery.Destination
-		for i := range 100 {
-			id := fmt.Sprint("hang", i)
-			all = append(all, delivery.Destination{ID: id, Tracker: hang, Concurrency: 500})
-			put(t, q, id, names(1000)...)
+		var h hang
+		var r recorder
+		all := []delivery.Destination{{ID: "works", Tracker: trackerFunc(func(ctx context.Context, records []*delivery.Record) error {
+			<-time.After(10 * time.Millisecond)
+			return r.Deliver(ctx, records)
+		})}}
+		for i := range 10 {
+			all = append(all, delivery.Destination{ID: fmt.Sprint(i), Tracker: &h})
+			put(t, q, fmt.Sprint(i), names(1000)...)
 		}
 		e.Use(all)
 		synctest.Wait()
-		if n := underWay.Load(); n < 300 || n > 100+512 {
-			t.Errorf("%d deliveries under way, want each tracker's first, and up to 512", n)
+		if n := h.underWay.Load(); n != 10*delivery.DefaultConcurrency {
+			t.Errorf("%d deliveries under way", n)
 		}
-
-		var r recorder
-		began := time.Now()
-		e.Use(append(all, delivery.Destination{ID: "works", Tracker: &r, Concurrency: 32}))
-		put(t, q, "works", names(1000)...)
-		synctest.Wait()
-		if r.total() != 1000 || !time.Now().Equal(began) {
-			t.Errorf("the tracker that works got %d of 1000 records in %v", r.total(), time.Since(began))
+		put(t, q, "works", names(3200)...)
+		elapse(1001 * time.Millisecond) // 3,200 of 10ms each, 32 at once
+		if r.total() != 3200 {
+			t.Errorf("the tracker that works got %d of 3200 records in 1s", r.total())
 		}
 		// The outer bound ends the deliveries; then each tracker gets probes.
 		elapse(95 * time.Second)
-		if n := underWay.Load(); n != 100 {
-			t.Errorf("%d deliveries under way to 100 trackers that hang", n)
+		if n := h.underWay.Load(); n != 10 {
+			t.Errorf("%d deliveries under way to 10 trackers that hang", n)
 		}
-		if n := most.Load(); n > 100+512 {
-			t.Errorf("up to %d deliveries under way", n)
+	})
+}
+
+// However many hang, and however much each might have under way, all together
+// are bound, and there is always something left for another one.
+func TestManyHangingTrackers(t *testing.T) {
+	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		const trackers, bound = 100, 512
+		var h hang
+		var all []delivery.Destination
+		for i := range trackers {
+			all = append(all, delivery.Destination{ID: fmt.Sprint(i), Tracker: &h, Concurrency: 500})
+			put(t, q, fmt.Sprint(i), names(1000)...)
+		}
+		e.Use(all)
+		synctest.Wait()
+		if n := h.most.Load(); n < bound/2 || n > trackers+bound {
+			t.Errorf("%d deliveries under way, want up to %d", n, trackers+bound)
+		}
+		var r recorder
+		e.Use(append(all, delivery.Destination{ID: "works", Tracker: &r}))
+		put(t, q, "works", names(1000)...)
+		synctest.Wait()
+		if r.total() != 1000 {
+			t.Errorf("the tracker that works got %d of 1000 records", r.total())
 		}
 	})
 }
@@ -265,250 +301,4 @@ func TestPanic(t *testing.T) {
 		t.Errorf("stack: %s", stack)
 	}
 	noSecrets(t, logs.All())
-}
-
-func TestMaxAge(t *testing.T) {
-	w := new(watch)
-	inBubble(t, delivery.Options{MaxAge: time.Hour, Observer: w}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		r := recorder{fail: func(name string, _ int) error {
-			if name == "fails" {
-				return &delivery.RetryError{Status: 500, Reason: "broken"}
-			}
-			return nil
-		}}
-		put(t, q, "a", "old")
-		elapse(time.Hour + time.Second)
-		e.Use(one("a", &r, 4))
-		put(t, q, "a", "fails", "fine")
-		elapse(3 * time.Hour)
-		if len(r.attempts("old")) != 0 {
-			t.Error("what was too old was delivered")
-		}
-		tries := r.attempts("fails")
-		if last := tries[len(tries)-1].Sub(tries[0]); last > time.Hour+6*time.Minute {
-			t.Errorf("still tried after %v", last)
-		}
-		if n := waiting(t, q, "a"); n != 0 {
-			t.Errorf("%d wait", n)
-		}
-		slices.Sort(w.dead)
-		if len(w.dead) != 2 || w.dead[1] != "a/old/too old/0" || !strings.HasPrefix(w.dead[0], "a/fails/too old") {
-			t.Errorf("dead: %q", w.dead)
-		}
-
-		// The record's last chance: too old after the attempt that fails.
-		put(t, q, "a", "slow")
-		e.Use(one("a", trackerFunc(func(ctx context.Context, _ []*delivery.Record) error {
-			e.Configure(delivery.Options{MaxAge: time.Second, Observer: w})
-			<-time.After(10 * time.Second)
-			return &delivery.RetryError{Status: 500, Reason: "broken"}
-		}), 4))
-		elapse(11 * time.Second)
-		if want := "a/slow/too old; last answer: not taken with status 500: broken/500"; w.dead[len(w.dead)-1] != want {
-			t.Errorf("dead: %q, want %q", w.dead[len(w.dead)-1], want)
-		}
-	})
-}
-
-func TestRejected(t *testing.T) {
-	logger, logs := newLog()
-	w := new(watch)
-	inBubble(t, delivery.Options{Logger: logger, Observer: w}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		r := recorder{fail: func(name string, _ int) error {
-			if name != "fine" {
-				return fmt.Errorf("wrapped: %w", &delivery.RejectedError{Status: 422, Reason: "Unprocessable"})
-			}
-			return nil
-		}}
-		e.Use(one("a", &r, 4))
-		put(t, q, "a", names(500)...)
-		put(t, q, "a", "fine")
-		synctest.Wait()
-		if len(e.Paused()) != 0 {
-			t.Error("a tracker that rejects records is paused")
-		}
-		dead := deadLetters(t, q)
-		if len(dead) != 500 || len(w.dead) != 500 || waiting(t, q, "a") != 0 {
-			t.Errorf("%d dead letters, %d observed, %d wait", len(dead), len(w.dead), waiting(t, q, "a"))
-		}
-		if d := dead[0]; d.Status != 422 || d.Reason != "rejected with status 422: Unprocessable" {
-			t.Errorf("dead letter %+v", d)
-		}
-		if want := map[string]int{"a/delivered": 1, "a/dead": 500}; !maps.Equal(w.results, want) {
-			t.Errorf("observed %v, want %v", w.results, want)
-		}
-		elapse(2 * time.Second)
-		put(t, q, "a", "again", "and again")
-		elapse(2 * time.Minute)
-	})
-	var counts []any
-	for _, entry := range logs.All() {
-		counts = append(counts, entry.ContextMap()["records"])
-	}
-	if len(counts) != 2 || counts[0] != int64(500) || counts[1] != int64(2) {
-		t.Errorf("logged %v dead letters, want one line for 500 and, a minute later, one for 2", counts)
-	}
-	noSecrets(t, logs.All())
-}
-
-func TestRejectedBatchCondemnsNoInnocents(t *testing.T) {
-	w := new(watch)
-	inBubble(t, delivery.Options{Observer: w}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		var calls int
-		delivered := make(map[string]int)
-		e.Use(one("a", batchTracker{func(_ context.Context, records []*delivery.Record) error {
-			calls++
-			for _, r := range records {
-				if r.Name == "3" || r.Name == "42" {
-					return &delivery.RejectedError{Status: 400}
-				}
-			}
-			for _, r := range records {
-				delivered[r.Name]++
-			}
-			return nil
-		}, 100}, 1))
-		put(t, q, "a", names(100)...)
-		synctest.Wait()
-		if len(delivered) != 98 || len(w.dead) != 2 || waiting(t, q, "a") != 0 {
-			t.Errorf("%d delivered, dead: %q, %d wait", len(delivered), w.dead, waiting(t, q, "a"))
-		}
-		for name, n := range delivered {
-			if n != 1 {
-				t.Errorf("%s was delivered %d times", name, n)
-			}
-		}
-		if calls > 40 {
-			t.Errorf("%d calls to find 2 of 100", calls)
-		}
-		if w.results["a/delivered"] != 98 || w.results["a/dead"] != 2 || len(w.results) != 2 {
-			t.Errorf("observed %v", w.results)
-		}
-	})
-}
-
-// While a batch's culprit is looked for the tracker goes down.
-func TestRejectedBatchThenDown(t *testing.T) {
-	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		calls := 0
-		e.Use(one("a", batchTracker{func(_ context.Context, records []*delivery.Record) error {
-			calls++
-			switch calls {
-			case 1:
-				return &delivery.RejectedError{Status: 413}
-			case 3:
-				return errors.New("down")
-			}
-			return nil
-		}, 4}, 1))
-		put(t, q, "a", names(4)...)
-		synctest.Wait()
-		if calls != 3 || waiting(t, q, "a") != 2 || len(deadLetters(t, q)) != 0 {
-			t.Errorf("%d calls, %d wait, %d dead", calls, waiting(t, q, "a"), len(deadLetters(t, q)))
-		}
-		elapse(2 * time.Second)
-		if calls != 4 || waiting(t, q, "a") != 0 {
-			t.Errorf("then %d calls, %d wait; a batch that failed should be sent as one again", calls, waiting(t, q, "a"))
-		}
-	})
-}
-
-// An HTTP client's errors hold the URL, so key and person; none of that gets
-// out.
-func TestReasonsHoldNoURL(t *testing.T) {
-	logger, logs := newLog()
-	inBubble(t, delivery.Options{Logger: logger, MaxAge: time.Minute}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		e.Use(one("a", trackerFunc(func(context.Context, []*delivery.Record) error {
-			return fmt.Errorf("sending: %w", &url.Error{
-				Op: "Get", URL: "https://t/e?_k=KEY&_p=secret@example.com", Err: errors.New("connection refused"),
-			})
-		}), 1))
-		put(t, q, "a", "x")
-		synctest.Wait()
-		if pause := e.Paused()["a"]; pause.Reason != "connection refused" {
-			t.Errorf("pause %+v", pause)
-		}
-		elapse(time.Hour)
-		dead := deadLetters(t, q)
-		if len(dead) != 1 || strings.Contains(dead[0].Reason, "KEY") || strings.Contains(dead[0].Reason, "secret") {
-			t.Errorf("dead letters %+v", dead)
-		}
-	})
-	if logs.Len() == 0 {
-		t.Error("nothing was logged")
-	}
-	noSecrets(t, logs.All())
-}
-
-func noSecrets(t *testing.T, entries []observer.LoggedEntry) {
-	t.Helper()
-	for _, entry := range entries {
-		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, "secret") || strings.Contains(text, "KEY") {
-			t.Errorf("logged: %s", text)
-		}
-	}
-}
-
-// brokenQueue fails where it is told to.
-type brokenQueue struct {
-	*deliverytest.Queue
-	take, settle atomic.Bool
-	settles      atomic.Int64
-}
-
-var errDisk = errors.New("input/output error")
-
-func (q *brokenQueue) Take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
-	if q.take.Load() {
-		return nil, errDisk
-	}
-	return q.Queue.Take(ctx, destination, limit)
-}
-
-func (q *brokenQueue) Settle(settlements ...delivery.Settlement) error {
-	q.settles.Add(1)
-	if q.settle.Load() {
-		return errDisk
-	}
-	return q.Queue.Settle(settlements...)
-}
-
-// While the queue can't note what was delivered, deliveries stop soon, and
-// nothing is delivered twice when it can again.
-func TestQueueWithErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		logger, logs := newLog()
-		q := &brokenQueue{Queue: deliverytest.NewQueue()}
-		q.take.Store(true)
-		e := delivery.NewEngine(q, delivery.Options{Logger: logger})
-		var r recorder
-		e.Use(one("a", &r, 8))
-		put(t, q, "a", names(10_000)...)
-		elapse(time.Hour)
-		q.take.Store(false)
-		q.settle.Store(true)
-		elapse(time.Hour)
-		stuck := r.total()
-		if stuck == 0 || stuck > 1000 {
-			t.Errorf("%d deliveries while the queue can't note them", stuck)
-		}
-		q.settle.Store(false)
-		elapse(time.Minute)
-		if waiting(t, q, "a") != 0 || r.total() != 10_000 {
-			t.Errorf("%d wait after %d deliveries", waiting(t, q, "a"), r.total())
-		}
-		if logs.FilterLevelExact(zap.ErrorLevel).Len() != 2 {
-			t.Errorf("logged %v, want one line for each trouble", logs.All())
-		}
-
-		// Closing doesn't wait for a queue that is broken for good.
-		q.settle.Store(true)
-		put(t, q, "a", "last")
-		synctest.Wait()
-		began := time.Now()
-		e.Close()
-		if took := time.Since(began); took > 10*time.Second {
-			t.Errorf("Close took %v", took)
-		}
-	})
 }

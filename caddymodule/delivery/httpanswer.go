@@ -180,7 +180,7 @@ var HTTPTransport http.RoundTripper = &http.Transport{
 	},
 	DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 	TLSHandshakeTimeout:    5 * time.Second,
-	MaxIdleConnsPerHost:    maxUnderWay,
+	MaxIdleConnsPerHost:    maxExtra,
 	IdleConnTimeout:        90 * time.Second,
 	ForceAttemptHTTP2:      true,
 	MaxResponseHeaderBytes: 64 << 10,

@@ -332,10 +332,6 @@ func TestAThousandDestinations(t *testing.T) {
 		if n := g.in.Load(); n != 20_000 {
 			t.Errorf("%d delivered", n)
 		}
-		e.Close()
-		synctest.Wait()
-		if n := runtime.NumGoroutine() - before; n > 0 {
-			t.Errorf("%d goroutines left after Close", n)
-		}
+		e.Close() // what it leaves behind would have synctest fail
 	})
 }

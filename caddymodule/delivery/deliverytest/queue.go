@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -130,6 +132,19 @@ func (l *line) promote(now time.Time) {
 	l.later = slices.Delete(l.later, 0, n)
 }
 
+// all yields what isn't settled.
+func (l *line) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		for _, part := range []iter.Seq[*entry]{slices.Values(l.due), slices.Values(l.later), maps.Keys(l.leased)} {
+			for e := range part {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Settle implements [delivery.Queue].
 func (q *Queue) Settle(settlements ...delivery.Settlement) error {
 	q.mu.Lock()
@@ -187,16 +202,25 @@ func (q *Queue) Hurry(destination string) error {
 	return nil
 }
 
-// Stats implements [delivery.Queue].
+// Stats implements [delivery.Queue]. What should be bytes is records.
 func (q *Queue) Stats() (delivery.Stats, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return delivery.Stats{}, delivery.ErrClosed
 	}
-	stats := delivery.Stats{Destinations: make(map[string]delivery.DestinationStats)}
+	stats := delivery.Stats{
+		Bytes: int64(q.records), MaxBytes: int64(q.MaxRecords),
+		Destinations: make(map[string]delivery.DestinationStats),
+	}
 	for id, l := range q.waiting {
-		s := delivery.DestinationStats{Waiting: int64(len(l.due) + len(l.later) + len(l.leased))}
+		var s delivery.DestinationStats
+		for e := range l.all() {
+			s.Waiting++
+			if s.Oldest.IsZero() || e.Queued.Before(s.Oldest) {
+				s.Oldest = e.Queued
+			}
+		}
 		if s.Waiting > 0 {
 			stats.Destinations[id] = s
 		}
@@ -212,8 +236,11 @@ func (q *Queue) Stats() (delivery.Stats, error) {
 // DeadLetters implements [delivery.Queue].
 func (q *Queue) DeadLetters(destination string, yield func(delivery.DeadLetter) bool) error {
 	q.mu.Lock()
-	dead := slices.Clone(q.dead)
+	dead, closed := slices.Clone(q.dead), q.closed
 	q.mu.Unlock()
+	if closed {
+		return delivery.ErrClosed
+	}
 	for _, d := range dead {
 		if (destination == "" || d.Destination == destination) && !yield(d) {
 			break
@@ -224,22 +251,30 @@ func (q *Queue) DeadLetters(destination string, yield func(delivery.DeadLetter) 
 
 // Revive implements [delivery.Queue].
 func (q *Queue) Revive(filter delivery.DeadFilter) (int, error) {
-	dead := q.remove(filter)
-	entries := make([]delivery.Entry, len(dead))
-	for i, d := range dead {
-		entries[i] = d.Entry
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	dead, err := q.remove(filter)
+	for _, d := range dead {
+		l := q.line(d.Destination)
+		l.due = append(l.due, &entry{Item: delivery.Item{Entry: d.Entry, Queued: time.Now()}})
 	}
-	return len(dead), q.Put(context.Background(), entries...)
+	q.records += len(dead)
+	q.notify()
+	return len(dead), err
 }
 
 // Bury implements [delivery.Queue].
 func (q *Queue) Bury(filter delivery.DeadFilter) (int, error) {
-	return len(q.remove(filter)), nil
-}
-
-func (q *Queue) remove(filter delivery.DeadFilter) (removed []delivery.DeadLetter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	dead, err := q.remove(filter)
+	return len(dead), err
+}
+
+func (q *Queue) remove(filter delivery.DeadFilter) (removed []delivery.DeadLetter, err error) {
+	if q.closed {
+		return nil, delivery.ErrClosed
+	}
 	q.dead = slices.DeleteFunc(q.dead, func(d delivery.DeadLetter) bool {
 		chosen := (filter.Destination == "" || filter.Destination == d.Destination) &&
 			(filter.ID == "" || filter.ID == d.ID) &&
@@ -249,7 +284,7 @@ func (q *Queue) remove(filter delivery.DeadFilter) (removed []delivery.DeadLette
 		}
 		return chosen
 	})
-	return removed
+	return removed, nil
 }
 
 // Close implements [delivery.Queue].
@@ -261,6 +296,21 @@ func (q *Queue) Close() error {
 		q.notify()
 	}
 	return nil
+}
+
+// Reopen returns a queue with what a closed one held, as after a restart.
+func (q *Queue) Reopen() *Queue {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	again := NewQueue()
+	again.MaxRecords, again.dead, again.records, again.ids = q.MaxRecords, q.dead, q.records, q.ids
+	for id, l := range q.waiting {
+		copied := again.line(id)
+		copied.later = l.later
+		// Leased ones were taken first, so they are the older ones.
+		copied.due = append(slices.SortedFunc(maps.Keys(l.leased), func(a, b *entry) int { return a.Queued.Compare(b.Queued) }), l.due...)
+	}
+	return again
 }
 
 var _ delivery.Queue = (*Queue)(nil)
