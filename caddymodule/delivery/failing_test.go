@@ -279,8 +279,7 @@ func TestPanic(t *testing.T) {
 			case 1:
 				panic("secret@example.com")
 			case 2:
-				var m map[string]int
-				m["x"] = 1
+				_ = []int(nil)[attempt]
 			case 3:
 				return errors.New("and an error")
 			}
