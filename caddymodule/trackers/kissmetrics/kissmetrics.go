@@ -208,10 +208,10 @@ func (t *Tracker) query(r *delivery.Record) string {
 	}
 	add("_t", strconv.FormatInt(r.Time.Unix(), 10))
 	add("_d", "1") // without it the tracker ignores _t
-	if r.ClientIP != "" {
+	if r.ClientIP != "" && r.Kind != delivery.Alias {
 		add("_ip", r.ClientIP)
 	}
-	if r.UserAgent != "" {
+	if r.UserAgent != "" && r.Kind != delivery.Alias {
 		add("_ua", r.UserAgent)
 	}
 	for _, p := range r.Properties {

@@ -62,7 +62,7 @@ func TestRequests(t *testing.T) {
 		},
 		{
 			name:   "alias",
-			record: delivery.Record{Kind: delivery.Alias, Person: "anon/+=", Name: "bob"},
+			record: delivery.Record{Kind: delivery.Alias, Person: "anon/+=", Name: "bob", ClientIP: "192.0.2.1", UserAgent: "B"},
 			want:   "GET /a?_k=KEY&_p=anon%2F%2B%3D&_n=bob&_t=1767323045&_d=1",
 		},
 		{
