@@ -61,6 +61,9 @@ func CleanLocation(location, host string) (string, bool) {
 			cleaned = before + "?" + cleaned[start-1:]
 		}
 	}
+	if cleaned[len(cleaned)-1] <= ' ' { // no longer inside, it would be trimmed
+		cleaned = encodeControl(cleaned, "")
+	}
 	return cleaned, true
 }
 

@@ -1,6 +1,7 @@
 package tagging
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,11 @@ func resolve(input string, base address) (u address, ok bool) {
 			path = base.path[:strings.LastIndexByte(base.path, '/')+1] + path
 		}
 		u.path = "/" + strings.TrimPrefix(strings.ReplaceAll(path, `\`, "/"), "/")
+	}
+	for _, part := range []*string{&u.path, &u.query, &u.fragment} { // percent-encode sets
+		for c := range byte(' ' + 1) {
+			*part = strings.ReplaceAll(*part, string(rune(c)), fmt.Sprintf("%%%02X", c))
+		}
 	}
 	return u, u.host != ""
 }
@@ -164,6 +170,7 @@ func TestCleanLocation(t *testing.T) {
 		{"?kmi=b#c", "test.com", "?#c"},
 		{"?a=1&kmi=b", "test.com", "?a=1"},
 		{"https:?kmi=b", "test.com", "https:?"},
+		{"a ?kmi=b", "test.com", "a%20"},
 		{"https://test.com/?kmi=b", "test.com", "https://test.com/"},
 		{"https://test.com?kmi=b", "test.com", "https://test.com"},
 		{"http://test.com/?kmi=b", "test.com:8443", "http://test.com/"},
