@@ -1,12 +1,14 @@
 package caddymodule
 
 import (
-	"errors"
 	"net/http"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
-	"cel.dev/cel-go/common/types/traits"
+	"cel.dev/cel-go/parser"
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -50,19 +52,29 @@ func (*MatchTaggedURL) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// celFunction is what the macro tagged_url() becomes. Functions of Caddy's
+// matchers take an argument beside the request; this one's is always empty.
+const celFunction = "tagged_url_request"
+
 // CELLibrary makes the matcher a function of expressions.
 //
 // Example:
 //
 //	expression tagged_url() && {method} == "GET"
 func (MatchTaggedURL) CELLibrary(caddy.Context) (cel.Library, error) {
-	return caddyhttp.CELMatcherImpl("tagged_url", "tagged_url_request_list", []*cel.Type{cel.ListType(cel.StringType)},
-		func(arguments ref.Val) (caddyhttp.RequestMatcherWithError, error) {
-			if list, ok := arguments.(traits.Lister); !ok || list.Size().Value() != int64(0) {
-				return nil, errors.New("tagged_url() takes no arguments")
-			}
-			return MatchTaggedURL{}, nil
-		})
+	factory := func(ref.Val) (caddyhttp.RequestMatcherWithError, error) { return MatchTaggedURL{}, nil }
+	macro := parser.NewGlobalMacro("tagged_url", 0, func(eh parser.ExprHelper, _ ast.Expr, _ []ast.Expr) (ast.Expr, *common.Error) {
+		return eh.NewCall(celFunction, eh.NewIdent(caddyhttp.CELRequestVarName), eh.NewLiteral(types.String(""))), nil
+	})
+	arguments := []*cel.Type{cel.ObjectType("http.Request"), cel.StringType}
+	return caddyhttp.NewMatcherCELLibrary(
+		[]cel.EnvOption{
+			cel.Macros(macro),
+			cel.Function(celFunction, cel.Overload(celFunction, arguments, cel.BoolType),
+				cel.SingletonBinaryBinding(caddyhttp.CELMatcherRuntimeFunction(celFunction, factory))),
+		},
+		[]cel.ProgramOption{cel.CustomDecorator(caddyhttp.CELMatcherDecorator(celFunction, factory))},
+	), nil
 }
 
 // Interface guards
