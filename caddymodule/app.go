@@ -217,15 +217,16 @@ func (t *target) name(keys *tagging.Keys) {
 		return
 	}
 	endpoint, key := named.Identity()
-	t.id += ":" + endpoint
-	if d, ok := t.tracker.(delivery.Placeheld); ok && d.KeyPlaceholder() != "" {
-		t.waiting = t.id + "#" + d.KeyPlaceholder()
+	if p, ok := t.tracker.(delivery.Placeheld); ok && p.Placeholder() != "" {
+		t.waiting = t.module + ":" + p.Placeholder()
 	}
-	switch {
-	case key != "":
-		t.id += "#" + keys.Destination(key)
-	case t.waiting != "":
+	if t.disabled != "" && t.waiting != "" {
 		t.id = t.waiting
+		return
+	}
+	t.id += ":" + endpoint
+	if key != "" {
+		t.id += "#" + keys.Destination(key)
 	}
 }
 

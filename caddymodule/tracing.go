@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync/atomic"
 
@@ -88,7 +89,11 @@ func (t tracedTracker) Deliver(ctx context.Context, records []*delivery.Record) 
 	defer span.End()
 	err := t.Tracker.Deliver(ctx, records)
 	if err != nil {
-		span.SetStatus(codes.Error, err.Error())
+		what := "not delivered" // another error's text may hold the URL, with key and person
+		if errors.As(err, new(*delivery.RejectedError)) || errors.As(err, new(*delivery.RetryError)) {
+			what = err.Error()
+		}
+		span.SetStatus(codes.Error, what)
 	}
 	return err
 }

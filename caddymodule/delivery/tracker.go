@@ -106,10 +106,10 @@ type Disabler interface {
 	Disabled() string
 }
 
-// Placeheld is an [Identifier] whose key may come from a placeholder. Records
-// that wait for one that turned out empty are known by it.
+// Placeheld is a [Disabler] whose configuration has placeholders. Records that
+// wait for one that turned out empty are known by it.
 type Placeheld interface {
-	// KeyPlaceholder is the key as it is configured, if that is a placeholder,
-	// or "".
-	KeyPlaceholder() string
+	// Placeholder is what tells the tracker from others as it is configured,
+	// its placeholders unresolved; "" if it has none.
+	Placeholder() string
 }

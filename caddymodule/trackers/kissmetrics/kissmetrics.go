@@ -122,12 +122,12 @@ func (t *Tracker) Disabled() string {
 	return ""
 }
 
-// KeyPlaceholder implements [delivery.Placeheld].
-func (t *Tracker) KeyPlaceholder() string {
+// Placeholder implements [delivery.Placeheld].
+func (t *Tracker) Placeholder() string {
 	if t.APIKey == t.key {
 		return ""
 	}
-	return t.APIKey
+	return strings.TrimSpace(t.Endpoint + " " + t.APIKey)
 }
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}

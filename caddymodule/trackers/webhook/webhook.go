@@ -194,6 +194,17 @@ func (t *Tracker) Identity() (endpoint, key string) { return t.identity[0], t.id
 // Disabled implements [delivery.Disabler].
 func (t *Tracker) Disabled() string { return t.disabled }
 
+// Placeholder implements [delivery.Placeheld].
+func (t *Tracker) Placeholder() string {
+	var placeholders []string
+	for _, value := range []string{t.URL, t.Secret} {
+		if trackers.HasPlaceholder(value) {
+			placeholders = append(placeholders, value)
+		}
+	}
+	return strings.Join(placeholders, " ")
+}
+
 // BatchSize implements [delivery.Batcher].
 func (t *Tracker) BatchSize() int {
 	if t.Batch == 0 {
@@ -319,5 +330,6 @@ var (
 	_ delivery.Batcher    = (*Tracker)(nil)
 	_ delivery.Identifier = (*Tracker)(nil)
 	_ delivery.Disabler   = (*Tracker)(nil)
+	_ delivery.Placeheld  = (*Tracker)(nil)
 	_ delivery.Configured = (*Tracker)(nil)
 )
