@@ -62,12 +62,22 @@ func startCaddy(t *testing.T, global, sites string, v vars) *caddy {
 	return c
 }
 
-// expand returns a whole Caddyfile.
+// patientQueue keeps hits from being dropped where the machine is busy.
+const patientQueue = `
+	tagged_urls {
+		queue_timeout 20s
+	}`
+
+// expand returns a whole Caddyfile. Where the tests have no options of their
+// own for the app, the queue is patient.
 func (c *caddy) expand(global, sites string) string {
+	if !strings.Contains(global, "tagged_urls {") {
+		global += patientQueue
+	}
 	return os.Expand(`{
 	admin `+c.Admin+`
 	default_bind 127.0.0.1
-	auto_https off
+	auto_https disable_redirects
 	skip_install_trust
 	grace_period 2s
 	`+global+`

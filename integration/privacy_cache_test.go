@@ -42,19 +42,21 @@ http://errors.localhost:$PORT {
 	}
 	error 404
 	handle_errors {
-		header Cache-Control "public, max-age=3600"
-		header CDN-Cache-Control "max-age=3600"
 		respond "not here"
 	}
 }
-http://errors2.localhost:$PORT {
+(tracked) {
 	tagged_urls {
 		tracker kissmetrics KEY {
 			endpoint $TRACKER
 		}
 	}
+}
+http://errors2.localhost:$PORT {
+	import tracked
 	error 404
 	handle_errors {
+		import tracked
 		reverse_proxy $UPSTREAM
 	}
 }`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})

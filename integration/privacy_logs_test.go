@@ -11,12 +11,13 @@ import (
 func TestLogsWithTheFilter(t *testing.T) {
 	const format = `
 		format filter {
-			request>uri tagged_urls
-			request>headers>Referer tagged_urls
-			resp_headers>Location tagged_urls
+			request      tagged_urls
+			resp_headers tagged_urls
+			uri          tagged_urls
+			env          tagged_urls
 		}`
 	trk, upstream := startTracker(t), startUpstream(t)
-	c := startCaddy(t, "log {"+format+"\n\t}", strings.Replace(shop, "tagged_urls {", "log {\n\t\toutput file $HOME_DIR/access.log"+format+"\n\t}\n\ttagged_urls {", 1)+`
+	c := startCaddy(t, "log {\n\t\tlevel DEBUG"+format+"\n\t}", strings.Replace(shop, "tagged_urls {", "log {\n\t\toutput file $HOME_DIR/access.log"+format+"\n\t}\n\ttagged_urls {", 1)+`
 http://plain.localhost:$PORT {
 	log {
 		output file $HOME_DIR/plain.log
@@ -40,6 +41,9 @@ http://plain.localhost:$PORT {
 	v.open(c.URL+link, "Host", "plain.localhost")
 	eventually(t, "two access log lines", func() bool { return strings.Count(access("access.log"), "\n") == 2 })
 	eventually(t, "the error log line", func() bool { return c.logged(`"level":"error"`, "/offer?a=") })
+	if !c.logged(`"level":"debug"`, "upstream roundtrip", "/offer?a=") {
+		t.Error("nothing at level DEBUG")
+	}
 	if strings.Contains(access("access.log"), "jane") || !strings.Contains(access("access.log"), "/offer?a=%20&kme=Clicked&") {
 		t.Errorf("the access log:\n%s", access("access.log"))
 	}

@@ -266,6 +266,43 @@ func TestWaysOn(t *testing.T) {
 	c.drained()
 }
 
+// TestDirectiveFirst: with the documented option what usually runs before has
+// nothing to copy.
+func TestDirectiveFirst(t *testing.T) {
+	const site = `
+http://:$PORT {
+	vars seen {http.request.orig_uri}
+	header X-Seen {uri}
+	map {query} {copied} {
+		~(.*) "${1}"
+	}
+	tracing {
+		span "{uri}"
+	}
+	log_append appended {uri}
+	tagged_urls {
+		strip $STRIP
+		tracker log
+	}
+	log
+	error 404
+	handle_errors {
+		respond "{vars.seen} {copied} {http.request.uri} {http.request.orig_uri}"
+	}
+}`
+	for strip, want := range map[string]bool{"none": true, "identity": false} {
+		c := startCaddy(t, "order tagged_urls first", site, vars{"STRIP": strip})
+		p := newVisitor(t).open(c.URL + "/x?kmi=jane&q=1")
+		if seen := fmt.Sprint(p); strings.Contains(seen, "jane") != want || !strings.Contains(seen, "q=1") {
+			t.Errorf("strip %s: the visitor got %s", strip, seen)
+		}
+		eventually(t, "the access log", func() bool { return c.logged("handled request") })
+		if c.logged(`"appended":"/x?kmi=jane&q=1"`) != want || c.logged(`"appended":"/x?q=1"`) == want {
+			t.Errorf("strip %s: log_append wrote something else", strip)
+		}
+	}
+}
+
 // around returns what surrounds a text.
 func around(s, text string) string {
 	i := strings.Index(s, text)

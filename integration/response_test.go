@@ -1,0 +1,148 @@
+package integration
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStreaming: what the site sends bit by bit arrives bit by bit.
+func TestStreaming(t *testing.T) {
+	c, trk, upstream := startShop(t, "", shop)
+	received := make(chan struct{})
+	upstream.respond(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: 1\n")
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-received:
+		case <-r.Context().Done():
+		}
+		_, _ = io.WriteString(w, "data: 2\n")
+	})
+	req, err := http.NewRequest("GET", c.URL+"/?kme=E&kmi=ann", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hints := 0
+	req = req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints += code; return nil },
+	}))
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Sec-Fetch-Mode", "navigate")
+	client := &http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	r := bufio.NewReader(resp.Body)
+	if line, err := r.ReadString('\n'); line != "data: 1\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	close(received)
+	if line, err := r.ReadString('\n'); line != "data: 2\n" {
+		t.Errorf("%q %v", line, err)
+	}
+	if hints != http.StatusEarlyHints {
+		t.Errorf("early hints: %d", hints)
+	}
+	if len(resp.Header["Set-Cookie"]) != 1 {
+		t.Errorf("%v", resp.Header)
+	}
+	trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+}
+
+// TestSecureCookie: where the visitor came by HTTPS the cookie stays with it,
+// also behind a proxy that is trusted to say so.
+func TestSecureCookie(t *testing.T) {
+	secure := fmt.Sprint(freePort(t))
+	trk, upstream := startTracker(t), startUpstream(t)
+	c := startCaddy(t, "servers {\n\t\ttrusted_proxies static 127.0.0.1\n\t}", shop+`
+https://localhost:$SECURE {
+	tls internal
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	reverse_proxy $UPSTREAM
+}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "SECURE": secure})
+	eventually(t, "a certificate", func() bool { return c.logged("certificate obtained successfully") })
+	for name, test := range map[string]struct {
+		url     string
+		headers []string
+		secure  bool
+	}{
+		"HTTP":                   {c.URL, nil, false},
+		"HTTPS":                  {"https://localhost:" + secure, nil, true},
+		"behind a trusted proxy": {c.URL, []string{"X-Forwarded-Proto", "https"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVisitor(t)
+			v.client.Transport = &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+			t.Cleanup(v.client.CloseIdleConnections)
+			var cookie *http.Cookie
+			if p := v.open(test.url+"/?kme=E", test.headers...); p.setCookie("tu_id") != nil {
+				cookie = p.setCookie("tu_id")
+			} else {
+				t.Fatalf("no cookie: %d %v", p.Status, p.Header)
+			}
+			if cookie.Secure != test.secure || !cookie.HttpOnly {
+				t.Errorf("the cookie is %s", cookie)
+			}
+			trk.expect(t, c, nil, "/e person=anon1 name=E")
+		})
+	}
+}
+
+// TestDrain: what is queued when Caddy exits is delivered before it ends.
+func TestDrain(t *testing.T) {
+	c, trk, _ := startShop(t, "", shop)
+	trk.respond(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(300 * time.Millisecond): // a slow tracker
+			answerGIF(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	v := newVisitor(t)
+	for i := range 20 {
+		v.load(fmt.Sprintf("%s/?kme=E&kmi=p%d", c.URL, i), "image")
+	}
+	c.stop()
+	if n := len(trk.records(t)); n != 20 {
+		t.Errorf("%d of 20 records were delivered before the end", n)
+	}
+	c.start()
+	c.drained()
+	if n := len(trk.records(t)); n != 20 {
+		t.Errorf("%d of 20 records after the next start", n)
+	}
+}
+
+// TestClientGoesAway: who hangs up early has been there nevertheless.
+func TestClientGoesAway(t *testing.T) {
+	c, trk, upstream := startShop(t, "", shop)
+	upstream.respond(answerNever)
+	v := newVisitor(t)
+	v.client.Timeout = 500 * time.Millisecond
+	if _, err := v.try(c.URL + "/?kme=E&kmi=ann"); err == nil {
+		t.Fatal("there was an answer")
+	}
+	upstream.down()
+	eventually(t, "the record", func() bool { return len(trk.records(t)) > 0 })
+	if got := strings.Join(summary(trk.records(t), "ann"), "\n"); !strings.Contains(got, "/e person=ann name=E") {
+		t.Errorf("the tracker took %s", got)
+	}
+}
