@@ -28,7 +28,7 @@ func (c *Claims) resolve(v *visit) {
 	m := &c.memory
 	ours := v.cookie.Anonymous
 	if v.cookie.Claim == (Claim{}) {
-		v.cookie.Claim, v.recalled = m.claimOf(v, ours), true
+		v.cookie.Claim = m.claimOf(v, ours)
 	}
 	if v.library != "" && v.library != ours {
 		v.link(m)
@@ -46,9 +46,7 @@ func (c *Claims) Forget(p Person) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, made := range p.made {
-		if fact, ok := c.memory.get(made.key); ok && fact.number == made.number {
-			c.memory.remove(made.key)
-		}
+		c.memory.forget(made)
 	}
 }
 
@@ -67,9 +65,9 @@ type factKey struct {
 type factKind uint8
 
 const (
-	claimed  factKind = iota // by a name: its claim
-	linked                   // ours to the library's, and the library's to ours
-	replaced                 // for a name, because another had claimed it: by what
+	claimed  factKind = iota // by a name: its claim; kept for the root only
+	linked                   // to the library's identity: that, which is nearer to the root
+	replaced                 // for a name, because another one had claimed it: by what
 )
 
 type fact struct {
@@ -108,28 +106,56 @@ func (m *memory) note(v *visit, key factKey, f fact) {
 	v.made = append(v.made, made{key, f.number})
 }
 
-// claimOf returns by whom an anonymous identity is claimed, itself or through what it is linked to.
+// forget removes a fact, unless it has been made anew, and the copies that a link made of it.
+func (m *memory) forget(made made) {
+	next, isLinked := m.get(factKey{kind: linked, anonymous: made.key.anonymous})
+	if f, ok := m.get(made.key); ok && f.number == made.number {
+		m.remove(made.key)
+	}
+	if made.key.kind == claimed && isLinked {
+		made.key.anonymous = next.anonymous
+		m.forget(made)
+	}
+}
+
+// root returns the last of the identities that this one has been linked to.
+func (m *memory) root(v *visit, anonymous string) string {
+	for {
+		next := m.recall(v, factKey{kind: linked, anonymous: anonymous}).anonymous
+		if next == "" {
+			return anonymous
+		}
+		anonymous = next
+	}
+}
+
+// claimOf returns by whom an anonymous identity is claimed, itself or with what it is linked to.
 func (m *memory) claimOf(v *visit, anonymous string) Claim {
-	if claim := m.recall(v, factKey{kind: claimed, anonymous: anonymous}).claim; claim != (Claim{}) {
-		return claim
-	}
-	if next := m.linked(v, anonymous); next != "" {
-		return m.recall(v, factKey{kind: claimed, anonymous: next}).claim
-	}
-	return Claim{}
+	return m.recall(v, factKey{kind: claimed, anonymous: m.root(v, anonymous)}).claim
 }
 
 func (m *memory) claim(v *visit, anonymous string, claim Claim) {
-	m.note(v, factKey{kind: claimed, anonymous: anonymous}, fact{claim: claim})
+	m.note(v, factKey{kind: claimed, anonymous: m.root(v, anonymous)}, fact{claim: claim})
 }
 
-func (m *memory) linked(v *visit, anonymous string) string {
-	return m.recall(v, factKey{kind: linked, anonymous: anonymous}).anonymous
-}
+// known reports whether two anonymous identities are linked.
+func (m *memory) known(v *visit, a, b string) bool { return m.root(v, a) == m.root(v, b) }
 
-func (m *memory) link(v *visit, ours, library string) {
-	m.note(v, factKey{kind: linked, anonymous: ours}, fact{anonymous: library})
-	m.note(v, factKey{kind: linked, anonymous: library}, fact{anonymous: ours})
+// link makes the library's identity, with our claim, the root of ours.
+func (m *memory) link(v *visit, ours Cookie, library string) {
+	from, to := m.root(v, ours.Anonymous), m.root(v, library)
+	m.note(v, factKey{kind: linked, anonymous: from}, fact{anonymous: to})
+	key := factKey{kind: claimed, anonymous: to}
+	if _, ok := m.get(key); ok || ours.Claim == (Claim{}) {
+		return
+	}
+	if f, ok := m.get(factKey{kind: claimed, anonymous: from}); ok {
+		// It may still be taken back by the request that made it, and so may be the link: then the copy goes as well.
+		m.put(key, f)
+		v.made = append(v.made, made{key, f.number})
+		return
+	}
+	m.note(v, key, fact{claim: ours.Claim})
 }
 
 func (m *memory) replacement(v *visit, anonymous string) string {

@@ -99,7 +99,6 @@ type visit struct {
 	noAlias bool
 
 	cookie    Cookie
-	recalled  bool // its claim is from memory
 	aliases   []Alias
 	made      []made
 	unsettled bool // the cookie relies on what another request may yet have to take back
@@ -108,24 +107,20 @@ type visit struct {
 // link is rule 2.
 func (v *visit) link(m *memory) {
 	ours := v.cookie
-	v.cookie.Anonymous = v.library
-	theirs := m.claimOf(v, v.library)
-	switch {
-	case v.noAlias:
-		v.cookie.Claim = theirs // of ours, the library's knows nothing
-		return
-	case m.linked(v, ours.Anonymous) == v.library:
-	case ours.Claim != theirs && ours.Claim != (Claim{}) && theirs != (Claim{}):
-		// Claimed by two people, on a neighbouring host for instance, with which the library shares its cookie.
-	default:
+	v.cookie = Cookie{v.library, m.claimOf(v, v.library)}
+	if v.noAlias {
+		return // the library's identity isn't connected with ours, so neither with our claim
+	}
+	if m.known(v, ours.Anonymous, v.library) {
+		v.cookie.Claim = ours.Claim
+	} else if theirs := v.cookie.Claim; theirs == ours.Claim || theirs == (Claim{}) || ours.Claim == (Claim{}) {
 		v.alias(ours.Anonymous, v.library)
-		m.link(v, ours.Anonymous, v.library)
+		m.link(v, ours, v.library)
+		if theirs == (Claim{}) {
+			v.cookie.Claim = ours.Claim
+		}
 	}
-	if theirs != (Claim{}) {
-		v.cookie.Claim = theirs
-	} else if ours.Claim != (Claim{}) && !v.recalled {
-		m.claim(v, v.library, ours.Claim)
-	}
+	// Else two people have claimed them, on neighbouring hosts for instance, which share the library's cookie.
 }
 
 // identify is rule 4.

@@ -1,0 +1,124 @@
+package tagging
+
+import (
+	"net/http"
+	"testing"
+)
+
+// header makes a header of names and values in turn.
+func header(pairs ...string) http.Header {
+	h := http.Header{}
+	for i := 0; i < len(pairs); i += 2 {
+		h.Add(pairs[i], pairs[i+1])
+	}
+	return h
+}
+
+func TestNavigation(t *testing.T) {
+	for _, test := range []struct {
+		what string
+		h    http.Header
+		want bool
+	}{
+		{"curl, or a header-less request", header(), true},
+		{"any type", header("Accept", "*/*"), true},
+		{"Chrome, a page", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Accept", "text/html,image/avif,*/*;q=0.8"), true},
+		{"Chrome, an image", header("Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image", "Accept", "image/avif,image/webp,*/*;q=0.8"), false},
+		{"Chrome, fetch of a page", header("Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Accept", "text/html"), false},
+		{"a service worker's navigation", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "empty"), true},
+		{"a web socket", header("Sec-Fetch-Mode", "websocket"), false},
+		{"a Sec-Fetch header, but no mode", header("Sec-Fetch-Dest", "image"), false},
+		{"a Sec-Fetch header, but no mode", header("Sec-Fetch-Site", "none"), false},
+		// Without HTTPS, browsers send no Sec-Fetch headers.
+		{"Chrome, a page", header("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8,application/signed-exchange;v=b3;q=0.7"), true},
+		{"Safari, a page", header("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), true},
+		{"images first", header("Accept", "image/webp, Text/HTML ; q=1"), true},
+		{"Chrome, an image", header("Accept", "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"), false},
+		{"Firefox, an image", header("Accept", "image/png,image/*;q=0.8,*/*;q=0.5"), false},
+		{"Safari, an image", header("Accept", "image/webp,image/png,image/svg+xml,image/*;q=0.8,video/*;q=0.8,*/*;q=0.5"), false},
+		{"style", header("Accept", "text/css,*/*;q=0.1"), false},
+		{"script", header("Accept", "application/javascript, */*;q=0.8"), false},
+		{"script", header("Accept", "text/ecmascript"), false},
+		{"audio", header("Accept", "audio/webm,audio/ogg,*/*;q=0.5"), false},
+		{"video", header("Accept", "VIDEO/webm"), false},
+		{"a font", header("Accept", "font/woff2"), false},
+		{"a font", header("Accept", "application/font-woff2;q=1.0,*/*"), false},
+		{"several Accept headers", http.Header{"Accept": {"*/*", "image/png"}}, false},
+		{"a download", header("Accept", "application/pdf"), true},
+		{"an API", header("Accept", "application/json"), true},
+	} {
+		if got := Navigation(test.h); got != test.want {
+			t.Errorf("%s, %v: navigation %v", test.what, test.h, got)
+		}
+	}
+}
+
+func TestPrefetch(t *testing.T) {
+	for _, test := range []struct {
+		h    http.Header
+		want bool
+	}{
+		{header(), false},
+		{header("Sec-Purpose", "prefetch"), true},
+		{header("Sec-Purpose", "prefetch;prerender"), true},
+		{header("Sec-Purpose", "prefetch;anonymous-client-ip"), true},
+		{header("Sec-Purpose", "Prerender"), true},
+		{header("Purpose", "prefetch"), true},
+		{header("X-Moz", "prefetch"), true},
+		{header("Purpose", "x, prefetch"), true},
+		{header("Purpose", "preview"), false},
+		{header("Sec-Purpose", "not-prefetch"), false},
+		{header("X-Purpose", "prefetch"), false},
+	} {
+		if got := Prefetch(test.h); got != test.want {
+			t.Errorf("%v: prefetch %v", test.h, got)
+		}
+	}
+}
+
+func TestScriptFetch(t *testing.T) {
+	for _, test := range []struct {
+		h    http.Header
+		want bool
+	}{
+		{header(), false},
+		{header("Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "cors"), true},
+		{header("Sec-Fetch-Dest", "empty"), true},
+		{header("Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "navigate"), false},
+		{header("Sec-Fetch-Dest", "document", "Sec-Fetch-Mode", "navigate"), false},
+		{header("Sec-Fetch-Dest", "image", "Sec-Fetch-Mode", "no-cors"), false},
+	} {
+		if got := ScriptFetch(test.h); got != test.want {
+			t.Errorf("%v: script %v", test.h, got)
+		}
+	}
+}
+
+func TestUnrecordable(t *testing.T) {
+	for _, test := range []struct {
+		method string
+		h      http.Header
+		want   Reason
+	}{
+		{"GET", header(), ""},
+		{"GET", header("Upgrade-Insecure-Requests", "1"), ""},
+		{"HEAD", header(), NotGet}, {"POST", header(), NotGet}, {"get", header(), NotGet}, {"", header(), NotGet}, {"OPTIONS", header(), NotGet},
+		{"GET", header("Upgrade", "websocket", "Connection", "Upgrade"), Upgrade},
+		{"GET", header("Range", "bytes=0-"), ""},
+		{"GET", header("Range", "bytes=0-1023"), ""},
+		{"GET", header("Range", "Bytes = 0-1"), ""},
+		{"GET", header("Range", "bytes=0-99,200-"), ""},
+		{"GET", header("Range", "bytes=00-1"), ""},
+		{"GET", header("Range", "bytes=1-"), RangeInside},
+		{"GET", header("Range", "bytes=1048576-2097151"), RangeInside},
+		{"GET", header("Range", "bytes=-500"), RangeInside},
+		{"GET", header("Range", "bytes=200-,0-99"), RangeInside},
+		{"GET", header("Range", "bytes=0"), RangeInside},
+		{"GET", header("Range", "bytes"), RangeInside},
+		{"GET", header("Range", "items=0-"), RangeInside},
+	} {
+		if got := Unrecordable(test.method, test.h); got != test.want {
+			t.Errorf("%s %v: %q, want %q", test.method, test.h, got, test.want)
+		}
+	}
+}
