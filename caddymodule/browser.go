@@ -43,11 +43,11 @@ func newVisit(address, method string, headers, cookies []string) (*visit, error)
 		v.header.Set(name, value)
 	}
 	for _, header := range headers {
-		if name, _, _ := strings.Cut(header, ":"); !httpguts.ValidHeaderFieldName(name) {
+		name, _, ok := strings.Cut(header, ":")
+		if !ok || !httpguts.ValidHeaderFieldName(name) {
 			return nil, fmt.Errorf("--header %q: it looks like 'Name: value'", header)
-		} else {
-			v.header.Del(name)
 		}
+		v.header.Del(name)
 	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ":")
@@ -82,7 +82,7 @@ func (v *visit) parse(address string) error {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
 		return fmt.Errorf("%q is no URL of a site: it looks like https://example.com/offer", address)
 	}
-	if u.Host, err = httpguts.PunycodeHostPort(u.Host); err != nil {
+	if u.Host, err = httpguts.PunycodeHostPort(strings.ToLower(u.Host)); err != nil {
 		return fmt.Errorf("the host of %q: %v", address, err)
 	}
 	if u.Path == "" {

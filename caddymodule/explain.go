@@ -119,7 +119,7 @@ func (t *trial) explain(name string, v *visit) (*explanation, error) {
 			if server.serves(v.url) != serves {
 				continue
 			}
-			redirected := !serves && v.url.Scheme == "http" && server.https
+			redirected := !serves && v.url.Scheme == "http" && v.url.Port() == "" && server.https
 			m, err := t.try(server, v.request(v.url.Scheme == "https" || redirected))
 			if err != nil {
 				return nil, err
@@ -254,9 +254,14 @@ func preview(tracker delivery.Tracker, r *delivery.Record) string {
 	if p, ok := tracker.(previewer); ok {
 		return p.Preview(r)
 	}
-	line := r.Kind.String() + " of " + r.Person
-	if r.Name != "" {
-		line += ": " + r.Name
+	line := r.Kind.String() + " "
+	switch r.Kind {
+	case delivery.Alias:
+		line += r.Person + " to " + r.Name
+	case delivery.Event:
+		line += r.Name + " of " + r.Person
+	default:
+		line += "of " + r.Person
 	}
 	for _, p := range r.Properties {
 		line += ", " + p.Name + "=" + p.Value
@@ -288,9 +293,9 @@ func (h *Handler) why(reason tagging.Reason) string {
 		return "The visitor's browser says Sec-GPC: 1 (skip gpc)."
 	case reasonConsent:
 		if h.Consent.Value != "" {
-			return fmt.Sprintf("The visitor's consent is missing: the cookie %s with the value %q (consent).", h.Consent.Cookie, h.Consent.Value)
+			return fmt.Sprintf("The visitor hasn't agreed: no cookie %s says %q (consent).", h.Consent.Cookie, h.Consent.Value)
 		}
-		return fmt.Sprintf("The visitor's consent is missing: the cookie %s (consent).", h.Consent.Cookie)
+		return fmt.Sprintf("The visitor hasn't agreed: there is no cookie %s (consent).", h.Consent.Cookie)
 	case reasonEmpty:
 		return "None of the tags is acceptable."
 	case reasonNobody:

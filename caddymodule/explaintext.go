@@ -47,9 +47,7 @@ func (e *explanation) text() string {
 		p.line(record.Kind, record.text())
 		hit = hit || record.Kind != delivery.Alias.String()
 	}
-	if e.Recorded.Reason != "" {
-		p.line("Nothing", fmt.Sprintf("%s (%s)", e.Recorded.Explanation, e.Recorded.Reason))
-	}
+	p.optional("Nothing", e.Recorded.Explanation)
 	if once := time.Duration(e.Recorded.OnceSeconds * float64(time.Second)); hit && once > 0 {
 		p.line("Once", fmt.Sprintf("the same again within %s isn't recorded", once))
 	}
