@@ -66,23 +66,21 @@ func editNotes(log *zap.Logger, edit func(notes map[string]json.RawMessage) bool
 	return notes
 }
 
-// fetchFormer moves what former queues still hold into this one, and returns
-// when there is none left or ctx is done.
+// fetchFormer moves what former queues still hold into this one, until ctx is
+// done.
 func (s *spool) fetchFormer(ctx context.Context) {
 	for {
-		left := false
+		var again <-chan time.Time
 		for key, config := range editNotes(s.log, func(map[string]json.RawMessage) bool { return false }) {
 			if key != s.key && !s.fetch(ctx, key, config) {
-				left = true
+				again = time.After(formerRetry)
 			}
-		}
-		if !left {
-			return
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(formerRetry):
+		case <-s.former:
+		case <-again:
 		}
 	}
 }

@@ -29,7 +29,10 @@ type hit struct {
 
 	strip      tagging.Strip // the strictest of the directives met
 	navigation bool
-	outcome    atomic.Value // an outcome, once it is known
+	// own is whether the visitor's own URL has the tags; else a rewrite put
+	// them there, and would do so again after a redirect.
+	own     bool
+	outcome atomic.Value // an outcome, once it is known
 
 	// person and records are known once resolved.
 	resolved bool
@@ -83,7 +86,7 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	}
 	if arrived != nil {
 		t.path = arrived.URL.EscapedPath()
-		if tagging.HasTags(arrived.URL.RawQuery) {
+		if t.own = tagging.HasTags(arrived.URL.RawQuery); t.own {
 			t.query = arrived.URL.RawQuery
 		}
 	}
@@ -175,7 +178,7 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 		t.count("skipped", reason)
 	}
 	rw := newResponseWriter(w, t, r.Host)
-	if h.Redirect && t.navigation && reason != reasonInclude && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if h.Redirect && t.own && t.navigation && reason != reasonInclude && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		rw.redirect(tagging.RedirectTarget(t.path, t.query))
 		return nil
 	}

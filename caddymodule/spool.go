@@ -40,6 +40,8 @@ type spool struct {
 	stopped chan struct{}
 	queue   delivery.Queue
 	engine  *delivery.Engine
+	// former gets a value when another queue of this process was closed.
+	former chan struct{}
 
 	mu sync.Mutex
 	// users are the running configurations, the newest last: its trackers and
@@ -61,7 +63,7 @@ func (a *App) acquire() *spool {
 		s := &spool{
 			key: key, log: zap.New(core), logger: core,
 			opened: make(chan struct{}), stop: stop, stopped: make(chan struct{}),
-			down: errOpening,
+			former: make(chan struct{}, 1), down: errOpening,
 		}
 		go s.open(ctx, a)
 		return s, nil
@@ -115,8 +117,7 @@ func (s *spool) open(ctx context.Context, first *App) {
 	s.mu.Unlock()
 
 	first.noteQueue(s.log)
-	s.fetchFormer(ctx)
-	<-ctx.Done()
+	s.fetchFormer(ctx) // until ctx is done
 	s.engine.Close()
 	if err := queue.Close(); err != nil {
 		s.log.Error("closing the queue", zap.String("queue", s.key), zap.Error(err))
@@ -227,6 +228,13 @@ func (s *spool) Destruct() error {
 	s.stop()
 	<-s.stopped
 	closing.CompareAndDelete(s.key, s)
+	spools.Range(func(_, value any) bool {
+		select {
+		case value.(*spool).former <- struct{}{}:
+		default: // it knows
+		}
+		return true
+	})
 	return nil
 }
 
