@@ -34,7 +34,8 @@ type committer struct {
 	dead      dead      // all destinations' dead letters
 	evicted   int       // of them gave way to others, and aren't logged yet
 	logAt     time.Time // when they may be
-	rewriteAt time.Time // when the file may be rewritten
+	rewrite   *rewrite  // under way, or nil
+	rewriteAt time.Time // when one may begin
 	byNumber  map[uint32]*destination
 }
 
@@ -51,14 +52,16 @@ func (q *openQueue) run() {
 			}
 		default:
 		}
+		q.finishRewrite()
+		q.startRewrite()
 		batch, wait, closed := q.collect()
 		if len(batch) > 0 {
 			q.commit(batch)
 			q.unthrottle()
-			q.rewriteIfWorthwhile()
 			continue
 		}
 		if closed {
+			q.stopRewrite()
 			return
 		}
 		timer.Reset(wait)

@@ -132,6 +132,15 @@ func (o *opener) check(tx *bolt.Tx, info fs.FileInfo) error {
 	if tx.Size() > info.Size() {
 		return fmt.Errorf("%w: it was cut from at least %d to %d bytes", errDamaged, tx.Size(), info.Size())
 	}
+	file, err := os.Open(o.path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	hasFreelist, err := checkStructure(file, tx)
+	if err != nil {
+		return err
+	}
 	meta := tx.Bucket(bucketMeta)
 	if meta == nil {
 		if k, _ := tx.Cursor().First(); k == nil {
@@ -146,12 +155,15 @@ func (o *opener) check(tx *bolt.Tx, info fs.FileInfo) error {
 		return fmt.Errorf("%s was written by a later version of this module (format %d, known up to %d): "+
 			"use that version, or another path", o.path, version, formatVersion)
 	}
-	for _, name := range [][]byte{bucketDestinations, bucketRecords, bucketLater, bucketDead} {
+	for _, name := range buckets {
 		if tx.Bucket(name) == nil {
 			return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
 		}
 	}
-	_, err := readTallies(tx)
+	if !hasFreelist { // bbolt would look for free pages in a goroutine that can't be guarded
+		return fmt.Errorf("%w: it has no list of free pages", errDamaged)
+	}
+	_, err = readTallies(tx)
 	return err
 }
 
@@ -211,7 +223,7 @@ func (o *opener) prepare(db *bolt.DB, info fs.FileInfo) error {
 		return err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketDestinations, bucketRecords, bucketLater, bucketDead} {
+		for _, name := range buckets {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}

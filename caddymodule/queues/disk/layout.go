@@ -34,6 +34,8 @@ var (
 	bucketLater        = []byte("later")
 	bucketDead         = []byte("dead")
 
+	buckets = [][]byte{bucketMeta, bucketDestinations, bucketRecords, bucketLater, bucketDead}
+
 	keyFormat = []byte("format")
 )
 

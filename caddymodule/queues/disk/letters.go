@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	// maxLetters is how many dead letters are kept, and deadShare which part
-	// of the queue's size they may take up. The oldest give way.
+	// maxLetters is how many dead letters are kept, if they don't take up too
+	// much (see limits). The oldest give way.
 	maxLetters = 100_000
-	deadShare  = 8
 	// maxChunk is how many records one transaction reads, moves or deletes.
 	maxChunk = 512
 	// evictedInterval is the least time between two log entries about dead
@@ -30,8 +29,7 @@ func (t *txn) bury(c *change, seq uint64, l letter) error {
 	if err := t.letters.Put(k, v); err != nil {
 		return err
 	}
-	maxBytes := t.maxSize.Load() / deadShare
-	for cursor := t.letters.Cursor(); t.dead.letters > maxLetters || t.dead.bytes > maxBytes; {
+	for cursor := t.letters.Cursor(); t.dead.letters > maxLetters || t.dead.bytes > t.limits.dead; {
 		k, v := cursor.First()
 		if k == nil {
 			return nil

@@ -3,6 +3,7 @@ package disk
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
@@ -32,4 +33,18 @@ func mustOpen(t testing.TB, path string) *openQueue {
 	}
 	t.Cleanup(func() { q.Close() })
 	return q
+}
+
+// eventually waits until something is so.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never so: %s", what)
+		}
+	}
 }

@@ -95,6 +95,7 @@ func (q *openQueue) measure() error {
 // left the file without its mapping, and, if only the last sync failed, with
 // the transaction's changes; so what is known in memory may be wrong.
 func (q *openQueue) resume() {
+	q.stopRewrite()
 	if q.db != nil && q.load() != nil {
 		db := q.db
 		q.swap(nil) // opened again by the next transaction
@@ -108,6 +109,7 @@ func (q *openQueue) replace(why error) error {
 	if db == nil {
 		return why // it couldn't even be opened
 	}
+	q.stopRewrite()
 	q.swap(nil)
 	err := q.setAside(q.info, why)
 	// A panic in a transaction may have left it locked for good.

@@ -11,11 +11,12 @@ type txn struct {
 	*openQueue
 	limits limits
 
-	records, later, letters, destinations *bolt.Bucket
+	records, later, letters, destinations bucket
 
 	added   int // bytes, about
 	changes map[*destination]*change
 	gone    []*destination // that aren't stored any more
+	changed []location     // for a rewrite under way
 	dead    dead
 	evicted int
 	settled []*lease
@@ -32,10 +33,34 @@ type change struct {
 type dead struct{ letters, bytes int64 }
 
 func (t *txn) open(tx *bolt.Tx) {
-	t.records, t.later = tx.Bucket(bucketRecords), tx.Bucket(bucketLater)
-	t.letters, t.destinations = tx.Bucket(bucketDead), tx.Bucket(bucketDestinations)
+	open := func(name []byte) bucket { return bucket{tx.Bucket(name), t, string(name)} }
+	t.records, t.later, t.letters, t.destinations = open(bucketRecords), open(bucketLater), open(bucketDead), open(bucketDestinations)
 	// Their keys come in ascending order, mostly: pages stay full.
 	t.records.FillPercent, t.letters.FillPercent = 1, 1
+}
+
+// bucket is a bucket in a transaction that notes what is changed, if the file
+// is being rewritten.
+type bucket struct {
+	*bolt.Bucket
+	t    *txn
+	name string
+}
+
+func (b bucket) Put(k, v []byte) error {
+	b.note(k)
+	return b.Bucket.Put(k, v)
+}
+
+func (b bucket) Delete(k []byte) error {
+	b.note(k)
+	return b.Bucket.Delete(k)
+}
+
+func (b bucket) note(k []byte) {
+	if b.t.rewrite != nil {
+		b.t.changed = append(b.t.changed, location{b.name, string(k)})
+	}
 }
 
 // change returns a destination's change, in which its tally is current.
@@ -91,6 +116,9 @@ func (t *txn) save() error {
 func (t *txn) publish() {
 	q := t.openQueue
 	q.dead = t.dead
+	if q.rewrite != nil {
+		q.rewrite.note(t.changed)
+	}
 	for _, l := range t.settled {
 		d := l.destination
 		d.mu.Lock()

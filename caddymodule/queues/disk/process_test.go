@@ -1,0 +1,273 @@
+package disk
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// TestMain makes the test binary play another process, when it is told to.
+func TestMain(m *testing.M) {
+	path := os.Getenv("TEST_QUEUE_PATH")
+	switch os.Getenv("TEST_QUEUE_ROLE") {
+	case "":
+		os.Exit(m.Run())
+	case "churn":
+		churn(path)
+	case "hold":
+		hold(path)
+	}
+}
+
+// process starts another process. It's killed when the test ends, if not before.
+func process(t *testing.T, role, path string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "TEST_QUEUE_ROLE="+role, "TEST_QUEUE_PATH="+path)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe() // the process ends when this one does
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd, bufio.NewScanner(out)
+}
+
+func childOpen(path string) *openQueue {
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(1) // the parent is gone
+	}()
+	q, err := open(path, defaultMaxSize, zap.NewNop())
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	return q
+}
+
+// hold opens the queue and does nothing with it.
+func hold(path string) {
+	childOpen(path)
+	fmt.Println("open")
+	select {}
+}
+
+// churn puts and takes records without end, and prints what it has done. The
+// records come in waves, so that the file grows, and is rewritten.
+func churn(path string) {
+	q := childOpen(path)
+	say := func(what string, n int, err error) {
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		fmt.Println(what, n)
+	}
+	n := time.Now().UnixNano()
+	for {
+		var producers sync.WaitGroup
+		for range 8 {
+			n += 100
+			first := int(n)
+			producers.Go(func() {
+				for i := range 75 {
+					r := typical(first + i)
+					r.Properties = []tagging.Property{{Name: "filler", Value: strings.Repeat("x", rand.IntN(20_000))}}
+					err := q.Put(context.Background(), delivery.Entry{Destination: "d", Record: r})
+					say("put", number(r), err)
+				}
+			})
+		}
+		if rand.IntN(2) == 0 {
+			producers.Wait() // else records come and go at the same time
+		}
+		for q.waiting("d") > 50 {
+			items, err := q.Take(context.Background(), "d", 100)
+			if err != nil {
+				say("", 0, err)
+			}
+			for _, i := range items {
+				s := delivery.Settlement{Item: i, Outcome: delivery.Retry}
+				if rand.IntN(4) > 0 {
+					s.Outcome = delivery.Done
+					say("took", number(i.Record), nil)
+				}
+				if err := q.Settle(s); err != nil {
+					say("", 0, err)
+				}
+			}
+		}
+		producers.Wait()
+	}
+}
+
+func number(r *delivery.Record) int { return int(binary.BigEndian.Uint64(r.ID[8:])) }
+
+// waiting returns how many records wait for a destination.
+func (q *openQueue) waiting(destination string) int64 {
+	s, err := q.Stats()
+	if err != nil {
+		panic(err)
+	}
+	return s.Destinations[destination].Waiting
+}
+
+// TestKill kills a process that puts and takes records as fast as it can:
+// whatever Put returned for must be there, if it wasn't taken before.
+func TestKill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	rounds := 6
+	if testing.Short() {
+		rounds = 2
+	}
+	put, took := make(map[string]bool), make(map[string]bool)
+	for range rounds {
+		cmd, lines := process(t, "churn", path)
+		end := 500 + rand.IntN(2000)
+		for i := 0; lines.Scan(); i++ {
+			what, n, _ := strings.Cut(lines.Text(), " ")
+			switch what {
+			case "put":
+				put[n] = true
+			case "took":
+				took[n] = true
+			default:
+				t.Fatal(lines.Text())
+			}
+			if i == end {
+				if err := cmd.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		cmd.Wait()
+
+		q := mustOpen(t, path)
+		if errs := check(q.db); len(errs) > 0 {
+			t.Fatalf("the file is damaged: %v", errs)
+		}
+		there := make(map[string]bool)
+		for n := q.waiting("d"); n > 0; {
+			items, err := q.Take(t.Context(), "d", 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range items {
+				there[fmt.Sprint(number(i.Record))] = true
+			}
+			n -= int64(len(items))
+		}
+		if err := q.Close(); err != nil { // the next process gets them again
+			t.Fatal(err)
+		}
+		for n := range put {
+			if !there[n] && !took[n] {
+				t.Errorf("record %s is lost", n)
+			}
+		}
+	}
+	if len(put) < rounds*100 || len(took) < rounds*10 {
+		t.Errorf("only %d records were put, and %d taken", len(put), len(took))
+	}
+	t.Logf("%d records were put, and %d taken", len(put), len(took))
+}
+
+// check lets bbolt check all of a file.
+func check(db *bolt.DB) (errs []error) {
+	err := db.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() {
+			errs = append(errs, err)
+		}
+		return nil
+	})
+	if err != nil {
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+// TestLocked opens a queue that another process uses.
+func TestLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	cmd, lines := process(t, "hold", path)
+	if !lines.Scan() || lines.Text() != "open" {
+		t.Fatal(lines.Text())
+	}
+	began := time.Now()
+	_, err := open(path, defaultMaxSize, logger(t))
+	if err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
+		t.Fatalf("error %v, want one that names the file and the reason", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v to say so", took)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	q := mustOpen(t, path)
+	prefill(t, q, "d", 1)
+}
+
+// TestTakenOver waits for the lock of a file that is replaced meanwhile: what
+// is opened must be what the path names.
+func TestTakenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	first := mustOpen(t, path)
+	prefill(t, first, "d", 40_000)
+	type result struct {
+		q   *openQueue
+		err error
+	}
+	second := make(chan result)
+	go func() {
+		for {
+			q, err := open(path, defaultMaxSize, zap.NewNop())
+			if err == nil || !strings.Contains(err.Error(), "in use") {
+				second <- result{q, err}
+				return
+			}
+		}
+	}()
+	drain(t, first, "d", 39_999) // which has the file rewritten
+	eventually(t, "the file is smaller", func() bool { return first.size() < minRewrite })
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := <-second
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	defer r.q.Close()
+	opened, err1 := os.Stat(path)
+	if err1 != nil || !os.SameFile(opened, r.q.info) {
+		t.Errorf("%v is open, but %v is at the path (%v)", r.q.info, opened, err1)
+	}
+	drain(t, r.q, "d", 1)
+}
