@@ -43,7 +43,8 @@ func startPHP(t *testing.T) string {
 }
 
 // startCache starts nginx as a shared cache in front of a server. It keeps
-// every page for ten minutes unless the page says that it mayn't.
+// every page for ten minutes, even one that sets a cookie, unless Cache-Control
+// and the like say that it mayn't.
 func startCache(t *testing.T, origin string) (url string) {
 	t.Helper()
 	nginx := need(t, "nginx")
@@ -74,6 +75,7 @@ http {
 			proxy_cache pages;
 			proxy_cache_key $uri;
 			proxy_cache_valid any 10m;
+			proxy_ignore_headers Set-Cookie;
 			add_header X-Cache $upstream_cache_status always;
 		}
 	}

@@ -15,8 +15,22 @@ type tracker struct {
 	seen int // records that expect has dealt with
 }
 
+// startTracker starts one. Whatever a test is about, it fails if an anonymous
+// identity gets two names: that would merge two people for good.
 func startTracker(t *testing.T) *tracker {
-	return &tracker{recorder: startRecorder(t, answerGIF)}
+	trk := &tracker{recorder: startRecorder(t, answerGIF)}
+	t.Cleanup(func() {
+		names := map[string]string{}
+		for _, r := range trk.records(t) {
+			key := r.Key + " " + r.Person
+			if known, ok := names[key]; r.Path == "/a" && ok && known != r.Name {
+				t.Errorf("%s is both %s and %s", r.Person, known, r.Name)
+			} else if r.Path == "/a" {
+				names[key] = r.Name
+			}
+		}
+	})
+	return trk
 }
 
 // record is a request to Kissmetrics' API.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -314,4 +315,45 @@ func TestNotAVisit(t *testing.T) {
 		}
 		trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
 	})
+}
+
+// TestTabsAtOnce: one browser opens several links at the same moment, all with
+// the cookie of before. No alias is sent twice, and none for two names (which
+// startTracker looks after).
+func TestTabsAtOnce(t *testing.T) {
+	c, trk, _ := startShop(t, "", shop)
+	for round := range 10 {
+		v := newVisitor(t)
+		v.open(fmt.Sprintf("%s/?kme=Round&km_n=%d", c.URL, round))
+		cookie := "tu_id=" + v.cookie(c.URL, "tu_id")
+		var tabs sync.WaitGroup
+		for tab := range 8 {
+			v, name := newVisitor(t), fmt.Sprintf("round%d-%s", round, []string{"ann", "bob"}[tab%2])
+			tabs.Go(func() {
+				link := fmt.Sprintf("%s/?kme=Tab&kmi=%s&km_n=%d", c.URL, name, tab)
+				if p, err := v.try(link, "Sec-Fetch-Mode", "navigate", "Cookie", cookie); err != nil || p.Status != http.StatusOK {
+					t.Errorf("%d %v", p.Status, err)
+				}
+			})
+		}
+		tabs.Wait()
+	}
+	c.drained()
+	aliases, tabs := map[string]int{}, 0
+	for _, r := range trk.records(t) {
+		switch {
+		case r.Path == "/a":
+			aliases[r.Person+" "+r.Name]++
+		case r.Name == "Tab":
+			tabs++
+		}
+	}
+	for alias, n := range aliases {
+		if n > 1 {
+			t.Errorf("the alias %s was sent %d times", alias, n)
+		}
+	}
+	if tabs != 80 {
+		t.Errorf("%d tabs were recorded, of 80", tabs)
+	}
 }

@@ -1,0 +1,396 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// What becomes of a record. The words are the README's.
+const (
+	delivered = "is delivered"
+	waits     = "waits"
+	condemned = "is a dead letter"
+)
+
+// fault is one way for a tracker to be ill.
+type fault struct {
+	name string
+	row  string // of the README's table of answers
+	want string
+	ill  func(t *testing.T) patient
+	// reason is what the operator reads about it.
+	reason string
+	// asked is how long the tracker asks to be left alone.
+	asked time.Duration
+	// long makes records so long that they are sent as POST.
+	long bool
+}
+
+// patient is a tracker that is ill.
+type patient struct {
+	*tracker
+	endpoint string
+	heal     func()
+	// moved is the address at which it is well, if that is another.
+	moved string
+	// leaked is what somebody else got, who should get nothing.
+	leaked func() int
+}
+
+// answering is a tracker that is ill by what it answers.
+func answering(ill http.HandlerFunc) func(*testing.T) patient {
+	return func(t *testing.T) patient {
+		trk := startTracker(t)
+		trk.respond(ill)
+		return patient{tracker: trk, endpoint: trk.URL, heal: func() { trk.respond(answerGIF) }}
+	}
+}
+
+// hanging is a tracker that sends bytes and then does as it likes with the
+// connection, instead of HTTP.
+func sending(text string, then func(http.ResponseWriter, *http.Request, io.Writer)) func(*testing.T) patient {
+	return answering(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, text)
+		if then != nil {
+			then(w, r, conn)
+		}
+	})
+}
+
+const gifHeader = "HTTP/1.1 200 OK\r\nContent-Type: image/gif\r\n"
+
+// trickle sends bytes until the other side has enough: as fast as it can, or
+// slowly.
+func trickle(slowly bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		answerGIF(w, r)
+		ticker := time.NewTicker(50 * time.Millisecond)
+		defer ticker.Stop()
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 100)); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			if slowly {
+				<-ticker.C
+			}
+		}
+	}
+}
+
+// redirectTo answers with a redirect; %s is the request's target.
+func redirectTo(status int, location string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", strings.ReplaceAll(location, "%s", r.RequestURI))
+		w.WriteHeader(status)
+	}
+}
+
+// moving is a tracker that redirects once, to the same address with another
+// path, where it is well.
+func moving(status int, location string) func(*testing.T) patient {
+	return answering(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/new/") {
+			answerGIF(w, r)
+			return
+		}
+		redirectTo(status, location)(w, r)
+	})
+}
+
+// stranger is another host that the tracker redirects to.
+func stranger(status int) func(*testing.T) patient {
+	return func(t *testing.T) patient {
+		other := startRecorder(t, answerGIF)
+		p := answering(redirectTo(status, "http://localhost:"+other.Addr[strings.LastIndex(other.Addr, ":")+1:]+"%s"))(t)
+		p.leaked = func() int { return len(other.got()) }
+		return p
+	}
+}
+
+func refusing(t *testing.T) patient {
+	trk := startTracker(t)
+	trk.down()
+	return patient{tracker: trk, endpoint: trk.URL, heal: trk.up}
+}
+
+func unknownHost(t *testing.T) patient {
+	trk := startTracker(t)
+	return patient{tracker: trk, endpoint: "http://tracker.invalid", moved: trk.URL, heal: func() {}}
+}
+
+func date(in time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", time.Now().Add(in).UTC().Format(http.TimeFormat))
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+}
+
+// The rows of the README's table of answers.
+const (
+	rowTaken     = "answers with 200–299 or 304"
+	rowBody      = "does so, but the body is slow, endless or cut off"
+	rowHTML      = "answers with 200–299 and a web page: a login, a proxy, a parked domain"
+	rowFollowed  = "redirects within its host, or from http to https there, keeping method and query"
+	rowAstray    = "redirects in any other way, or in a circle"
+	rowCondemned = "answers with 400, 410, 413, 414, 415, 422 or 431"
+	rowStatus    = "answers with any other status, such as 401, 403, 404, 408, 425, 429 or 5xx"
+	rowAfter     = "answers with 429 or 503 and `Retry-After`, in seconds or as a date"
+	rowNetwork   = "isn't found (DNS), refuses, never answers, resets, or doesn't speak HTTP"
+	rowTLS       = "has a certificate that is unknown, expired or another host's, or none"
+)
+
+func faults() []fault {
+	var all []fault
+	add := func(row, want, name, reason string, ill func(*testing.T) patient) *fault {
+		all = append(all, fault{name: name, row: row, want: want, ill: ill, reason: reason})
+		return &all[len(all)-1]
+	}
+	for _, status := range []int{200, 201, 202, 204, 206, 304} {
+		add(rowTaken, delivered, strconv.Itoa(status), "", answering(answerStatus(status)))
+	}
+	add(rowBody, delivered, "slow body", "", answering(trickle(true)))
+	add(rowBody, delivered, "endless body", "", answering(trickle(false)))
+	add(rowBody, delivered, "body cut off", "", sending(gifHeader+"Content-Length: 1000\r\n\r\nGIF89a", nil))
+	add(rowHTML, waits, "web page", "web page", answering(answerHTML(200, "<title>Room number?</title>")))
+	add(rowHTML, waits, "endless web page", "web page", answering(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		trickleHTML(w, r)
+	}))
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		add(rowFollowed, delivered, fmt.Sprint(status, " to another path"), "", moving(status, "/new%s"))
+	}
+	add(rowFollowed, delivered, "308 of a POST", "", moving(308, "/new%s")).long = true
+	add(rowFollowed, delivered, "301 to https", "", upgrading)
+	add(rowAstray, waits, "301 to another host", "isn't followed", stranger(301))
+	add(rowAstray, waits, "307 to another host", "isn't followed", stranger(307)).long = true
+	add(rowAstray, waits, "302 of a POST", "loses the record", moving(302, "/new%s")).long = true
+	add(rowAstray, waits, "302 without the query", "loses the record", answering(redirectTo(302, "/login")))
+	add(rowAstray, waits, "302 to nowhere", "nowhere", answering(redirectTo(302, "")))
+	add(rowAstray, waits, "301 in a circle", "redirects", answering(redirectTo(301, "%s")))
+	for _, status := range []int{400, 410, 413, 414, 415, 422, 431} {
+		add(rowCondemned, condemned, strconv.Itoa(status), http.StatusText(status), answering(answerStatus(status)))
+	}
+	for _, status := range []int{401, 402, 403, 404, 405, 406, 407, 408, 409, 411, 412, 418, 421, 423, 425, 426, 429, 451, 499, 500, 501, 502, 503, 504, 520, 599} {
+		add(rowStatus, waits, fmt.Sprintf("answer %d", status), http.StatusText(status), answering(answerStatus(status)))
+	}
+	add(rowStatus, waits, "401 and a web page", "key", answering(answerHTML(401, "<title>Log in</title>")))
+	add(rowStatus, waits, "101", "", sending("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", untilGone))
+	add(rowAfter, waits, "429 for an hour", "Too Many", answering(answerStatus(429, "Retry-After", "3600"))).asked = time.Hour
+	add(rowAfter, waits, "503 for an hour", "Unavailable", answering(answerStatus(503, "Retry-After", "3600"))).asked = time.Hour
+	add(rowAfter, waits, "503 until a date", "Unavailable", answering(date(2*time.Hour))).asked = 2 * time.Hour
+	add(rowAfter, waits, "503 for a century", "Unavailable", answering(answerStatus(503, "Retry-After", "3155760000"))).asked = 24 * time.Hour
+	add(rowAfter, waits, "429 for nonsense", "Too Many", answering(answerStatus(429, "Retry-After", "soon")))
+	add(rowNetwork, waits, "connection refused", "refused", refusing)
+	add(rowNetwork, waits, "unknown host", "", unknownHost)
+	add(rowNetwork, waits, "accepts and never answers", "in time", answering(answerNever))
+	add(rowNetwork, waits, "never accepts", "in time", deaf)
+	add(rowNetwork, waits, "half a header", "", sending(gifHeader, untilGone))
+	add(rowNetwork, waits, "reset", "reset", answering(answerReset))
+	add(rowNetwork, waits, "reset within the header", "", sending(gifHeader, func(_ http.ResponseWriter, _ *http.Request, conn io.Writer) { reset(conn) }))
+	add(rowNetwork, waits, "closed without an answer", "", sending("", nil))
+	add(rowNetwork, waits, "another protocol", "", sending("SSH-2.0-OpenSSH_9.2\r\n", nil))
+	add(rowNetwork, waits, "endless header", "", sending(gifHeader+"X: "+strings.Repeat("x", 1<<20)+"\r\n\r\n", nil))
+	add(rowTLS, waits, "unknown certificate", "certificate", secured("unknown"))
+	add(rowTLS, waits, "expired certificate", "certificate", secured("expired"))
+	add(rowTLS, waits, "another host's certificate", "certificate", secured("other"))
+	add(rowTLS, waits, "no TLS", "", func(t *testing.T) patient {
+		plain, well := startTracker(t), secured("good")(t)
+		well.endpoint, well.moved = "https://"+plain.Addr, well.endpoint
+		return well
+	})
+	return all
+}
+
+func trickleHTML(w http.ResponseWriter, r *http.Request) {
+	for r.Context().Err() == nil {
+		if _, err := io.WriteString(w, "<p>"); err != nil {
+			return
+		}
+	}
+}
+
+// untilGone waits until the client hangs up.
+func untilGone(_ http.ResponseWriter, _ *http.Request, conn io.Writer) {
+	_, _ = io.Copy(io.Discard, conn.(io.Reader))
+}
+
+// TestFaults has a tracker for each way of being ill, all in one Caddy. What
+// becomes of the records is what the README promises, the operator can read
+// why, and when the trackers are well again everything arrives that didn't.
+func TestFaults(t *testing.T) {
+	const records = 3
+	upstream := startUpstream(t)
+	all := faults()
+	patients := make([]patient, len(all))
+	for i, f := range all {
+		patients[i] = f.ill(t)
+	}
+	id := func(i int) string { return strings.ReplaceAll(all[i].name, " ", "_") }
+	sites := func(well bool) string {
+		var b strings.Builder
+		for i, p := range patients {
+			endpoint := p.endpoint
+			if well && p.moved != "" {
+				endpoint = p.moved
+			}
+			fmt.Fprintf(&b, "http://f%d.localhost:$PORT {\n\ttagged_urls {\n\t\ttracker kissmetrics SECRETKEY {\n"+
+				"\t\t\tid %s\n\t\t\tendpoint %s\n\t\t\ttimeout 2s\n\t\t\tconcurrency 4\n\t\t}\n\t}\n\treverse_proxy $UPSTREAM\n}\n",
+				i, id(i), endpoint)
+		}
+		return b.String()
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	writeFile(t, file, authority().pem)
+	c := startCaddy(t, "", sites(false), vars{"UPSTREAM": upstream.Addr, "SSL_CERT_FILE": file})
+
+	v := newVisitor(t)
+	for n := range records {
+		for i, f := range all {
+			link := fmt.Sprintf("%s/?kme=E&kmi=ann%d&km_hit=%d", c.URL, i, n)
+			if f.long {
+				link += "&km_long=" + strings.Repeat("x", 3000)
+			}
+			if p := v.load(link, "image", "Host", fmt.Sprintf("f%d.localhost", i)); p.Status != http.StatusOK {
+				t.Errorf("%s: the visitor got %d", f.name, p.Status)
+			}
+		}
+	}
+	began := time.Now()
+	results := map[string]string{delivered: "delivered", waits: "retried", condemned: "dead"}
+	for i, f := range all {
+		label := fmt.Sprintf("tracker=%q", id(i))
+		least := float64(records)
+		if f.want == waits {
+			least = 1 // the others needn't be tried now
+		}
+		eventually(t, f.name+" to be "+results[f.want], func() bool {
+			return c.metric("caddy_tagged_urls_deliveries_total", label, `result="`+results[f.want]+`"`) >= least
+		})
+	}
+	eventually(t, "the operator to read of the dead letters", func() bool {
+		n := 0
+		for i, f := range all {
+			if f.want != condemned || len(c.lines("given up", `"`+id(i)+`"`)) > 0 {
+				n++
+			}
+		}
+		return n == len(all)
+	})
+	states := c.trackers(t)
+	for i, f := range all {
+		state, left, dead := states[id(i)], 0, 0
+		switch f.want {
+		case waits:
+			left = records
+		case condemned:
+			dead = records
+		}
+		if state.Records != left || state.DeadLetters != dead {
+			t.Errorf("%s: %d records wait and %d are dead letters, want %d and %d", f.name, state.Records, state.DeadLetters, left, dead)
+		}
+		if label := fmt.Sprintf("tracker=%q", id(i)); f.want == delivered {
+			if n := c.metric("caddy_tagged_urls_deliveries_total", label); n != records {
+				t.Errorf("%s: %v deliveries of %d records", f.name, n, records)
+			}
+		}
+		f.explained(t, c, id(i), state, began)
+		if leaked := patients[i].leaked; leaked != nil && leaked() > 0 {
+			t.Errorf("%s: the other host got the record", f.name)
+		}
+	}
+	c.fewLines(t, len(all))
+
+	for i, f := range all {
+		patients[i].heal()
+		if f.want == condemned {
+			c.api("POST", "/tagged_urls/dead_letters/retry?tracker="+id(i))
+		}
+	}
+	c.reload("", sites(true))
+	c.drained()
+	for i, f := range all {
+		if f.want == delivered {
+			continue // and not again
+		}
+		got := map[string]int{}
+		for _, r := range patients[i].records(t) {
+			got[r.Properties["hit"]]++
+		}
+		if fmt.Sprint(got) != "map[0:1 1:1 2:1]" {
+			t.Errorf("%s: once the tracker was well it took %v", f.name, got)
+		}
+	}
+	c.lostNothing(t)
+	if c.logged("SECRETKEY") || c.logged("ann1") {
+		t.Error("the log has a key or an identity")
+	}
+}
+
+// explained fails the test unless the operator can read what is wrong, in the
+// log and in the status, and for how long it waits.
+func (f fault) explained(t *testing.T, c *caddy, id string, state trackerState, began time.Time) {
+	t.Helper()
+	lines := len(c.lines(`"` + id + `"`))
+	switch f.want {
+	case delivered:
+		if lines > 0 {
+			t.Errorf("%s: %d lines are logged of nothing", f.name, lines)
+		}
+		return
+	case condemned:
+		if lines != 1 || len(c.lines(`"`+id+`"`, f.reason)) != 1 {
+			t.Errorf("%s: logged %d lines, want one that says %s", f.name, lines, f.reason)
+		}
+		return
+	}
+	if lines != 1 || len(c.lines(`"`+id+`"`, f.reason)) != 1 {
+		t.Errorf("%s: logged %d lines, want one that says %q: %s", f.name, lines, f.reason, c.lines(`"`+id+`"`))
+	}
+	if f.asked == 0 {
+		if state.PausedUntil != nil && time.Until(*state.PausedUntil) > 6*time.Minute {
+			t.Errorf("%s: paused until %s", f.name, state.PausedUntil)
+		}
+		return
+	}
+	if state.PausedUntil == nil {
+		t.Errorf("%s: isn't paused, but it asked for %s", f.name, f.asked)
+	} else if pause := state.PausedUntil.Sub(began); pause < f.asked-time.Minute || pause > f.asked+time.Minute {
+		t.Errorf("%s: paused for %s, but it asked for %s", f.name, pause, f.asked)
+	}
+	if !strings.Contains(state.LastError, f.reason) {
+		t.Errorf("%s: the status says %q, not %q", f.name, state.LastError, f.reason)
+	}
+}
+
+// TestTooOld: what couldn't be delivered within max_age is a dead letter.
+func TestTooOld(t *testing.T) {
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 20s\n\t\tmax_age 1s\n\t}", shop)
+	trk.respond(answerStatus(500))
+	newVisitor(t).load(c.URL+"/?kme=E&kmi=ann", "image")
+	eventually(t, "a dead letter", func() bool {
+		c.api("POST", "/tagged_urls/retry")
+		return c.metric("caddy_tagged_urls_dead_letters") == 1
+	})
+	if list := c.api("GET", "/tagged_urls/dead_letters"); !strings.Contains(list, "too old") {
+		t.Errorf("the dead letters are %s", list)
+	}
+	trk.respond(answerGIF)
+	c.api("POST", "/tagged_urls/dead_letters/retry")
+	eventually(t, "it to be too old again", func() bool { return c.metric("caddy_tagged_urls_dead_letters") == 1 })
+	c.reload("tagged_urls {\n\t\tqueue_timeout 20s\n\t}", shop)
+	c.api("POST", "/tagged_urls/dead_letters/retry")
+	trk.expect(t, c, []string{"ann"}, "/e person=ann name=E")
+	c.lostNothing(t)
+}
+

@@ -1,0 +1,333 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// measureLoad compares how many pages visitors get, and how long they wait,
+// with and without the directive.
+func measureLoad() error {
+	site, stop, err := startSite(0)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	fmt.Printf("\nLoad: %d connections, %d rounds of %s in turns; ratios to bare Caddy, each least, median, most\n",
+		*connections, *rounds, *round)
+	fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-16s %s\n",
+		"", "throughput", "target", "p99", "target", "bare: pages/s", "p50, p99")
+	for _, c := range []struct {
+		name            string
+		page            func() string
+		distance        time.Duration
+		backlog         int
+		throughput, p99 string // targets
+	}{
+		{"untagged", func() string { return untagged }, 0, 0, ">= 0.99", "<= 1.30"},
+		{"tagged, fast tracker", tagged, 0, 0, ">= 0.60", "<= 2.00"},
+		{"tagged, 50 ms away", tagged, 50 * time.Millisecond, 0, ">= 0.85", "<= 1.30"},
+		{"tagged, hangs", tagged, hangs, 0, ">= 0.85", "<= 1.30"},
+		{"tagged, with backlog", tagged, 50 * time.Millisecond, *backlog, ">= 0.85", "<= 1.30"},
+	} {
+		if !strings.Contains(c.name, *cases) {
+			continue
+		}
+		err := func() error {
+			tracker, err := startTracker(c.distance)
+			if err != nil {
+				return err
+			}
+			defer tracker.stop()
+			home := ""
+			if c.backlog > 0 {
+				if home, _, _, err = prefill(c.backlog); err != nil {
+					return err
+				}
+				defer os.RemoveAll(home)
+			}
+			bare, with, err := startPair(site, home, directive(tracker, 0))
+			if err != nil {
+				return err
+			}
+			defer bare.stop()
+			defer with.stop()
+			results, err := inTurns(bare, with, *connections, c.page)
+			if err != nil {
+				return err
+			}
+			fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-16.0f %.1f ms, %.1f ms\n", c.name,
+				results.throughput, c.throughput, results.p99, c.p99,
+				results.bare.throughput(), ms(results.bare.percentile(50)), ms(results.bare.percentile(99)))
+			if err := with.recorded(); err != nil || *profile == "" {
+				return err
+			}
+			bare.pause()
+			with.proceed()
+			profiled := make(chan error, 1)
+			go func() { profiled <- with.profiled(strings.ReplaceAll(c.name, " ", "-")) }()
+			if _, err := visitFor(with.address, *connections, c.page); err != nil {
+				return err
+			}
+			return <-profiled
+		}()
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// startPair starts Caddy without and with the directive.
+func startPair(site, home, directive string) (bare, with *caddy, err error) {
+	if bare, err = startCaddy(site, "", ""); err != nil {
+		return nil, nil, err
+	}
+	if with, err = startCaddy(site, home, directive); err != nil {
+		bare.stop()
+		return nil, nil, err
+	}
+	return bare, with, nil
+}
+
+// ratios are what the directive changes, and what it was without.
+type ratios struct {
+	throughput, p50, p99 spread
+	bare                 crowd // of the last round
+}
+
+// inTurns has visitors go to the one and to the other. The one that isn't
+// visited stands still.
+func inTurns(bare, with *caddy, visitors int, page func() string) (r ratios, err error) {
+	var throughput, p50, p99 []float64
+	defer bare.proceed()
+	defer with.proceed()
+	for i := range *rounds + 1 {
+		with.pause()
+		bare.proceed()
+		if r.bare, err = visitFor(bare.address, visitors, page); err != nil {
+			return r, err
+		}
+		bare.pause()
+		with.proceed()
+		c, err := visitFor(with.address, visitors, page)
+		if err != nil {
+			return r, err
+		}
+		if i == 0 {
+			continue // both have just been started
+		}
+		throughput = append(throughput, c.throughput()/r.bare.throughput())
+		p50 = append(p50, float64(c.percentile(50))/float64(r.bare.percentile(50)))
+		p99 = append(p99, float64(c.percentile(99))/float64(r.bare.percentile(99)))
+	}
+	r.throughput, r.p50, r.p99 = spreadOf(throughput), spreadOf(p50), spreadOf(p99)
+	return r, nil
+}
+
+// measureLatency measures what a visitor waits for the queue when the site
+// needs some time itself.
+func measureLatency() error {
+	site, stop, err := startSite(5 * time.Millisecond)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tracker, err := startTracker(50 * time.Millisecond)
+	if err != nil {
+		return err
+	}
+	defer tracker.stop()
+	bare, with, err := startPair(site, "", directive(tracker, 0))
+	if err != nil {
+		return err
+	}
+	defer bare.stop()
+	defer with.stop()
+	fmt.Printf("\nLatency of tagged requests to a site that takes 5 ms, 4 connections; ratios to bare Caddy\n")
+	r, err := inTurns(bare, with, 4, tagged)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  p50: %s, target < 1.02 (bare: %.2f ms)\n  p99: %s (bare: %.2f ms)\n",
+		precise(r.p50), ms(r.bare.percentile(50)), precise(r.p99), ms(r.bare.percentile(99)))
+	return with.recorded()
+}
+
+func precise(s spread) string { return fmt.Sprintf("%.3f %.3f %.3f", s.min, s.median, s.max) }
+
+// measureDelivery measures how fast a backlog goes to a tracker, and what that
+// takes.
+func measureDelivery() error {
+	fmt.Printf("\nDelivery of a backlog to a tracker 50 ms away\n")
+	for _, c := range []struct {
+		concurrency, least int
+	}{{32, 600}, {64, 1200}, {128, 2400}} {
+		err := func() error {
+			home, _, _, err := prefill(c.least * 12)
+			if err != nil {
+				return err
+			}
+			tracker, err := startTracker(50 * time.Millisecond)
+			if err != nil {
+				return err
+			}
+			defer tracker.stop()
+			with, err := startCaddy("127.0.0.1:9", home, directive(tracker, c.concurrency))
+			if err != nil {
+				return err
+			}
+			defer with.stop()
+			<-time.After(2 * time.Second)
+			records, cpu, began := tracker.taken.Load(), with.cpu(), time.Now()
+			<-time.After(5 * time.Second)
+			records, cpu = tracker.taken.Load()-records, with.cpu()-cpu
+			fmt.Printf("  concurrency %3d: %5.0f records/s, target >= %d; %3.0f µs of CPU for each, target <= 60\n",
+				c.concurrency, float64(records)/time.Since(began).Seconds(), c.least,
+				float64(cpu.Microseconds())/float64(max(1, records)))
+			return nil
+		}()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureMemory measures Caddy's memory after many hits that can't be
+// delivered, against as many requests without the directive.
+func measureMemory() error {
+	const hits = 100_000
+	site, stop, err := startSite(0)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tracker, err := startTracker(hangs)
+	if err != nil {
+		return err
+	}
+	defer tracker.stop()
+	fmt.Printf("\nMemory after %d tagged requests, tracker hangs; three runs, MiB\n", hits)
+	kinds := []string{"VmRSS", "RssAnon", "RssFile"}
+	for range 3 {
+		var sizes [2][]float64
+		for i, line := range []string{"", directive(tracker, 0)} {
+			c, err := startCaddy(site, "", line)
+			if err != nil {
+				return err
+			}
+			left := new(atomic.Int64)
+			left.Store(hits)
+			_, err = visit(c.address, *connections, 0, tagged, func() bool { return left.Add(-1) < 0 })
+			for _, kind := range kinds {
+				sizes[i] = append(sizes[i], c.memory(kind))
+			}
+			if err == nil && line != "" {
+				err = c.recorded()
+			}
+			c.stop()
+			if err != nil {
+				return err
+			}
+		}
+		for k, kind := range kinds {
+			fmt.Printf("  %s %.0f, bare %.0f, more %.0f", kind, sizes[1][k], sizes[0][k], sizes[1][k]-sizes[0][k])
+		}
+		fmt.Println("  target <= 32 more")
+	}
+	return nil
+}
+
+// measureStart measures what a backlog takes on disk and adds to the start.
+func measureStart() error {
+	site, stop, err := startSite(0)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	tracker, err := startTracker(hangs)
+	if err != nil {
+		return err
+	}
+	defer tracker.stop()
+	home, content, file, err := prefill(*backlog)
+	if err != nil {
+		return err
+	}
+	n := float64(*backlog)
+	fmt.Printf("\nA backlog of %d records\n", *backlog)
+	fmt.Printf("  on disk: %.0f bytes a record of %.0f, target <= %.0f\n",
+		float64(file)/n, float64(content)/n, 1.3*float64(content)/n+64)
+	var took [2][]float64
+	for range *rounds {
+		for i, home := range []string{"", home} {
+			began := time.Now()
+			c, err := startCaddy(site, home, directive(tracker, 0))
+			if err != nil {
+				return err
+			}
+			// The queue is opened meanwhile; a hit waits for it.
+			one := new(atomic.Int64)
+			_, err = visit(c.address, 1, 0, tagged, func() bool { return one.Add(1) > 1 })
+			took[i] = append(took[i], ms(time.Since(began)))
+			if err == nil {
+				err = c.recorded()
+			}
+			c.stop()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	empty, full := spreadOf(took[0]), spreadOf(took[1])
+	fmt.Printf("  start until the first hit is recorded: %s ms, with an empty queue %s ms: %.0f ms more, target <= 100\n",
+		full, empty, full.median-empty.median)
+	return nil
+}
+
+// measureSize compares the binary with plain Caddy's.
+func measureSize() error {
+	dir, err := os.MkdirTemp(scratch, "plain-")
+	if err != nil {
+		return err
+	}
+	plain := filepath.Join(dir, "main.go")
+	if err := os.WriteFile(plain, []byte(`package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+func main() { caddycmd.Main() }
+`), 0o600); err != nil {
+		return err
+	}
+	fmt.Printf("\nThe binary\n")
+	for _, flags := range [][]string{nil, {"-trimpath", "-ldflags=-s -w"}} {
+		var sizes []int64
+		for _, what := range []string{plain, "./caddymodule/cmd/caddy"} {
+			output := filepath.Join(dir, "caddy")
+			if err := build(output, what, flags...); err != nil {
+				return err
+			}
+			info, err := os.Stat(output)
+			if err != nil {
+				return err
+			}
+			sizes = append(sizes, info.Size())
+		}
+		fmt.Printf("  go build %-26s %.1f MiB, plain Caddy %.1f MiB: %.2f %% more, target <= 2\n", strings.Join(flags, " "),
+			float64(sizes[1])/(1<<20), float64(sizes[0])/(1<<20), 100*float64(sizes[1]-sizes[0])/float64(sizes[0]))
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// browser is what a browser sends with a click in a mail.
+const browser = "Host: shop.example.com\r\n" +
+	"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n" +
+	"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r\n" +
+	"Accept-Encoding: gzip, deflate, br\r\nAccept-Language: en\r\n" +
+	"Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-User: ?1\r\n" +
+	"Upgrade-Insecure-Requests: 1\r\n\r\n"
+
+const untagged = "/offer?utm_source=newsletter&utm_medium=email&utm_campaign=spring%20sale&id=48151623&page=2"
+
+// visitors counts tagged requests: each is another person's.
+var visitors atomic.Int64
+
+func tagged() string {
+	return fmt.Sprintf("/offer?kme=Clicked+Link&kmi=customer%d%%40example.com&km_Link+Location=top", visitors.Add(1))
+}
+
+// crowd is what some visitors at once did.
+type crowd struct {
+	took    []time.Duration // of each request, sorted
+	elapsed time.Duration
+}
+
+func (c crowd) throughput() float64 { return float64(len(c.took)) / c.elapsed.Seconds() }
+
+func (c crowd) percentile(p int) time.Duration { return c.took[(len(c.took)-1)*p/100] }
+
+// visit has visitors open pages, each one after the other on a connection of
+// its own, until enough says so. What they do during the warm-up isn't counted.
+func visit(address string, visitors int, warmUp time.Duration, page func() string, enough func() bool) (c crowd, err error) {
+	var group sync.WaitGroup
+	took := make([][]time.Duration, visitors)
+	errs := make([]error, visitors)
+	counted := time.Now().Add(warmUp)
+	for i := range visitors {
+		group.Go(func() {
+			var v *visitor
+			if v, errs[i] = newVisitor(address); errs[i] != nil {
+				return
+			}
+			defer v.conn.Close()
+			for !enough() {
+				began := time.Now()
+				if errs[i] = v.open(page()); errs[i] != nil {
+					return
+				}
+				if ended := time.Now(); !began.Before(counted) {
+					took[i] = append(took[i], ended.Sub(began))
+				}
+			}
+		})
+	}
+	group.Wait()
+	c.elapsed = time.Since(counted)
+	for i := range visitors {
+		if errs[i] != nil {
+			return c, errs[i]
+		}
+		c.took = append(c.took, took[i]...)
+	}
+	slices.Sort(c.took)
+	if len(c.took) == 0 {
+		return c, fmt.Errorf("no visitor got a page within %s", c.elapsed)
+	}
+	return c, nil
+}
+
+// visitFor is visit for a round.
+func visitFor(address string, visitors int, page func() string) (crowd, error) {
+	end := time.Now().Add(*warmUp + *round)
+	return visit(address, visitors, *warmUp, page, func() bool { return !time.Now().Before(end) })
+}
+
+// visitor is a keep-alive connection. It knows as much of HTTP as it needs, so
+// as to leave the processors to Caddy.
+type visitor struct {
+	conn    net.Conn
+	r       *bufio.Reader
+	request []byte
+}
+
+func newVisitor(address string) (*visitor, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return &visitor{conn: conn, r: bufio.NewReader(conn)}, nil
+}
+
+// open asks for a page and reads the answer.
+func (v *visitor) open(page string) error {
+	v.request = append(append(append(append(v.request[:0], "GET "...), page...), " HTTP/1.1\r\n"...), browser...)
+	if _, err := v.conn.Write(v.request); err != nil {
+		return err
+	}
+	if err := v.conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return err
+	}
+	status, err := v.r.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
+		return fmt.Errorf("%s was answered with %s", page, status)
+	}
+	length := -1
+	for {
+		line, err := v.r.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(": "))
+		if len(name) == 0 {
+			break
+		}
+		if string(name) == "Content-Length" {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return err
+			}
+		}
+	}
+	if length < 0 {
+		return fmt.Errorf("the answer to %s has no length", page)
+	}
+	_, err = v.r.Discard(length)
+	return err
+}
