@@ -1,6 +1,9 @@
 package caddymodule
 
 import (
+	"context"
+	"sync"
+
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
@@ -16,8 +19,8 @@ const (
 	eventRecorded   = "tagged_urls.recorded"
 	eventDeadLetter = "tagged_urls.dead_letter"
 
-	// maxPendingEvents bounds how many events wait for slow handlers. More are
-	// left out.
+	// maxPendingEvents bounds how many events wait for slow handlers, or for
+	// Caddy to have started. More are left out.
 	maxPendingEvents = 1024
 )
 
@@ -25,6 +28,12 @@ const (
 type emitter struct {
 	app     *caddyevents.App
 	pending chan pendingEvent
+
+	// started is closed when all apps have started. Apps start one after the
+	// other, in no order: sites may be served while the events app is still
+	// taking down who wants to know, and must not be asked.
+	started chan struct{}
+	once    sync.Once
 }
 
 type pendingEvent struct {
@@ -37,11 +46,33 @@ func newEmitter(ctx caddy.Context) (*emitter, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &emitter{app: app.(*caddyevents.App), pending: make(chan pendingEvent, maxPendingEvents)}, nil
+	return subscribeEmitter(app.(*caddyevents.App))
+}
+
+func subscribeEmitter(app *caddyevents.App) (*emitter, error) {
+	e := &emitter{
+		app:     app,
+		pending: make(chan pendingEvent, maxPendingEvents),
+		started: make(chan struct{}),
+	}
+	return e, app.On("started", e)
+}
+
+// Handle implements caddyevents.Handler, for Caddy's own event `started`.
+func (e *emitter) Handle(_ context.Context, event caddy.Event) error {
+	if event.Origin() == nil { // Caddy itself
+		e.once.Do(func() { close(e.started) })
+	}
+	return nil
 }
 
 // run emits until the configuration is unloaded.
 func (e *emitter) run(ctx caddy.Context) {
+	select {
+	case <-e.started:
+	case <-ctx.Done():
+		return
+	}
 	for {
 		select {
 		case event := <-e.pending:
@@ -53,8 +84,12 @@ func (e *emitter) run(ctx caddy.Context) {
 }
 
 func (e *emitter) emit(name string, data func() map[string]any) {
-	if !e.app.ShouldEmit(name) {
-		return
+	select {
+	case <-e.started:
+		if !e.app.ShouldEmit(name) {
+			return
+		}
+	default:
 	}
 	select {
 	case e.pending <- pendingEvent{name, data()}:
@@ -82,3 +117,6 @@ func (e *emitter) deadLetter(tracker string, record *delivery.Record, reason str
 		}
 	})
 }
+
+// Interface guards
+var _ caddyevents.Handler = (*emitter)(nil)
