@@ -191,8 +191,8 @@ func runListDeadLetters(cmd *cobra.Command, _ []string) error {
 	table := newTable(out, heads...)
 	for _, l := range letters {
 		reason := l.Reason
-		if l.Status != 0 {
-			reason = strconv.Itoa(l.Status) + " " + reason
+		if status := strconv.Itoa(l.Status); l.Status != 0 && !strings.Contains(reason, status) {
+			reason = status + " " + reason
 		}
 		cells := []string{l.ID, l.Tracker, l.Site, l.Kind, l.Died.Local().Format(time.DateTime), strconv.Itoa(l.Attempts), reason}
 		if l.Content != nil {

@@ -123,7 +123,7 @@ func TestDeadLettersCommand(t *testing.T) {
 				{Name: "Location", Value: "top\tleft"},
 			}},
 		},
-		{ID: "9", Tracker: "kissmetrics", Reason: "too old", Died: time.Date(2026, 3, 14, 0, 0, 0, 0, time.UTC)},
+		{ID: "9", Tracker: "kissmetrics", Status: 503, Reason: "too old; last answer: status 503", Died: time.Date(2026, 3, 14, 0, 0, 0, 0, time.UTC)},
 	}
 	address, asked := adminServer(t, 200, letters)
 	for _, args := range [][]string{{"dead-letters"}, {"dead-letters", "list"}} {
@@ -131,7 +131,7 @@ func TestDeadLettersCommand(t *testing.T) {
 		want := strings.TrimPrefix(`
 ID  TRACKER      SITE         KIND   DIED                 ATTEMPTS  REASON           CONTENT
 17  main         example.com  event  2026-03-14 15:09:26  3         400 Bad Request  john, Clicked��[2J, Location=top�left
-9   kissmetrics                      2026-03-14 00:00:00  0         too old
+9   kissmetrics                      2026-03-14 00:00:00  0         too old; last answer: status 503
 `, "\n")
 		if err != nil || out != want || errs != "" {
 			t.Errorf("%q: error %v, %s, got\n%s\nwant\n%s", args, err, errs, out, want)
