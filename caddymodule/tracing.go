@@ -45,7 +45,10 @@ func traceOutcome(r *http.Request, t *hit) {
 	if !span.IsRecording() {
 		return
 	}
-	outcome, _ := t.outcome.Load().(outcome)
+	outcome, known := t.outcome.Load().(outcome)
+	if !known {
+		outcome.word = "pending" // the queue took too long to tell
+	}
 	span.SetAttributes(
 		attribute.String("tagged_urls.event", t.tags.Event),
 		attribute.String("tagged_urls.outcome", outcome.word),
@@ -86,7 +89,8 @@ func (t tracedTracker) Deliver(ctx context.Context, records []*delivery.Record) 
 			attribute.String("tagged_urls.tracker", t.destination),
 			attribute.Int("tagged_urls.records", len(records)),
 		))
-	defer span.End()
+	// Not span.End itself: that would put the text of a panic onto the span.
+	defer func() { span.End() }()
 	err := t.Tracker.Deliver(ctx, records)
 	if err != nil {
 		what := "not delivered" // another error's text may hold the URL, with key and person

@@ -1,0 +1,190 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"go.opentelemetry.io/contrib/exporters/autoexport"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// exported is where Caddy's `tracing` directive exports its spans to, with
+// OTEL_TRACES_EXPORTER=memory.
+var exported = tracetest.NewInMemoryExporter()
+
+func init() {
+	autoexport.RegisterSpanExporter("memory", func(context.Context) (sdktrace.SpanExporter, error) { return exported, nil })
+}
+
+// spans returns the spans of a name that have been exported so far.
+func spans(name string) (found tracetest.SpanStubs) {
+	for _, s := range exported.GetSpans() {
+		if s.Name == name {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// spanText is all that a span says.
+func spanText(s tracetest.SpanStub) string {
+	words := []string{s.Name, s.Status.Description}
+	add := func(all []attribute.KeyValue) {
+		for _, a := range all {
+			words = append(words, string(a.Key)+"="+a.Value.Emit())
+		}
+	}
+	add(s.Attributes)
+	for _, e := range s.Events {
+		words = append(words, e.Name)
+		add(e.Attributes)
+	}
+	for _, l := range s.Links {
+		add(l.Attributes)
+	}
+	return strings.Join(words, "\n")
+}
+
+// TestTracing: with Caddy's own directive, a request's span says what became
+// of the hit, deliveries are spans that link to it, and none says who it was.
+func TestTracing(t *testing.T) {
+	t.Setenv("OTEL_TRACES_EXPORTER", "memory")
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "5") // milliseconds
+	exported.Reset()
+	l := startLive(t, "", `
+	tracing {
+		span site
+		span_attributes {
+			uri      {http.request.uri}
+			original {http.request.orig_uri}
+			referer  {http.request.header.Referer}
+		}
+	}
+	`+kissmetrics()+`respond page`)
+
+	// next returns the span of the request that was made last.
+	next := func(n int) tracetest.SpanStub {
+		t.Helper()
+		eventually(t, "the request's span", func() bool { return len(spans("site")) == n })
+		return spans("site")[n-1]
+	}
+	const link = "/offer?kme=Clicked&kmi=john.smith&km_plan=gold"
+	l.open(link, "Referer", "http://example.com"+link)
+	recorded := next(1)
+	l.open(link, "User-Agent", "curl/8.0")
+	skipped := next(2)
+	l.open("/untagged?a=b")
+	untagged := next(3)
+
+	for _, test := range []struct {
+		span tracetest.SpanStub
+		want string
+	}{
+		{recorded, "tagged_urls.event=Clicked\ntagged_urls.outcome=recorded\ntagged_urls.reason=\n"},
+		{skipped, "tagged_urls.event=Clicked\ntagged_urls.outcome=skipped\ntagged_urls.reason=bots\n"},
+		{untagged, ""},
+	} {
+		var got string
+		for _, a := range test.span.Attributes {
+			if strings.HasPrefix(string(a.Key), "tagged_urls.") {
+				got += string(a.Key) + "=" + a.Value.Emit() + "\n"
+			}
+		}
+		if got != test.want {
+			t.Errorf("the span says\n%swant\n%s", got, test.want)
+		}
+	}
+	if text := spanText(recorded); !strings.Contains(text, "uri=/offer?kme=Clicked&km_plan=gold") {
+		t.Errorf("the span lacks its own attributes:\n%s", text)
+	}
+
+	eventually(t, "the deliveries' spans", func() bool { return len(spans("tagged_urls.deliver")) == 2 })
+	delivered := spans("tagged_urls.deliver")
+	for _, s := range delivered {
+		if text := spanText(s); !strings.Contains(text, "tagged_urls.tracker=main\ntagged_urls.records=1") || s.Status.Code != codes.Unset {
+			t.Errorf("a delivery's span says %v\n%s", s.Status, text)
+		}
+	}
+	l.tracker.answer(http.StatusServiceUnavailable)
+	l.open("/?kme=Failing&kmi=john.smith")
+	failing := next(4)
+	eventually(t, "the span of a delivery that failed", func() bool { return len(spans("tagged_urls.deliver")) > 2 })
+	failed := spans("tagged_urls.deliver")[2]
+	if failed.Status.Code != codes.Error || failed.Status.Description != "not taken with status 503: Service Unavailable" {
+		t.Errorf("it says %v", failed.Status)
+	}
+	for _, s := range append(delivered, failed) {
+		of := recorded
+		if s.Status.Code == codes.Error {
+			of = failing
+		}
+		if s.Parent.IsValid() || len(s.Links) != 1 || s.Links[0].SpanContext.SpanID() != of.SpanContext.SpanID() ||
+			s.Links[0].SpanContext.TraceID() != of.SpanContext.TraceID() {
+			t.Errorf("a delivery has parent %v and links %v", s.Parent, s.Links)
+		}
+	}
+	for _, s := range exported.GetSpans() {
+		for _, secret := range []string{"john", "kmi", "SECRETKEY"} {
+			if text := spanText(s); strings.Contains(text, secret) {
+				t.Errorf("a span tells %s:\n%s", secret, text)
+			}
+		}
+	}
+}
+
+// badTracker fails with what it is told to.
+type badTracker struct {
+	err   error
+	panic any
+}
+
+func (b badTracker) Deliver(context.Context, []*delivery.Record) error {
+	if b.panic != nil {
+		panic(b.panic)
+	}
+	return b.err
+}
+
+// TestTracingBadTrackers: what a foreign tracker's error or panic says doesn't
+// get onto a span.
+func TestTracingBadTrackers(t *testing.T) {
+	memory := tracetest.NewInMemoryExporter()
+	var provider trace.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(memory))
+	defer tracerProvider.Store(tracerProvider.Swap(&provider))
+	records := []*delivery.Record{{Person: "john", Trace: strings.Repeat("\x01", 25)}, {Person: "ann"}}
+	for name, tracker := range map[string]badTracker{
+		"error": {err: &url.Error{Op: "Get", URL: "http://x/?_k=KEY&_p=john", Err: errors.New("refused")}},
+		"panic": {panic: "no john in the map"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			memory.Reset()
+			func() {
+				defer func() {
+					if p := recover(); p != tracker.panic {
+						t.Errorf("panicked with %v", p)
+					}
+				}()
+				if err := (tracedTracker{tracker, "main"}).Deliver(t.Context(), records); err != tracker.err {
+					t.Errorf("returned %v", err)
+				}
+			}()
+			got := memory.GetSpans()
+			if len(got) != 1 || len(got[0].Links) != 1 {
+				t.Fatalf("spans: %v", got)
+			}
+			if text := spanText(got[0]); strings.Contains(text, "john") || strings.Contains(text, "KEY") {
+				t.Errorf("the span says %s", text)
+			}
+		})
+	}
+}
