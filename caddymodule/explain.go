@@ -121,7 +121,7 @@ func (t *trial) explain(name string, v *visit) (*explanation, error) {
 			redirected := !serves && v.url.Scheme == "http" && v.url.Port() == "" && server.https
 			m, err := t.try(server, v.request(v.url.Scheme == "https" || redirected))
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s: server %s: %v", name, server.name, err)
 			}
 			if len(m.met) == 0 {
 				answered = cmp.Or(answered, m.answered)

@@ -192,11 +192,15 @@ func TestExplainJSONConfig(t *testing.T) {
 	write(`{"apps": {"http": {"https_port": 8443, "servers": {
 		"a": {"listen": [":9000-9002"], "routes": [{"handle": [{"handler": "tagged_urls", "trackers": [{"tracker": "log", "id": "nine"}]}]}]},
 		"b": {"listen": ["127.0.0.1:8443"], "routes": [{"@id": "tu", "handle": [{"@id": "x", "handler": "tagged_urls", "trackers": [{"tracker": "log", "id": "tls"}]}]}]},
-		"c": {"listen": ["unix//run/caddy.sock"]}
+		"c": {"listen": ["unix//run/caddy.sock"]},
+		"d": {"listen": [":7000"], "routes": [{"handle": [
+			{"handler": "file_server", "pass_thru": true},
+			{"handler": "tagged_urls", "trackers": [{"tracker": "log", "id": "seven"}]}]}]}
 	}}}}`)
 	for url, id := range map[string]string{
 		"https://x.example/?kme=X":      "tls",
 		"https://x.example:9001/?kme=X": "nine",
+		"https://x.example:7000/?kme=X": "seven",
 		"http://x.example/?kme=X":       "nine", // no server redirects it, so it is the first by name
 	} {
 		if e := explainWith(t, "-c", config, url); len(e.Sent) != 1 || e.Sent[0].ID != id {
@@ -205,6 +209,9 @@ func TestExplainJSONConfig(t *testing.T) {
 	}
 	for content, why := range map[string]string{
 		`{}`: "no tagged_urls directive in any site",
+		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [
+			{"handler": "subroute", "routes": [{"handle": [{"handler": "invoke", "name": "nowhere"}]}], "errors": {"routes": []}},
+			{"handler": "tagged_urls", "trackers": [{"tracker": "log"}]}]}]}}}}}`: "'nowhere' not found",
 		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "tagged_urls"}]}]}}}}}`:                                        "no tracker",
 		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "tagged_urls", "strips": "all"}]}]}}}}}`:                       "strips",
 		`{"apps": {"http": {"servers": {"a": {"named_routes": {"r": {"match": [{"no_such_matcher": {}}]}}}}}}}`:                                 "no_such_matcher",
