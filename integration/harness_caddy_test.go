@@ -216,7 +216,8 @@ func (c *caddy) drained() {
 	}()
 	next := time.Now()
 	eventually(c.t, "the queue to be empty", func() bool {
-		if drained = c.metric("caddy_tagged_urls_queue_records") == 0; drained {
+		drained = c.metric("caddy_tagged_urls_queue_up") == 1 && c.metric("caddy_tagged_urls_queue_records") == 0
+		if drained {
 			return true
 		}
 		if now := time.Now(); now.After(next) {
