@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -88,27 +84,6 @@ type Handler struct {
 	skip    skipSet
 	// placeholders is whether any handler may ask for ours.
 	placeholders bool
-}
-
-// Cookie configures our cookie. Its content is an anonymous identity and a
-// keyed hash, authenticated: no personal data.
-type Cookie struct {
-	// Whether no cookie is read or set. No alias is sent then, and a hit
-	// without a name gets an identity that lasts for a day at most and can't
-	// be linked to the next one.
-	Off bool `json:"off,omitempty"`
-
-	// The cookie's name. Default: `tu_id`.
-	Name string `json:"name,omitempty"`
-
-	// The domain that shares the cookie with its subdomains, or `auto` for
-	// the registrable domain of the request's host. Default: the cookie is
-	// the host's alone.
-	Domain string `json:"domain,omitempty"`
-
-	// For how long the browser keeps the cookie after its last use. Browsers
-	// allow at most 400 days. Default: `400d`.
-	MaxAge caddy.Duration `json:"max_age,omitempty"`
 }
 
 // Consent names the cookie that a visitor has who agreed to be recorded.
@@ -272,68 +247,6 @@ func parseEmailPolicy(word string) (tagging.EmailPolicy, error) {
 		return tagging.EmailDrop, nil
 	}
 	return 0, fmt.Errorf("identity_email: %q is not one of allow, hash <key>, drop", word)
-}
-
-// skipSet is the set of words of the option `skip`.
-type skipSet struct{ bots, prefetch, fetch, optOut, dnt, gpc bool }
-
-var defaultSkip = []string{"bots", "prefetch", "fetch", "opt_out"}
-
-func parseSkip(words []string) (s skipSet, err error) {
-	if len(words) == 0 {
-		words = defaultSkip
-	}
-	if slices.Contains(words, "none") && len(words) > 1 {
-		return s, errors.New("skip: none stands alone")
-	}
-	for _, word := range words {
-		switch word {
-		case "none":
-		case "bots":
-			s.bots = true
-		case "prefetch":
-			s.prefetch = true
-		case "fetch":
-			s.fetch = true
-		case "opt_out":
-			s.optOut = true
-		case "dnt":
-			s.dnt = true
-		case "gpc":
-			s.gpc = true
-		default:
-			return s, fmt.Errorf("skip: %q is not one of none, bots, prefetch, fetch, opt_out, dnt, gpc", word)
-		}
-	}
-	return s, nil
-}
-
-var domainName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)+$`)
-
-func (c *Cookie) validate() error {
-	if c.MaxAge < 0 {
-		return errors.New("cookie: max_age must be positive; to have no cookie write `cookie off`")
-	}
-	if c.Name != "" && !httpguts.ValidHeaderFieldName(c.Name) {
-		return fmt.Errorf("cookie: %q can't be a cookie's name", c.Name)
-	}
-	if c.Domain == "" {
-		return nil
-	}
-	if strings.HasPrefix(c.Name, "__Host-") {
-		return errors.New("cookie: browsers refuse a cookie named __Host-… that has a domain")
-	}
-	if c.Domain = strings.ToLower(strings.TrimPrefix(c.Domain, ".")); c.Domain != "auto" && !domainName.MatchString(c.Domain) {
-		return fmt.Errorf("cookie: domain %q is not auto or a domain such as example.com", c.Domain)
-	}
-	return nil
-}
-
-func (c *Consent) validate() error {
-	if !httpguts.ValidHeaderFieldName(c.Cookie) {
-		return fmt.Errorf("consent: %q can't be a cookie's name", c.Cookie)
-	}
-	return nil
 }
 
 // ServeHTTP records the request if it is tagged, and hands it on without what

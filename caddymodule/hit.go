@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"net"
 	"net/http"
 	"slices"
@@ -12,9 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/bots"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -103,59 +100,6 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	}
 	registerPlaceholders(r, t)
 	return t
-}
-
-// Reasons for not recording that the handler knows and the core doesn't.
-const (
-	reasonInclude  tagging.Reason = "include"
-	reasonBots     tagging.Reason = "bots"
-	reasonPrefetch tagging.Reason = "prefetch"
-	reasonFetch    tagging.Reason = "fetch"
-	reasonOptOut   tagging.Reason = "opt_out"
-	reasonDNT      tagging.Reason = "dnt"
-	reasonGPC      tagging.Reason = "gpc"
-	reasonConsent  tagging.Reason = "consent"
-	reasonOnce     tagging.Reason = "once"
-	reasonEmpty    tagging.Reason = "empty"    // nothing acceptable in the tags
-	reasonNobody   tagging.Reason = "nobody"   // not a navigation, no name, no cookie
-	reasonNothing  tagging.Reason = "no_alias" // an identity alone that needs no alias
-)
-
-// skips says why a request isn't recorded, or "".
-func (h *Handler) skips(r *http.Request) tagging.Reason {
-	// Templates' httpInclude makes requests of its own.
-	if r.Header.Get("Caddy-Templates-Include") != "" {
-		return reasonInclude
-	}
-	if reason := tagging.Unrecordable(r.Method, r.Header); reason != "" {
-		return reason
-	}
-	switch {
-	case h.skip.prefetch && tagging.Prefetch(r.Header):
-		return reasonPrefetch
-	case h.skip.fetch && tagging.ScriptFetch(r.Header):
-		return reasonFetch
-	case h.skip.bots && bots.Is(r.UserAgent()):
-		return reasonBots
-	case h.skip.optOut && len(r.CookiesNamed("km_ignore")) > 0:
-		return reasonOptOut
-	case h.skip.dnt && r.Header.Get("DNT") == "1":
-		return reasonDNT
-	case h.skip.gpc && r.Header.Get("Sec-GPC") == "1":
-		return reasonGPC
-	case h.Consent != nil && !h.Consent.given(r):
-		return reasonConsent
-	}
-	return ""
-}
-
-func (c *Consent) given(r *http.Request) bool {
-	for _, cookie := range r.CookiesNamed(c.Cookie) {
-		if cookie.Value != "" && (c.Value == "" || cookie.Value == c.Value) {
-			return true
-		}
-	}
-	return false
 }
 
 // serve takes the hit past one directive.
@@ -345,27 +289,6 @@ func (t *hit) count(word string, reason tagging.Reason) {
 	}
 }
 
-// dropped counts and logs a hit that the queue didn't take.
-func (t *hit) dropped(h *Handler, records int, err error) {
-	reason := dropReason(err)
-	t.count("dropped", reason)
-	droppedRecords.WithLabelValues(string(reason)).Add(float64(records))
-	drops.log(h.log, reason, err)
-}
-
-func dropReason(err error) tagging.Reason {
-	var unavailable errUnavailable
-	switch {
-	case errors.As(err, &unavailable), errors.Is(err, delivery.ErrClosed):
-		return "unavailable"
-	case errors.Is(err, delivery.ErrFull):
-		return "full"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "timeout"
-	}
-	return "error"
-}
-
 // commit is the queue's work on a hit.
 type commit struct {
 	ctx  context.Context
@@ -401,23 +324,4 @@ func hostname(hostport string) string {
 		host = strings.Trim(hostport, "[]")
 	}
 	return strings.ToLower(host)
-}
-
-// drops logs dropped hits: the first at once, then how many there were, once
-// a minute.
-var drops dropLog
-
-const dropLogInterval = time.Minute
-
-func (d *dropLog) log(l *zap.Logger, reason tagging.Reason, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.since++
-	now := time.Now()
-	if now.Sub(d.last) < dropLogInterval {
-		return
-	}
-	l.Error("hits are dropped: visitors get their pages, but these hits are lost",
-		zap.String("reason", string(reason)), zap.Int("hits", d.since), zap.Error(err))
-	d.last, d.since = now, 0
 }

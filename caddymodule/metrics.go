@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -117,11 +116,4 @@ func (observer) Attempt(destination, result string, took time.Duration, records 
 // DeadLetter implements delivery.Observer.
 func (o observer) DeadLetter(tracker string, record *delivery.Record, reason string, status int) {
 	o.events.deadLetter(tracker, record, reason, status)
-}
-
-// dropLog limits how often dropped hits are logged.
-type dropLog struct {
-	mu    sync.Mutex
-	last  time.Time
-	since int
 }
