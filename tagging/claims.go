@@ -1,6 +1,7 @@
 package tagging
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -53,7 +54,7 @@ func (c *Claims) Forget(p Person) {
 // memory holds three kinds of facts about anonymous identities.
 type memory struct {
 	recent[factKey, fact]
-	number int64 // of the last fact
+	number int64 // the last request's that made a fact
 }
 
 type factKey struct {
@@ -73,7 +74,7 @@ const (
 type fact struct {
 	claim     Claim
 	anonymous string
-	number    int64
+	numbers   []int64 // of the latest requests that made it; it holds as long as one of them does
 	at        time.Time
 }
 
@@ -99,18 +100,34 @@ func (m *memory) recall(v *visit, key factKey) fact {
 	return f
 }
 
+// note remembers a fact that the request makes.
 func (m *memory) note(v *visit, key factKey, f fact) {
 	m.number++
-	f.number, f.at = m.number, time.Now()
-	m.put(key, f)
-	v.made = append(v.made, made{key, f.number})
+	m.support(v, key, f, m.number)
 }
 
-// forget removes a fact, unless it has been made anew, and the copies that a link made of it.
+// support remembers a fact that the request makes, if those with the numbers hold.
+func (m *memory) support(v *visit, key factKey, f fact, numbers ...int64) {
+	for _, n := range numbers {
+		v.made = append(v.made, made{key, n})
+	}
+	if old, ok := m.get(key); ok && old.claim == f.claim && old.anonymous == f.anonymous {
+		numbers = slices.Concat(old.numbers[max(0, len(old.numbers)-8):], numbers)
+	}
+	f.numbers, f.at = numbers, time.Now()
+	m.put(key, f)
+}
+
+// forget takes back a fact, and what a link made of it, as far as nobody else has made the same.
 func (m *memory) forget(made made) {
 	next, isLinked := m.get(factKey{kind: linked, anonymous: made.key.anonymous})
-	if f, ok := m.get(made.key); ok && f.number == made.number {
-		m.remove(made.key)
+	if f, ok := m.get(made.key); ok {
+		f.numbers = slices.DeleteFunc(slices.Clone(f.numbers), func(n int64) bool { return n == made.number })
+		if len(f.numbers) == 0 {
+			m.remove(made.key)
+		} else {
+			m.put(made.key, f)
+		}
 	}
 	if made.key.kind == claimed && isLinked {
 		made.key.anonymous = next.anonymous
@@ -145,17 +162,15 @@ func (m *memory) known(v *visit, a, b string) bool { return m.root(v, a) == m.ro
 func (m *memory) link(v *visit, ours Cookie, library string) {
 	from, to := m.root(v, ours.Anonymous), m.root(v, library)
 	m.note(v, factKey{kind: linked, anonymous: from}, fact{anonymous: to})
+	if ours.Claim == (Claim{}) {
+		return
+	}
 	key := factKey{kind: claimed, anonymous: to}
-	if _, ok := m.get(key); ok || ours.Claim == (Claim{}) {
-		return
-	}
 	if f, ok := m.get(factKey{kind: claimed, anonymous: from}); ok {
-		// It may still be taken back by the request that made it, and so may be the link: then the copy goes as well.
-		m.put(key, f)
-		v.made = append(v.made, made{key, f.number})
-		return
+		m.support(v, key, f, f.numbers...)
+	} else {
+		m.note(v, key, fact{claim: ours.Claim})
 	}
-	m.note(v, key, fact{claim: ours.Claim})
 }
 
 func (m *memory) replacement(v *visit, anonymous string) string {
