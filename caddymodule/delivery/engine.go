@@ -157,15 +157,15 @@ func (e *Engine) Hurry(destination string) error {
 	return nil
 }
 
-// Pause says that a destination is backing off.
+// Pause says that a destination doesn't take records.
 type Pause struct {
-	// Until is when it is tried again.
+	// Until is when it is tried again; zero if that is under way.
 	Until time.Time
 	// Reason is the last failure, without personal data or keys.
 	Reason string
 }
 
-// Paused returns the destinations in use that are backing off, by ID.
+// Paused returns the destinations in use whose last deliveries failed, by ID.
 func (e *Engine) Paused() map[string]Pause {
 	paused := make(map[string]Pause)
 	now := time.Now()
@@ -174,6 +174,8 @@ func (e *Engine) Paused() map[string]Pause {
 	for id, d := range e.used {
 		if d.throttle.until.After(now) {
 			paused[id] = Pause{Until: d.throttle.until, Reason: d.throttle.reason}
+		} else if d.throttle.failures > 0 {
+			paused[id] = Pause{Reason: d.throttle.reason}
 		}
 	}
 	return paused

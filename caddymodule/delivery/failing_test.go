@@ -101,6 +101,30 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// Whoever asks what is wrong with a tracker is told so also while it is being
+// tried again, which takes long if it hangs.
+func TestReasonStaysWhileItIsTriedAgain(t *testing.T) {
+	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		attempts := 0
+		e.Use(one("a", trackerFunc(func(context.Context, []*delivery.Record) error {
+			if attempts++; attempts == 1 {
+				return &delivery.RetryError{Status: 502}
+			}
+			<-time.After(time.Minute)
+			return nil
+		}), 8))
+		put(t, q, "a", "x")
+		elapse(30 * time.Second) // it pauses for a second at most
+		if pause := e.Paused()["a"]; attempts != 2 || pause.Reason == "" || !pause.Until.IsZero() {
+			t.Errorf("during attempt %d: %+v", attempts, pause)
+		}
+		elapse(time.Minute)
+		if len(e.Paused()) != 0 {
+			t.Errorf("%+v after a success", e.Paused())
+		}
+	})
+}
+
 // A tracker that is down for a day costs some probes, not the whole backlog
 // again and again; when it is back, all are delivered soon.
 func TestOutage(t *testing.T) {
