@@ -3,6 +3,8 @@ package caddymodule
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -31,6 +33,18 @@ func dropReason(err error) tagging.Reason {
 		return "timeout"
 	}
 	return "error"
+}
+
+// safely calls f, so that a mistake in it costs a hit and not the visitor's page.
+func (t *hit) safely(h *Handler, f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			// The value itself might hold what the visitor sent.
+			t.setCookie = nil
+			t.dropped(h, 1, fmt.Errorf("a mistake in this module, please report it: panic of type %T at\n%s", p, debug.Stack()))
+		}
+	}()
+	f()
 }
 
 // drops logs dropped hits: the first at once, then how many there were, once

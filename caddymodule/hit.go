@@ -117,7 +117,7 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 	scrub(r, arrived, t.strip)
 
 	if reason == "" {
-		t.record(h, r)
+		t.safely(h, func() { t.record(h, r) })
 	} else {
 		t.count("skipped", reason)
 	}
