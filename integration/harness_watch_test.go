@@ -73,6 +73,23 @@ func (c *caddy) trackers(t *testing.T) map[string]trackerState {
 	return states
 }
 
+// deliveries returns how many records were tried to be delivered, by tracker
+// and result.
+func (c *caddy) deliveries() map[string]map[string]int {
+	c.t.Helper()
+	all := make(map[string]map[string]int)
+	for _, m := range deliverySample.FindAllStringSubmatch(c.api("GET", "/metrics"), -1) {
+		if all[m[2]] == nil {
+			all[m[2]] = make(map[string]int)
+		}
+		n, _ := strconv.ParseFloat(m[3], 64)
+		all[m[2]][m[1]] = int(n)
+	}
+	return all
+}
+
+var deliverySample = regexp.MustCompile(`(?m)^caddy_tagged_urls_deliveries_total\{result="(\w+)",tracker="([^"]*)"\} (\S+)$`)
+
 // onLinux skips a test that reads /proc, mounts or sets users elsewhere.
 func onLinux(t *testing.T) {
 	t.Helper()

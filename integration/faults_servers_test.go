@@ -113,10 +113,12 @@ func upgrading(t *testing.T) patient {
 func deaf(t *testing.T) patient {
 	trk := startTracker(t)
 	trk.down()
-	l, err := net.Listen("tcp", trk.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var l net.Listener
+	eventually(t, "the tracker's address to be free", func() (free bool) {
+		var err error
+		l, err = net.Listen("tcp", trk.Addr)
+		return err == nil
+	})
 	t.Cleanup(func() { l.Close() })
 	// Listening again sets how many connections may wait to be accepted.
 	raw, err := l.(*net.TCPListener).SyscallConn()
@@ -151,4 +153,3 @@ func reset(conn io.Writer) {
 		_ = tcp.Close()
 	}
 }
-
