@@ -188,6 +188,21 @@ func (t *Tracker) request(r *delivery.Record) (*http.Request, error) {
 	return req, nil
 }
 
+// Preview shows a record's request, without sending it and without the key.
+func (t *Tracker) Preview(r *delivery.Record) string {
+	shown := *t
+	shown.key = "YOUR_API_KEY"
+	req, err := shown.request(r)
+	if err != nil {
+		return err.Error()
+	}
+	line := req.Method + " " + req.URL.String()
+	if req.Body != nil {
+		line += "\n" + shown.query(r)
+	}
+	return line
+}
+
 // query returns a record's parameters, in the order of the API's
 // specification. Spaces are encoded as +, as they are there.
 func (t *Tracker) query(r *delivery.Record) string {

@@ -252,6 +252,15 @@ func (t *Tracker) request(records []*delivery.Record, now time.Time) (*http.Requ
 	return req, err
 }
 
+// Preview shows a record's request, without sending it.
+func (t *Tracker) Preview(r *delivery.Record) string {
+	body, err := encode([]*delivery.Record{r})
+	if err != nil {
+		return err.Error()
+	}
+	return "POST " + t.identity[0] + "\n" + string(body)
+}
+
 // message is a record as it is sent.
 type message struct {
 	ID         string            `json:"id"`
