@@ -8,7 +8,7 @@ import (
 
 // Claims remembers which aliases a node sent of late, until the cookies that say so have reached the browsers.
 // Without it, two tabs that open at once, with the same cookie, would each claim it, or one name would be connected
-// with another person's. It is safe for concurrent use. A nil *Claims remembers nothing.
+// with another person's. Nodes don't share it. It is safe for concurrent use; a nil *Claims remembers nothing.
 type Claims struct {
 	mu     sync.Mutex
 	memory memory
@@ -54,7 +54,7 @@ func (c *Claims) Forget(p Person) {
 // memory holds three kinds of facts about anonymous identities.
 type memory struct {
 	recent[factKey, fact]
-	number int64 // the last request's that made a fact
+	number int64 // how many facts were made so far
 }
 
 type factKey struct {
@@ -74,11 +74,11 @@ const (
 type fact struct {
 	claim     Claim
 	anonymous string
-	numbers   []int64 // of the latest requests that made it; it holds as long as one of them does
+	numbers   []int64 // of each time it was made, of late; it holds until all are taken back
 	at        time.Time
 }
 
-// made is a fact that a request made, and may have to take back.
+// made is a fact that a request made, or made to depend on it, and may have to take back.
 type made struct {
 	key    factKey
 	number int64
@@ -106,7 +106,7 @@ func (m *memory) note(v *visit, key factKey, f fact) {
 	m.support(v, key, f, m.number)
 }
 
-// support remembers a fact that the request makes, if those with the numbers hold.
+// support remembers a fact that the request derives from those with the numbers.
 func (m *memory) support(v *visit, key factKey, f fact, numbers ...int64) {
 	for _, n := range numbers {
 		v.made = append(v.made, made{key, n})

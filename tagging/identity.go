@@ -83,8 +83,10 @@ func (r *Rules) check(identity string) (string, Reason) {
 	if r == nil {
 		r = defaultRules
 	}
+	word := ""
 	switch {
 	case isSimple(identity): // most are
+		word = fold(identity)
 	case blank(identity):
 		return "", Empty
 	case longerThan(identity, MaxName):
@@ -93,8 +95,10 @@ func (r *Rules) check(identity string) (string, Reason) {
 		return "", IdentityControl
 	case hasMergeField(identity):
 		return "", IdentityMerge
+	default:
+		word = plain(identity)
 	}
-	if r.words[plain(identity)] || r.builtIn && meaningless(identity) {
+	if r.words[word] || r.builtIn && meaningless(identity) {
 		return "", IdentityNobody
 	}
 	if strings.Contains(identity, "@") {
@@ -149,8 +153,10 @@ func plain(s string) string {
 		}
 		s = s[1 : len(s)-1]
 	}
-	return strings.ReplaceAll(strings.ToLower(s), "_", " ")
+	return fold(s)
 }
+
+func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", " ") }
 
 // meaningless reports whether s is but punctuation, zeros and unreadable characters: "-", "???", "0", the nil
 // UUID, or a name in a broken encoding, of which only its length is left.

@@ -19,7 +19,7 @@ const (
 type tag struct {
 	kind  kind
 	start int
-	name  int // behind the prefix: where a property's own name begins
+	name  int // where the name begins; a property's own, behind the prefix
 	end   int // of the parameter: its '&', or the end of the query
 }
 
@@ -84,7 +84,7 @@ func tagAt(query string, start int) (tag, bool) {
 			return tag{}, false
 		}
 	}
-	t := tag{kind: property, start: start}
+	t := tag{kind: property, start: start, name: start}
 	c, i := nameByte(query, i)
 	if c == '_' {
 		t.name = i
@@ -98,7 +98,7 @@ func tagAt(query string, start int) (tag, bool) {
 			if c == 'i' {
 				t.kind = identity
 			}
-		} else if t.name == 0 {
+		} else if t.name == start {
 			return tag{}, false
 		}
 	}

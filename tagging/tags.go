@@ -49,7 +49,7 @@ func Parse(rawQuery string, rules *Rules) Tags {
 		if p.text.size == 0 {
 			p.text.size = len(rawQuery) - t.start
 		}
-		_, value, _ := strings.Cut(rawQuery[t.start:t.end], "=")
+		name, value, _ := strings.Cut(rawQuery[t.name:t.end], "=")
 		value = p.text.form(value)
 		switch t.kind {
 		case event:
@@ -57,7 +57,6 @@ func Parse(rawQuery string, rules *Rules) Tags {
 		case identity:
 			p.identity(rawQuery, t, value, rules)
 		case property:
-			name, _, _ := strings.Cut(rawQuery[t.name:t.end], "=")
 			p.property(rawQuery, t, p.text.form(name), value)
 		}
 	}

@@ -1,0 +1,219 @@
+package tagging
+
+import (
+	"crypto/rand"
+	"fmt"
+	mathrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Two tabs open at once: both requests carry the cookie as it was.
+func TestTwoTabs(t *testing.T) {
+	claimedBy := func(name string) func(w *world, b *browser) {
+		return func(w *world, b *browser) { w.respond(w.request(b, name, true, false), true) }
+	}
+	for what, test := range map[string]struct {
+		before  func(w *world, b *browser)
+		names   [2]string
+		aliases int
+	}{
+		"the same name":                     {nil, [2]string{"john", "john"}, 1},
+		"two names":                         {nil, [2]string{"john", "mary"}, 2},
+		"another name than before":          {claimedBy("zoe"), [2]string{"john", "john"}, 1},
+		"two other names than before":       {claimedBy("zoe"), [2]string{"john", "mary"}, 2},
+		"the name it had":                   {claimedBy("john"), [2]string{"john", "john"}, 0},
+		"the library is new":                {func(w *world, b *browser) { b.libraryAnonymous = library1 }, [2]string{"", ""}, 1},
+		"the library is new, and so a name": {func(w *world, b *browser) { b.libraryAnonymous = library1 }, [2]string{"john", "john"}, 2},
+		"the library is new, and two names": {func(w *world, b *browser) { b.libraryAnonymous = library1 }, [2]string{"john", "mary"}, 2},
+		"one has a name":                    {nil, [2]string{"john", ""}, 1},
+	} {
+		for _, order := range [][]int{{0, 1}, {1, 0}} {
+			t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w, b := newWorld(t), &browser{}
+					w.respond(w.request(b, "", true, false), true)
+					if test.before != nil {
+						test.before(w, b)
+					}
+					<-time.After(2 * settling)
+					tabs := [2]request{w.request(b, test.names[0], true, false), w.request(b, test.names[1], true, false)}
+					aliases := 0
+					for _, i := range order {
+						w.respond(tabs[i], true)
+						aliases += len(tabs[i].person.Aliases)
+					}
+					if aliases != test.aliases {
+						t.Errorf("%d aliases, want %d", aliases, test.aliases)
+					}
+					// What comes later is right as well, with each of the names.
+					for _, name := range names {
+						<-time.After(2 * settling)
+						w.respond(w.request(b, name, true, false), true)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestTwoTabsReallyAtOnce(t *testing.T) {
+	for range 50 {
+		w := newWorld(t)
+		cookie := Cookie{Anonymous: "ANONYMOUS"}
+		persons := make([]Person, 8)
+		var wg sync.WaitGroup
+		for i := range persons {
+			wg.Go(func() {
+				var err error
+				persons[i], err = w.keys.Resolve(Browser{
+					Navigation: true, Cookie: cookie, HasCookie: true, LibraryAnonymous: library1, Name: names[i%2],
+				}, w.claims, rand.Reader)
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		var aliases []Alias
+		for _, p := range persons {
+			aliases = append(aliases, p.Aliases...)
+		}
+		if len(aliases) != 2 {
+			t.Fatalf("the aliases are %v", aliases)
+		}
+		for _, a := range aliases {
+			w.tracker.alias(a)
+		}
+	}
+}
+
+// A tab relies on what another tab's request is doing, which then comes to nothing.
+func TestTabWhoseOtherIsLost(t *testing.T) {
+	w, b := newWorld(t), &browser{}
+	w.respond(w.request(b, "", true, false), true)
+	stale := *b
+	lost, kept := w.request(b, "john", true, false), w.request(b, "john", true, false)
+	if len(lost.person.Aliases) != 1 || kept.person.Aliases != nil || kept.person.SetCookie {
+		t.Fatalf("%+v and %+v", lost.person, kept.person)
+	}
+	w.respond(kept, true)
+	w.respond(lost, false)
+	w.respond(w.request(b, "mary", true, false), true)
+	if w.tracker.person(w.request(b, "", true, false).person.ID) != w.tracker.person("mary") {
+		t.Error("the browser isn't Mary's")
+	}
+	w.claims.Forget(lost.person) // again: it mustn't take back what somebody else has made since
+	if r := w.request(&stale, "mary", true, false); r.person.Aliases != nil {
+		t.Errorf("the claim is forgotten: %+v", r.person)
+	}
+}
+
+// What a request knows through a link is forgotten with that from which it came.
+func TestLinkedClaimThatIsLost(t *testing.T) {
+	w, b := newWorld(t), &browser{}
+	w.respond(w.request(b, "", true, false), true)
+	lost := w.request(b, "john", true, false)
+	b.libraryAnonymous = library1
+	w.respond(w.request(b, "", true, false), true)
+	w.respond(lost, false)
+	r := w.request(b, "john", true, false)
+	if len(r.person.Aliases) != 1 {
+		t.Errorf("John's name isn't connected: %+v", r.person)
+	}
+	w.respond(r, true)
+}
+
+// What two requests have said stays known if one of them is lost.
+func TestClaimThatIsLostOnce(t *testing.T) {
+	for _, firstIsLost := range []bool{false, true} {
+		w, www, shop := newWorld(t), &browser{}, &browser{libraryAnonymous: library1}
+		w.respond(w.request(www, "john", true, false), true)
+		first := w.request(shop, "john", true, false)
+		www.libraryAnonymous = library1
+		second := w.request(www, "", true, false)
+		w.respond(first, !firstIsLost)
+		w.respond(second, firstIsLost)
+		shop.ours = ""
+		w.respond(w.request(shop, "mary", true, false), true) // the tracker would say if this made Mary John
+	}
+}
+
+// A tab that gets a fresh identity doesn't depend on what the other does with the old one.
+func TestTabsOfTwoPeople(t *testing.T) {
+	w, b := newWorld(t), &browser{}
+	w.respond(w.request(b, "", true, false), true)
+	john, mary := w.request(b, "john", true, false), w.request(b, "mary", true, false)
+	if !john.person.SetCookie || !mary.person.SetCookie || john.person.Cookie.Anonymous == mary.person.Cookie.Anonymous {
+		t.Errorf("%+v and %+v", john.person, mary.person)
+	}
+}
+
+func TestNameThatWasTheAnonymousIdentity(t *testing.T) {
+	w, b := newWorld(t), &browser{}
+	r := w.request(b, "", true, false)
+	w.respond(r, true)
+	b.libraryAnonymous = library1
+	if p := w.request(b, r.person.ID, true, false).person; !slices.Equal(p.Aliases, []Alias{{r.person.ID, library1}}) || p.ID != r.person.ID {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestAnyStory tells random stories: several browsers and people, requests that overlap, hits that the queue doesn't take,
+// cookies that come and go. The tracker and the cookies are checked at each step.
+func TestAnyStory(t *testing.T) {
+	for seed := range uint64(2000) {
+		if t.Failed() {
+			break
+		}
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { anyStory(t, mathrand.New(mathrand.NewPCG(seed, 1))) })
+		})
+	}
+}
+
+func anyStory(t *testing.T, random *mathrand.Rand) {
+	w := newWorld(t)
+	browsers := []*browser{{}, {}}
+	var open []request
+	var log []string
+	for range 40 {
+		n := random.IntN(len(browsers))
+		b := browsers[n]
+		switch random.IntN(12) {
+		default:
+			name := append(names, "", "")[random.IntN(5)]
+			r := w.request(b, name, random.IntN(8) > 0, random.IntN(20) == 0)
+			open = append(open, r)
+			log = append(log, fmt.Sprintf("%d: %q is %+v", n, name, r.person))
+		case 0, 1, 2, 3, 4:
+			if len(open) > 0 {
+				i, taken := random.IntN(len(open)), random.IntN(5) > 0
+				log = append(log, fmt.Sprintf("%s taken %v", open[i].person.ID, taken))
+				w.respond(open[i], taken)
+				open = slices.Delete(open, i, i+1)
+			}
+		case 5:
+			b.libraryAnonymous = []string{library1, library2}[n]
+			log = append(log, fmt.Sprintf("%d: the library comes", n))
+		case 6:
+			b.ours = ""
+			log = append(log, fmt.Sprintf("%d: our cookie goes", n))
+		case 7:
+			if len(open) == 0 {
+				<-time.After(2 * settling)
+				log = append(log, "time passes")
+			}
+		}
+	}
+	for _, r := range open {
+		w.respond(r, true)
+	}
+	if t.Failed() {
+		t.Log(strings.Join(log, "\n"))
+	}
+}
