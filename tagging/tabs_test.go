@@ -143,6 +143,18 @@ func TestClaimThatIsLostOnce(t *testing.T) {
 	}
 }
 
+// After a restart, what a cookie says is all there is to know about its identity, and through a link about the library's.
+func TestLinkAfterRestart(t *testing.T) {
+	w, www, shop := newWorld(t), &browser{}, &browser{libraryAnonymous: library1}
+	w.respond(w.request(www, "john", true, false), true)
+	w.claims = NewClaims(1000)
+	www.libraryAnonymous = library1
+	w.respond(w.request(www, "", true, false), true)
+	if r := w.request(shop, "mary", true, false); r.person.Aliases != nil || r.person.ID != "mary" {
+		t.Errorf("%+v", r.person)
+	}
+}
+
 // A tab that gets a fresh identity doesn't depend on what the other does with the old one.
 func TestTabsOfTwoPeople(t *testing.T) {
 	w, b := newWorld(t), &browser{}

@@ -89,6 +89,11 @@ func TestHostileQueriesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d bytes taken, and %d more dropped", name, hitSize(tags), tags.DroppedMore)
 		}
 	}
+	// However many they are, each name is there once.
+	many := distinctProperties(1000)
+	if once, twice := Parse(many, nil), Parse(many+strings.ReplaceAll(many, "=1", "=2"), nil); len(once.Properties) < 100 || len(twice.Properties) != len(once.Properties) || twice.Properties[99].Value != "2" {
+		t.Errorf("%d properties, and repeated %d", len(once.Properties), len(twice.Properties))
+	}
 	// What doesn't fit is left out; what is smaller and comes later still fits.
 	big := strings.Repeat("x", MaxValue)
 	var query strings.Builder
