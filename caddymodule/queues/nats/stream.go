@@ -63,16 +63,15 @@ func wanted(s settings) (records, dead jetstream.StreamConfig) {
 // ensure makes the streams, or sees to it that those which exist will do.
 func (l *link) ensure(ctx context.Context, s settings) error {
 	records, dead := wanted(s)
-	explicit := s.replicas != 0 || s.maxBytes != 0 || s.maxAge != 0
 	var err error
-	if l.records, err = l.ensureStream(ctx, records, explicit, s); err != nil {
+	if l.records, err = l.ensureStream(ctx, records, s); err != nil {
 		return err
 	}
-	l.dead, err = l.ensureStream(ctx, dead, explicit, s)
+	l.dead, err = l.ensureStream(ctx, dead, s)
 	return err
 }
 
-func (l *link) ensureStream(ctx context.Context, want jetstream.StreamConfig, explicit bool, s settings) (jetstream.Stream, error) {
+func (l *link) ensureStream(ctx context.Context, want jetstream.StreamConfig, s settings) (jetstream.Stream, error) {
 	stream, err := l.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = l.js.CreateStream(ctx, want)
@@ -141,7 +140,9 @@ const leastMessage = 96 << 10
 // what that is. Nothing is ever made smaller.
 func grown(have, want jetstream.StreamConfig, s settings) (larger jetstream.StreamConfig, changes []string) {
 	larger = have
-	change := func(name string, from, to any) { changes = append(changes, fmt.Sprintf("%s from %v to %v", name, from, to)) }
+	change := func(name string, from, to any) {
+		changes = append(changes, fmt.Sprintf("%s from %v to %v", name, from, to))
+	}
 	if s.replicas != 0 && have.Replicas < want.Replicas {
 		change("replicas", have.Replicas, want.Replicas)
 		larger.Replicas = want.Replicas

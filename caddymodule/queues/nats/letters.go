@@ -1,0 +1,219 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+const (
+	// maxChunk is how many messages are read, moved or deleted at a time.
+	maxChunk = 256
+	// hurryMargin is how near a retry has to be for Hurry to leave it alone.
+	hurryMargin = time.Second
+)
+
+// each calls f for a stream's messages with a subject, oldest first, in
+// chunks. It doesn't go on to those that were added after it began.
+func (l *link) each(ctx context.Context, stream jetstream.Stream, subject string, from uint64, f func([]*jetstream.RawStreamMsg) (more bool, err error)) error {
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	for last := info.State.LastSeq; from <= last; {
+		request, cancel := context.WithTimeout(ctx, answerTimeout)
+		chunk, err := l.read(request, stream, subject, from, last)
+		cancel()
+		if err != nil || len(chunk) == 0 {
+			return err
+		}
+		if more, err := f(chunk); err != nil || !more {
+			return err
+		}
+		from = chunk[len(chunk)-1].Sequence + 1
+	}
+	return nil
+}
+
+func (l *link) read(ctx context.Context, stream jetstream.Stream, subject string, from, last uint64) (chunk []*jetstream.RawStreamMsg, err error) {
+	messages, err := jetstreamext.GetBatch(ctx, l.js, stream.CachedInfo().Config.Name, maxChunk,
+		jetstreamext.GetBatchSeq(max(1, from)), jetstreamext.GetBatchSubject(subject))
+	if err != nil {
+		return nil, err
+	}
+	for m, err := range messages {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.Sequence <= last {
+			chunk = append(chunk, m)
+		}
+	}
+	return chunk, nil
+}
+
+// deadSubject is the subject of a destination's dead letters, or of all.
+func (l *link) deadSubject(destination string) string {
+	if destination == "" {
+		return l.subject(kindDead, "*")
+	}
+	return l.subject(kindDead, token(destination))
+}
+
+// DeadLetters implements [delivery.Queue].
+func (q *openQueue) DeadLetters(destination string, yield func(delivery.DeadLetter) bool) error {
+	l, err := q.available()
+	if err != nil {
+		return err
+	}
+	return l.each(q.ctx, l.dead, l.deadSubject(destination), 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
+		for _, m := range chunk {
+			if !yield(letter(m)) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+func letter(m *jetstream.RawStreamMsg) delivery.DeadLetter {
+	letter := delivery.DeadLetter{
+		Entry:    delivery.Entry{Destination: unescape(m.Header.Get(headerDestination)), Record: new(delivery.Record)},
+		ID:       strconv.FormatUint(m.Sequence, 10),
+		Attempts: int(number(m.Header, headerAttempts)),
+		Died:     m.Time,
+		Reason:   unescape(m.Header.Get(headerReason)),
+		Status:   int(number(m.Header, headerStatus)),
+	}
+	if err := letter.Record.UnmarshalBinary(m.Data); err != nil && letter.Reason == "" {
+		letter.Reason = unreadable(err)
+	}
+	return letter
+}
+
+// Revive implements [delivery.Queue]. The records wait behind all others, as
+// if they were put now.
+func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
+	return q.choose(filter, func(ctx context.Context, l *link, chosen []*jetstream.RawStreamMsg) error {
+		messages := make([]*nats.Msg, len(chosen))
+		for i, m := range chosen {
+			messages[i] = l.derived(kindNew, tokenOf(m.Subject), fmt.Sprintf("revived.%d.%d", m.Sequence, m.Time.UnixNano()), nil, m.Data)
+			messages[i].Header.Set(headerDestination, m.Header.Get(headerDestination))
+		}
+		return l.publish(ctx, messages)
+	})
+}
+
+// Bury implements [delivery.Queue].
+func (q *openQueue) Bury(filter delivery.DeadFilter) (int, error) {
+	return q.choose(filter, func(context.Context, *link, []*jetstream.RawStreamMsg) error { return nil })
+}
+
+// choose takes away the dead letters that a filter chooses, after doing
+// something with them.
+func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context, *link, []*jetstream.RawStreamMsg) error) (total int, err error) {
+	l, err := q.available()
+	if err != nil {
+		return 0, err
+	}
+	from := uint64(1)
+	if filter.ID != "" {
+		if from, err = strconv.ParseUint(filter.ID, 10, 64); err != nil || from == 0 {
+			return 0, nil
+		}
+	}
+	err = l.each(q.ctx, l.dead, l.deadSubject(filter.Destination), from, func(chunk []*jetstream.RawStreamMsg) (more bool, err error) {
+		n := 0
+		for _, m := range chunk { // in the order of their death
+			if filter.ID != "" && m.Sequence != from || !filter.Before.IsZero() && !m.Time.Before(filter.Before) {
+				break
+			}
+			n++
+		}
+		if n == 0 {
+			return false, nil
+		}
+		ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
+		defer cancel()
+		if err := act(ctx, l, chunk[:n]); err != nil {
+			return false, err
+		}
+		deleted, err := remove(ctx, l.dead, chunk[:n])
+		total += deleted
+		return n == len(chunk), err
+	})
+	return total, err
+}
+
+// remove deletes messages and returns how many there were.
+func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.RawStreamMsg) (int, error) {
+	var deleted atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for _, m := range messages {
+		group.Go(func() error {
+			err := stream.DeleteMsg(ctx, m.Sequence)
+			if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == codeDeleteFailed || errors.Is(err, jetstream.ErrMsgNotFound) {
+				return nil // somebody else has
+			}
+			if err == nil {
+				deleted.Add(1)
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	return int(deleted.Load()), err
+}
+
+// Hurry implements [delivery.Queue]. What waits for a retry at the cluster
+// can't be called back from there, so it is replaced by a copy that is due. A
+// crash in between, or a delivery that begins at that very moment, makes for a
+// second delivery.
+func (q *openQueue) Hurry(destination string) error {
+	l, err := q.available()
+	if err != nil {
+		return err
+	}
+	subject := l.subject(kindAgain, "*")
+	if destination != "" {
+		subject = l.subject(kindAgain, token(destination))
+	}
+	return l.each(q.ctx, l.records, subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
+		var waiting []*jetstream.RawStreamMsg
+		var messages []*nats.Msg
+		soon := time.Now().Add(hurryMargin)
+		for _, m := range chunk {
+			if moment(m.Header, headerDue, time.Time{}).After(soon) { // so nobody is delivering it
+				waiting = append(waiting, m)
+				messages = append(messages, l.derived(kindAgain, tokenOf(m.Subject), fmt.Sprintf("hurry.%d", m.Sequence), m.Header, m.Data))
+			}
+		}
+		if len(waiting) == 0 {
+			return true, nil
+		}
+		ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
+		defer cancel()
+		if err := l.publish(ctx, messages); err != nil {
+			return false, err
+		}
+		_, err := remove(ctx, l.records, waiting)
+		return true, err
+	})
+}
+
+// codeDeleteFailed is JetStream's for a message that can't be deleted, because
+// it isn't there.
+const codeDeleteFailed jetstream.ErrorCode = 10057

@@ -1,0 +1,308 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+const (
+	// answerTimeout is how long a request to the cluster may take.
+	answerTimeout = 5 * time.Second
+	// connectTimeout is how long connecting to one server may take.
+	connectTimeout = 2 * time.Second
+	// A server that doesn't answer two pings is given up for another one.
+	pingInterval = 3 * time.Second
+	maxPings     = 2
+	// retireWait is how long the leases of a connection that was replaced may
+	// still be settled by it.
+	retireWait = 5 * time.Minute
+)
+
+// link is a connection to the cluster, with all that depends on it.
+type link struct {
+	names
+	to      connection
+	log     *zap.Logger
+	ackWait time.Duration
+
+	nc            *nats.Conn
+	js            jetstream.JetStream
+	records, dead jetstream.Stream
+	denied        atomic.Pointer[string] // the last permission that was missing
+	suspect       atomic.Bool            // the stream may be gone
+	batches       batches
+
+	ctx    context.Context // ends when nothing more is to be taken
+	cancel context.CancelFunc
+	pulls  sync.WaitGroup
+	closed chan struct{}
+
+	mu        sync.Mutex // guards the following, and beginning and ending of pulls
+	consumers map[string]jetstream.Consumer
+	leases    map[*lease]struct{}
+}
+
+// dial connects, and sees to it that the streams are there.
+func dial(s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
+	l := &link{
+		names: names{s.stream}, to: s.connection, log: log, ackWait: ackWait,
+		consumers: make(map[string]jetstream.Consumer),
+		leases:    make(map[*lease]struct{}),
+		closed:    make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	options, err := l.options()
+	if err != nil {
+		return nil, err
+	}
+	if l.nc, err = nats.Connect(s.connection.urls, options...); err != nil {
+		return nil, fmt.Errorf("can't connect to NATS: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
+	defer cancel()
+	if err = l.checkServer(); err == nil {
+		if l.js, err = jetstream.New(l.nc, jetstream.WithDefaultTimeout(answerTimeout)); err == nil {
+			err = l.ensure(ctx, s)
+		}
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	go l.keep(s)
+	return l, nil
+}
+
+func (l *link) options() ([]nats.Option, error) {
+	host, _ := os.Hostname()
+	options := []nats.Option{
+		nats.Name("Tagged URLs on " + host),
+		nats.Timeout(connectTimeout),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPings),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(250*time.Millisecond, 250*time.Millisecond),
+		// Credentials may be replaced while we run.
+		nats.IgnoreAuthErrorAbort(),
+		// Nothing is to be sent at some later time: who sends it wants to
+		// know now, and goes another way.
+		nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
+			if !nc.IsClosed() && l.ctx.Err() == nil {
+				l.log.Warn("the connection to NATS is lost; connecting again", zap.Error(err))
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			l.log.Info("connected to NATS again", zap.String("server", nc.ConnectedServerName()))
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if text := err.Error(); errors.Is(err, nats.ErrPermissionViolation) {
+				l.denied.Store(&text)
+			}
+			l.log.Warn("NATS reports an error", zap.Error(err))
+		}),
+	}
+	c := l.to
+	if c.credentials != "" {
+		if _, err := os.Stat(c.credentials); err != nil {
+			return nil, fmt.Errorf("credentials: %w", err)
+		}
+		options = append(options, nats.UserCredentials(c.credentials))
+	}
+	if c.nkey != "" {
+		option, err := nats.NkeyOptionFromSeed(c.nkey)
+		if err != nil {
+			return nil, fmt.Errorf("nkey: %w", err)
+		}
+		options = append(options, option)
+	}
+	if c.secure {
+		options = append(options, nats.Secure())
+	}
+	if c.ca != "" {
+		options = append(options, nats.RootCAs(c.ca))
+	}
+	if c.cert != "" {
+		options = append(options, nats.ClientCert(c.cert, c.key))
+	}
+	return options, nil
+}
+
+// checkServer refuses servers that lack what the queue is made of.
+func (l *link) checkServer() error {
+	version := l.nc.ConnectedServerVersion()
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	if a, _ := strconv.Atoi(major); a < 2 {
+		minor = "0"
+	} else if a > 2 {
+		return nil
+	}
+	if b, _ := strconv.Atoi(minor); b < 12 {
+		return fmt.Errorf("nats-server %s is too old: it has to be 2.12 or newer, which stores all records of a hit or none", version)
+	}
+	if size := l.nc.MaxPayload(); size < leastMessage {
+		return fmt.Errorf("the server takes messages of %d bytes at most: set max_payload to %d or more", size, leastMessage)
+	}
+	return nil
+}
+
+// usable reports whether it makes sense to send something now.
+func (l *link) usable() bool { return l != nil && l.nc.IsConnected() }
+
+// close ends the connection. What is leased waits again, at once if the
+// cluster can be told.
+func (l *link) close() {
+	l.stopPulls()
+	l.pulls.Wait() // else what is released would come back to us
+	l.mu.Lock()
+	leases := l.leases
+	l.leases = nil
+	l.mu.Unlock()
+	if l.usable() {
+		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+		defer cancel()
+		var releasing sync.WaitGroup
+		for lease := range leases {
+			// With an answer, so that it has happened when this returns.
+			releasing.Go(func() { _, _ = l.nc.RequestWithContext(ctx, lease.msg.Reply(), []byte("-NAK")) })
+		}
+		releasing.Wait()
+	}
+	close(l.closed)
+	l.nc.Close()
+}
+
+// stopPulls ends what waits for records, and lets nothing new begin.
+func (l *link) stopPulls() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cancel()
+}
+
+// retire closes the connection when its leases are settled.
+func (l *link) retire() {
+	l.stopPulls()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for deadline := time.Now().Add(retireWait); time.Now().Before(deadline); <-tick.C {
+		l.mu.Lock()
+		n := len(l.leases)
+		l.mu.Unlock()
+		if n == 0 {
+			break
+		}
+	}
+	l.close()
+}
+
+// keep tells the cluster what is still under way here, so that nobody else is
+// given it; and looks after the streams if they seem to be gone.
+func (l *link) keep(s settings) {
+	tick := time.NewTicker(l.ackWait / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.closed:
+			return
+		case <-tick.C:
+		}
+		before := time.Now().Add(-l.ackWait / 4)
+		var old []*lease
+		l.mu.Lock()
+		for lease := range l.leases {
+			if lease.taken.Before(before) {
+				old = append(old, lease)
+			}
+		}
+		l.mu.Unlock()
+		for _, lease := range old {
+			if err := lease.msg.InProgress(); err != nil {
+				break // not connected
+			}
+		}
+		if l.suspect.Swap(false) && l.usable() && l.ctx.Err() == nil {
+			ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
+			if err := l.ensure(ctx, s); err != nil {
+				l.log.Error("the cluster takes no records", zap.Error(err))
+			}
+			cancel()
+		}
+	}
+}
+
+// consumer returns the destination's consumer, which all nodes share.
+func (l *link) consumer(ctx context.Context, destination string) (jetstream.Consumer, error) {
+	name := token(destination)
+	l.mu.Lock()
+	c := l.consumers[name]
+	l.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	c, err := l.js.Consumer(ctx, l.stream, name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		c, err = l.js.CreateConsumer(ctx, l.stream, l.consumerConfig(destination))
+		if errors.Is(err, jetstream.ErrConsumerExists) { // another node was faster
+			c, err = l.js.Consumer(ctx, l.stream, name)
+		}
+	}
+	if err != nil {
+		if denied := l.denied.Load(); denied != nil {
+			err = fmt.Errorf("%w (%s)", err, *denied)
+		}
+		return nil, fmt.Errorf("the consumer of %s: %w", destination, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.consumers[name] = c
+	return c, nil
+}
+
+// forget makes the next caller look for the consumer again.
+func (l *link) forget(destination string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.consumers, token(destination))
+}
+
+const (
+	// defaultAckWait is for how long a node may be silent about a record
+	// before another one is given it.
+	defaultAckWait = 20 * time.Second
+	// maxAckPending bounds, for one destination, what is under way on all
+	// nodes and what waits for a retry. While it is reached nothing new is
+	// handed out.
+	maxAckPending = 1 << 16
+	// forgetAfter is how long after the last node has asked for a
+	// destination's records its consumer goes. The records stay.
+	forgetAfter = 24 * time.Hour
+)
+
+func (l *link) consumerConfig(destination string) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable:           token(destination),
+		Description:       "Tagged URLs: hands out the records of one tracker",
+		Metadata:          map[string]string{"tagged_urls.tracker": destination},
+		FilterSubject:     l.subject("*", token(destination)),
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           l.ackWait,
+		MaxDeliver:        -1, // the delivery decides when it's enough
+		MaxAckPending:     maxAckPending,
+		InactiveThreshold: forgetAfter,
+	}
+}

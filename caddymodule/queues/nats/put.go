@@ -1,0 +1,226 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+const (
+	// patience is how long a call of Put waits for the cluster that has a
+	// fallback and no deadline; one with a deadline waits for half of it.
+	patience = 2 * time.Second
+	// restPeriod is how long hits go to the fallback at once when the cluster
+	// didn't take one in time.
+	restPeriod = time.Second
+)
+
+// Put implements [delivery.Queue].
+func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	if q.closed() {
+		return delivery.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	messages, err := q.messages(entries)
+	if err != nil {
+		return err
+	}
+	fallback := q.fallbackQueue()
+	if fallback == nil {
+		return q.publish(ctx, messages)
+	}
+	err = q.tryPublish(ctx, messages)
+	if err == nil || ctx.Err() != nil || q.closed() {
+		return err
+	}
+	if instead := fallback.Put(ctx, entries...); instead != nil {
+		return fmt.Errorf("%w; and the fallback queue: %w", err, instead)
+	}
+	q.handOverSoon()
+	return nil
+}
+
+func (q *openQueue) messages(entries []delivery.Entry) ([]*nats.Msg, error) {
+	messages := make([]*nats.Msg, len(entries))
+	for i, e := range entries {
+		m, err := q.message(e)
+		if err != nil {
+			return nil, err
+		}
+		messages[i] = m
+		q.known.Store(tokenOf(m.Subject), e.Destination)
+	}
+	return messages, nil
+}
+
+// errAway is why the cluster isn't even tried.
+var errAway = errors.New("the NATS cluster isn't available")
+
+// tryPublish publishes if the cluster takes it soon.
+func (q *openQueue) tryPublish(ctx context.Context, messages []*nats.Msg) error {
+	l := q.link.Load()
+	if !l.usable() || time.Now().UnixNano() < q.restUntil.Load() {
+		return errAway
+	}
+	wait := patience
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	soon, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	err := l.publish(soon, messages)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, delivery.ErrFull) {
+		q.restUntil.Store(time.Now().Add(restPeriod).UnixNano())
+	}
+	return err
+}
+
+// publish publishes as soon as the cluster takes it. It waits until ctx is
+// done at most.
+func (q *openQueue) publish(ctx context.Context, messages []*nats.Msg) error {
+	l, err := q.current(ctx)
+	if err != nil {
+		return err
+	}
+	return l.publish(ctx, messages)
+}
+
+// publish makes messages durable: all or none. A cluster that can't take them
+// right now, as while it elects a leader, is asked again until ctx is done.
+// The error then doesn't tell whether they are stored.
+func (l *link) publish(ctx context.Context, messages []*nats.Msg) error {
+	var last error
+	for {
+		err := l.publishOnce(ctx, messages)
+		if err == nil {
+			return nil
+		}
+		full, passing := l.assess(err)
+		if full {
+			return fmt.Errorf("the stream %s: %w: %w", l.stream, delivery.ErrFull, err)
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		if !passing {
+			return fmt.Errorf("the stream %s: %w", l.stream, err)
+		}
+		select {
+		case <-time.After(10*time.Millisecond + rand.N(20*time.Millisecond)):
+			continue
+		case <-ctx.Done():
+		}
+		if last == nil {
+			last = errors.New("no answer")
+		}
+		return fmt.Errorf("the stream %s: %w (%w)", l.stream, last, ctx.Err())
+	}
+}
+
+// assess says what an error of publishing means: that the stream is full, or
+// that it may work a moment later.
+func (l *link) assess(err error) (full, passing bool) {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+		l.suspect.Store(true)
+		return false, true
+	}
+	var api *jetstream.APIError
+	if !errors.As(err, &api) {
+		for _, other := range [...]error{nats.ErrDisconnected, nats.ErrReconnectBufExceeded, nats.ErrConnectionReconnecting, nats.ErrTimeout, context.DeadlineExceeded} {
+			passing = passing || errors.Is(err, other)
+		}
+		return false, passing
+	}
+	switch api.ErrorCode {
+	case codeStorageResources, codeAccountResources:
+		return true, false
+	case codeStoreFailed:
+		full = strings.Contains(api.Description, "maximum")
+		return full, !full
+	case codeBatchIncomplete, codeDuplicateInProcess, codeNotLeader:
+		return false, true
+	}
+	return false, api.Code == 503 || api.Code == 429
+}
+
+// Error codes of JetStream's API.
+const (
+	codeStoreFailed        jetstream.ErrorCode = 10077
+	codeBatchIncomplete    jetstream.ErrorCode = 10176
+	codeDuplicateInProcess jetstream.ErrorCode = 10158
+	codeNotLeader          jetstream.ErrorCode = 10009
+)
+
+// cluster is the queue without its fallback.
+type cluster struct{ *openQueue }
+
+// Put implements [delivery.Queue].
+func (q cluster) Put(ctx context.Context, entries ...delivery.Entry) error {
+	messages, err := q.messages(entries)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	if err := q.publish(ctx, messages); err != nil {
+		return err
+	}
+	q.restUntil.Store(0)
+	return nil
+}
+
+// handOver moves what the fallback holds to the cluster, whenever it holds
+// something.
+func (q *openQueue) handOver() {
+	tick := time.NewTicker(10 * time.Second)
+	defer tick.Stop()
+	for {
+		fallback := q.fallbackQueue()
+		if fallback == nil {
+			q.openFallback()
+		} else if stats, err := fallback.Stats(); err == nil && waiting(stats) > 0 {
+			if _, err := q.current(q.ctx); err == nil {
+				moved, err := delivery.Move(q.ctx, fallback, cluster{q})
+				if err == nil && moved > 0 {
+					q.log.Info("handed over what the fallback queue held", zap.Int("records", moved))
+				}
+			}
+		}
+		select {
+		case <-q.ctx.Done():
+			return
+		case <-q.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+func waiting(s delivery.Stats) (n int64) {
+	for _, d := range s.Destinations {
+		n += d.Waiting
+	}
+	return n
+}
+
+// handOverSoon notes that the fallback holds something.
+func (q *openQueue) handOverSoon() {
+	select {
+	case q.wake <- struct{}{}:
+		q.log.Warn("the NATS cluster didn't take a hit; it is in the fallback queue, as are the next ones until the cluster takes records again")
+	default:
+	}
+}

@@ -1,0 +1,274 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+const (
+	// dialRetry is the pause between attempts to connect.
+	dialRetry = 2 * time.Second
+	// complainInterval is the least time between two log entries about
+	// trouble that stays.
+	complainInterval = time.Minute
+)
+
+// openQueue is an open queue.
+type openQueue struct {
+	publisher
+	log     *zap.Logger
+	ackWait time.Duration
+
+	ctx  context.Context // ends when the queue is closed
+	stop context.CancelFunc
+	// background are the goroutines that end with ctx.
+	background sync.WaitGroup
+
+	// link is nil while there's no connection yet. changed is closed, and
+	// replaced, when there's another.
+	link atomic.Pointer[link]
+
+	restUntil atomic.Int64  // until when the cluster isn't tried, in ns since 1970
+	wake      chan struct{} // of one: the fallback holds something
+
+	// known are the destinations' names, by token.
+	known sync.Map
+
+	mu         sync.Mutex // guards the following
+	changed    chan struct{}
+	settings   settings
+	redial     context.CancelFunc // ends attempts to connect
+	opener     delivery.Opener    // of the fallback; nil: off
+	fallback   delivery.Queue     // nil while it isn't open
+	down       error              // why there's no connection
+	complained time.Time
+
+	cache statsCache
+}
+
+var _ delivery.Queue = (*openQueue)(nil)
+
+// open opens the queue. With a fallback that is open it needs no cluster.
+func open(s settings, fallback delivery.Opener, log *zap.Logger) (*openQueue, error) {
+	return openWith(s, fallback, log, defaultAckWait)
+}
+
+func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait time.Duration) (*openQueue, error) {
+	q := &openQueue{
+		publisher: newPublisher(names{s.stream}),
+		log:       log, ackWait: ackWait, settings: s, opener: fallback,
+		changed: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+	q.ctx, q.stop = context.WithCancel(context.Background())
+	l, err := dial(s, ackWait, log)
+	fallbackErr := q.openFallback()
+	switch {
+	case err == nil:
+		q.use(l)
+	case fallback == nil || fallbackErr != nil:
+		q.stop()
+		return nil, errors.Join(err, fallbackErr)
+	default:
+		q.down = err
+		log.Error("the NATS cluster can't be used: hits go to the fallback queue until it can; it is tried all the time", zap.Error(err))
+		q.dialUntil(s)
+	}
+	if fallback != nil {
+		q.background.Go(q.handOver)
+	}
+	return q, nil
+}
+
+func (q *openQueue) closed() bool { return q.ctx.Err() != nil }
+
+// use puts a connection in the place of the one before.
+func (q *openQueue) use(l *link) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed() {
+		l.close()
+		return
+	}
+	before := q.link.Swap(l)
+	q.down = nil
+	close(q.changed)
+	q.changed = make(chan struct{})
+	if before != nil {
+		go before.retire()
+	}
+	config := l.records.CachedInfo().Config
+	q.log.Info("using a stream of NATS", zap.String("stream", l.stream), zap.String("server", l.nc.ConnectedServerName()),
+		zap.Int("replicas", config.Replicas), zap.Int64("max_bytes", config.MaxBytes))
+}
+
+// current waits until there is a connection.
+func (q *openQueue) current(ctx context.Context) (*link, error) {
+	for {
+		q.mu.Lock()
+		changed, down := q.changed, q.down
+		q.mu.Unlock()
+		if q.closed() {
+			return nil, delivery.ErrClosed
+		}
+		if l := q.link.Load(); l != nil && l.ctx.Err() == nil {
+			return l, nil
+		}
+		select {
+		case <-changed:
+		case <-q.ctx.Done():
+		case <-ctx.Done():
+			if down != nil {
+				return nil, fmt.Errorf("%w: %w", ctx.Err(), down)
+			}
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// dialUntil connects in the background, until it works.
+func (q *openQueue) dialUntil(s settings) {
+	ctx, cancel := context.WithCancel(q.ctx)
+	q.mu.Lock()
+	if q.redial != nil {
+		q.redial()
+	}
+	q.redial = cancel
+	q.mu.Unlock()
+	q.background.Go(func() {
+		for {
+			l, err := dial(s, q.ackWait, q.log)
+			if err == nil {
+				if ctx.Err() != nil {
+					l.close() // there's a newer configuration
+				} else {
+					q.use(l)
+				}
+				return
+			}
+			q.mu.Lock()
+			if q.link.Load() == nil {
+				q.down = err
+			}
+			q.mu.Unlock()
+			if ctx.Err() == nil {
+				q.complain("the NATS cluster can't be used with the present configuration; it is tried all the time", err)
+			}
+			select {
+			case <-time.After(dialRetry):
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// apply puts a changed configuration into effect.
+func (q *openQueue) apply(s settings, fallback delivery.Opener) {
+	q.mu.Lock()
+	before := q.settings
+	q.settings = s
+	opener, open := q.opener, q.fallback
+	q.mu.Unlock()
+	switch {
+	case (opener == nil) != (fallback == nil) || opener != nil && opener.Key() != fallback.Key():
+		q.log.Warn("another fallback queue is configured: it is used from the next start of Caddy on")
+	case open != nil:
+		fallback.Apply(open)
+	}
+	l := q.link.Load()
+	switch {
+	case s == before:
+	case l == nil || s.connection != before.connection:
+		q.dialUntil(s)
+	default:
+		q.background.Go(func() {
+			ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
+			defer cancel()
+			if err := l.ensure(ctx, s); err != nil {
+				q.log.Warn("can't put the changed configuration into effect", zap.Error(err))
+			}
+		})
+	}
+}
+
+// openFallback opens the fallback if there's one that isn't open.
+func (q *openQueue) openFallback() error {
+	q.mu.Lock()
+	opener := q.opener
+	q.mu.Unlock()
+	if opener == nil {
+		return nil
+	}
+	fallback, err := opener.Open(q.log.Named("fallback"))
+	if err != nil {
+		q.complain("the fallback queue can't be opened, so hits are dropped while the NATS cluster is away; it is tried again", err)
+		return fmt.Errorf("the fallback queue: %w", err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.fallback = fallback
+	return nil
+}
+
+// fallbackQueue returns the fallback if it is open.
+func (q *openQueue) fallbackQueue() delivery.Queue {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.fallback
+}
+
+// complain logs trouble, now and then.
+func (q *openQueue) complain(what string, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if now := time.Now(); now.Sub(q.complained) >= complainInterval {
+		q.complained = now
+		q.log.Error(what, zap.Error(err))
+	}
+}
+
+// available returns the connection for what can't wait for one.
+func (q *openQueue) available() (*link, error) {
+	if q.closed() {
+		return nil, delivery.ErrClosed
+	}
+	l := q.link.Load()
+	switch {
+	case l == nil:
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", errAway, q.down)
+	case !l.usable():
+		return nil, fmt.Errorf("%w: %w", errAway, nats.ErrDisconnected)
+	}
+	return l, nil
+}
+
+// Close implements [delivery.Queue].
+func (q *openQueue) Close() error {
+	q.mu.Lock()
+	first := !q.closed()
+	q.stop()
+	fallback := q.fallback
+	q.mu.Unlock()
+	q.background.Wait()
+	if !first {
+		return nil
+	}
+	if l := q.link.Load(); l != nil {
+		l.close()
+	}
+	if fallback != nil {
+		return fallback.Close()
+	}
+	return nil
+}

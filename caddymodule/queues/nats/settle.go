@@ -1,0 +1,135 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// maxTries is how often settling a record is tried while the cluster is well,
+// but doesn't know of the lease.
+const maxTries = 3
+
+// Settle implements [delivery.Queue].
+func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
+	if q.closed() {
+		return delivery.ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
+	defer cancel()
+	// All at once, so that they share round trips.
+	var settling sync.WaitGroup
+	errs := make([]error, len(settlements))
+	for i, s := range settlements {
+		lease, ok := s.Item.Lease.(*lease)
+		if !ok || !lease.open() {
+			continue // not ours, or settled before
+		}
+		settling.Go(func() {
+			if errs[i] = lease.link.settle(ctx, lease, s); errs[i] != nil && lease.lost(ctx, errs[i]) {
+				q.log.Warn("the NATS cluster no longer knows that a record was under way here; it may be delivered again",
+					zap.String("tracker", s.Item.Destination), zap.Error(errs[i]))
+				lease.done()
+				errs[i] = nil
+			}
+		})
+	}
+	settling.Wait()
+	for _, err := range errs {
+		if err != nil {
+			if q.closed() {
+				return delivery.ErrClosed
+			}
+			return err // one stands for all
+		}
+	}
+	return nil
+}
+
+// open reports whether the lease isn't settled.
+func (l *lease) open() bool {
+	l.link.mu.Lock()
+	defer l.link.mu.Unlock()
+	_, ok := l.link.leases[l]
+	return ok
+}
+
+func (l *lease) done() {
+	l.link.mu.Lock()
+	defer l.link.mu.Unlock()
+	delete(l.link.leases, l)
+}
+
+// settle ends a lease. It may be tried again after an error.
+func (l *link) settle(ctx context.Context, lease *lease, s delivery.Settlement) error {
+	switch s.Outcome {
+	case delivery.Release:
+		if err := lease.msg.Nak(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			return err
+		}
+		lease.done()
+		return nil
+	case delivery.Retry:
+		// JetStream counts all deliveries of a message, also those that were
+		// never tried. So each retry is a new message that has its own count.
+		m := l.derived(kindAgain, token(s.Item.Destination), fmt.Sprintf("again.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
+		setNumber(m.Header, headerAttempts, int64(s.Item.Attempts)+1)
+		setNumber(m.Header, headerQueued, millis(s.Item.Queued))
+		if wait := time.Until(s.RetryAt); wait > 0 {
+			setNumber(m.Header, headerDue, millis(s.RetryAt))
+		}
+		err := l.publish(ctx, []*nats.Msg{m})
+		if errors.Is(err, delivery.ErrFull) {
+			// There's no room for it, but for the one that is there.
+			err = lease.msg.NakWithDelay(max(time.Until(s.RetryAt), time.Millisecond))
+			if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+				lease.done()
+				return nil
+			}
+		}
+		if err != nil {
+			return err
+		}
+	case delivery.Dead:
+		m := l.derived(kindDead, token(s.Item.Destination), fmt.Sprintf("dead.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
+		setNumber(m.Header, headerAttempts, int64(s.Item.Attempts)+1)
+		m.Header.Set(headerReason, escape(s.Reason))
+		m.Header.Set(headerStatus, strconv.Itoa(s.Status))
+		if err := l.publish(ctx, []*nats.Msg{m}); err != nil {
+			return err
+		}
+	}
+	// Acknowledged ones are deleted, durably when the answer comes.
+	if err := lease.msg.DoubleAck(ctx); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return err
+	}
+	lease.done()
+	return nil
+}
+
+// lost reports whether the error of settling a lease will stay, because the
+// cluster doesn't know of the lease any more.
+func (l *lease) lost(ctx context.Context, err error) bool {
+	if !l.link.usable() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+	defer cancel()
+	meta, _ := l.msg.Metadata()
+	if _, err := l.link.js.Consumer(ctx, meta.Stream, meta.Consumer); err != nil {
+		return errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		l.tries++
+	}
+	return l.tries >= maxTries
+}

@@ -1,0 +1,187 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+const (
+	// pullFor is how long a request for a record waits at the cluster until
+	// it is made anew. A request that got lost, with the server it waited at,
+	// is noticed by heartbeats that are missing.
+	pullFor   = time.Minute
+	heartbeat = 10 * time.Second
+	// retryTake is the pause after the cluster couldn't be asked.
+	retryTake = time.Second
+)
+
+// lease is what [delivery.Item.Lease] holds.
+type lease struct {
+	link  *link
+	msg   jetstream.Msg
+	seq   uint64 // in the stream
+	taken time.Time
+	// tries counts the attempts to settle it while the cluster answered; only
+	// Settle uses it.
+	tries int
+}
+
+// Take implements [delivery.Queue]. While the cluster is away it waits.
+func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
+	q.known.Store(token(destination), destination)
+	for {
+		l, err := q.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		items, err := l.take(ctx, destination, max(1, limit))
+		if len(items) > 0 {
+			return items, nil
+		}
+		switch {
+		case q.closed():
+			return nil, delivery.ErrClosed
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case l.ctx.Err() != nil:
+			continue // there's another connection
+		}
+		l.forget(destination)
+		if l.usable() {
+			q.complain("can't take records from the NATS cluster; trying again", err)
+		}
+		select {
+		case <-time.After(retryTake):
+		case <-ctx.Done():
+		case <-q.ctx.Done():
+		}
+	}
+}
+
+// beginPull is called before messages are asked for, and endPull when no more
+// can come.
+func (l *link) beginPull() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return false
+	}
+	l.pulls.Add(1)
+	return true
+}
+
+// take takes records. It only returns none with an error.
+func (l *link) take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
+	if !l.beginPull() {
+		return nil, l.ctx.Err()
+	}
+	defer l.pulls.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(l.ctx, cancel)()
+	consumer, err := l.consumer(ctx, destination)
+	if err != nil {
+		return nil, err
+	}
+	for ctx.Err() == nil {
+		batch, err := consumer.FetchNoWait(limit)
+		if err != nil {
+			return nil, err
+		}
+		var items []delivery.Item
+		for msg := range batch.Messages() {
+			if item, ok := l.receive(msg, destination); ok {
+				items = append(items, item)
+			}
+		}
+		if len(items) > 0 {
+			return items, nil
+		}
+		if err := batch.Error(); err != nil {
+			return nil, err
+		}
+		if item, ok, err := l.await(ctx, consumer, destination); ok {
+			return []delivery.Item{item}, nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return nil, ctx.Err()
+}
+
+// await waits for one record.
+func (l *link) await(ctx context.Context, consumer jetstream.Consumer, destination string) (item delivery.Item, ok bool, err error) {
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(1), jetstream.PullExpiry(pullFor), jetstream.PullHeartbeat(heartbeat))
+	if err != nil {
+		return item, false, err
+	}
+	l.pulls.Add(1) // we are in one, so it can't be over
+	defer func() {
+		messages.Drain()
+		go func() { // it takes a round trip until no more can come
+			defer l.pulls.Done()
+			for {
+				msg, err := messages.Next()
+				if err != nil {
+					return
+				}
+				_ = msg.Nak()
+			}
+		}()
+	}()
+	msg, err := messages.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		return item, false, err
+	}
+	item, ok = l.receive(msg, destination)
+	return item, ok, nil
+}
+
+// receive makes a leased record of a message, unless it isn't due yet.
+func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bool) {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return delivery.Item{}, false // it comes again when the lease is over
+	}
+	header := msg.Headers()
+	if wait := time.Until(moment(header, headerDue, time.Time{})); wait > 0 {
+		// What is to be tried later is sent back with that delay. It was put
+		// behind all that waited then, so while there's a backlog it comes
+		// here when its time has passed.
+		_ = msg.NakWithDelay(wait)
+		return delivery.Item{}, false
+	}
+	lease := &lease{link: l, msg: msg, seq: meta.Sequence.Stream, taken: time.Now()}
+	item := delivery.Item{
+		Entry:    delivery.Entry{Destination: destination, Record: new(delivery.Record)},
+		Attempts: int(number(header, headerAttempts)),
+		Queued:   moment(header, headerQueued, meta.Timestamp),
+		Lease:    lease,
+	}
+	if err := item.Record.UnmarshalBinary(msg.Data()); err != nil {
+		// To the dead letters, as it came: a newer version may know what it is.
+		ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
+		defer cancel()
+		_ = l.settle(ctx, lease, delivery.Settlement{Item: item, Outcome: delivery.Dead, Reason: unreadable(err)})
+		return delivery.Item{}, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leases[lease] = struct{}{}
+	return item, true
+}
+
+// unreadable is the reason of a dead letter that can't be read.
+func unreadable(err error) string { return fmt.Sprintf("the queue can't read this record: %v", err) }
+
+// noConsumer reports whether an error says that nobody hands out records.
+func noConsumer(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound)
+}
