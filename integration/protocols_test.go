@@ -1,0 +1,88 @@
+package integration
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/quic-go/quic-go/http3"
+)
+
+// TestProtocols: a hit is recorded, and its cookie set, whatever HTTP the
+// visitor speaks and however the answer begins.
+func TestProtocols(t *testing.T) {
+	trk, upstream := startTracker(t), startUpstream(t)
+	dir := t.TempDir()
+	writeFile(t, dir+"/page.html", "a page")
+	c := startCaddy(t, "", `https://localhost:$PORT {
+	tls internal
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	handle /proxied {
+		reverse_proxy $UPSTREAM
+	}
+	handle /empty {
+		vars nothing happens
+	}
+	handle /page.html {
+		root $DIR
+		file_server
+	}
+	handle /failing {
+		error 503
+	}
+	handle {
+		respond "here"
+	}
+}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "DIR": dir})
+	eventually(t, "a certificate", func() bool { return c.logged("certificate obtained successfully") })
+
+	trusting := func() *tls.Config { return &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"} }
+	quic := &http3.Transport{TLSClientConfig: trusting()}
+	t.Cleanup(func() { quic.Close() })
+	for proto, transport := range map[string]http.RoundTripper{
+		"HTTP/1.1": &http.Transport{TLSClientConfig: trusting(), TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}},
+		"HTTP/2.0": &http.Transport{TLSClientConfig: trusting(), ForceAttemptHTTP2: true},
+		"HTTP/3.0": quic,
+	} {
+		for path, status := range map[string]int{"/proxied": 200, "/empty": 200, "/page.html": 200, "/failing": 503, "/": 200} {
+			t.Run(proto+path, func(t *testing.T) {
+				person := fmt.Sprintf("%s %s", proto, path)
+				req, err := http.NewRequest("GET", fmt.Sprintf("https://localhost:%d%s?kme=E&kmi=%s", c.Port, path, url.QueryEscape(person)), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("User-Agent", userAgent)
+				req.Header.Set("Sec-Fetch-Mode", "navigate")
+				resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					t.Error(err)
+				}
+				if resp.Proto != proto || resp.StatusCode != status {
+					t.Errorf("%s %d, want %s %d", resp.Proto, resp.StatusCode, proto, status)
+				}
+				if len(resp.Header["Set-Cookie"]) != 1 || resp.Header.Get("Cache-Control") != "private, no-cache" {
+					t.Errorf("%v", resp.Header)
+				}
+				eventually(t, "the event", func() bool {
+					for _, r := range trk.records(t) {
+						if r.Person == person && r.Name == "E" {
+							return true
+						}
+					}
+					return false
+				})
+			})
+		}
+	}
+}
