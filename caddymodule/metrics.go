@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // The metrics belong to the process, not to a configuration: they count on
@@ -45,6 +46,19 @@ var (
 	disabled     = describe("trackers_disabled", "Trackers that are configured, but whose key is empty.")
 )
 
+// collectors are all of them.
+var collectors = []prometheus.Collector{hits, droppedRecords, droppedTags, deliveries, deliveryDuration, queueCollector{}}
+
+func init() {
+	// What alerts watch begins at 0: from nothing to 1, Prometheus sees no
+	// increase.
+	hits.WithLabelValues("recorded", "")
+	for _, reason := range dropReasons {
+		hits.WithLabelValues("dropped", string(reason))
+		droppedRecords.WithLabelValues(string(reason))
+	}
+}
+
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(metricsPrefix+name, help, labels, nil)
 }
@@ -55,9 +69,7 @@ func registerMetrics(ctx caddy.Context) error {
 	if registry == nil {
 		return nil
 	}
-	for _, c := range []prometheus.Collector{
-		hits, droppedRecords, droppedTags, deliveries, deliveryDuration, queueCollector{},
-	} {
+	for _, c := range collectors {
 		if err := registry.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {
 			return err
 		}
@@ -117,3 +129,6 @@ func (observer) Attempt(destination, result string, took time.Duration, records 
 func (o observer) DeadLetter(tracker string, record *delivery.Record, reason string, status int) {
 	o.events.deadLetter(tracker, record, reason, status)
 }
+
+// dropReasons are what dropReason returns.
+var dropReasons = []tagging.Reason{"unavailable", "full", "timeout", "error"}

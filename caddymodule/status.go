@@ -44,6 +44,11 @@ func currentStatus() status {
 	for _, spool := range all {
 		spool.addTo(&s)
 	}
+	for _, d := range s.destinations {
+		if d.disabled != "" {
+			s.disabled++
+		}
+	}
 	return s
 }
 
@@ -64,11 +69,11 @@ func (s *spool) addTo(all *status) {
 	}
 	for _, t := range configured {
 		d := all.destinations[t.id]
-		d.module, d.configured, d.disabled = t.module, true, t.disabled
-		all.destinations[t.id] = d
-		if t.disabled != "" {
-			all.disabled++
+		if !d.configured || t.disabled == "" {
+			d.disabled = t.disabled // of sites that share it, one with a key is enough
 		}
+		d.module, d.configured = t.module, true
+		all.destinations[t.id] = d
 	}
 	if queue != nil {
 		stats, err := queue.Stats()
