@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,9 +34,11 @@ type spool struct {
 	log    *zap.Logger
 	logger *followingCore
 
-	// opened is closed when queue and engine are set; stop ends the attempts
-	// to get there, and stopped says that they have ended.
+	// opened is closed when queue and engine are set, failed when the first
+	// attempt to get there has failed; stop ends the attempts, and stopped says
+	// that they have ended.
 	opened  chan struct{}
+	failed  chan struct{}
 	stop    context.CancelFunc
 	stopped chan struct{}
 	queue   delivery.Queue
@@ -62,7 +65,7 @@ func (a *App) acquire() *spool {
 		ctx, stop := context.WithCancel(context.Background())
 		s := &spool{
 			key: key, log: zap.New(core), logger: core,
-			opened: make(chan struct{}), stop: stop, stopped: make(chan struct{}),
+			opened: make(chan struct{}), failed: make(chan struct{}), stop: stop, stopped: make(chan struct{}),
 			former: make(chan struct{}, 1), down: errOpening,
 		}
 		go s.open(ctx, a)
@@ -124,7 +127,13 @@ func (s *spool) open(ctx context.Context, first *App) {
 	}
 }
 
+// openTold is the least time between two errors that are logged of a queue
+// that can't be opened, if they aren't the same anyway.
+const openTold = time.Minute
+
 func (s *spool) openQueue(ctx context.Context, first *App) (delivery.Queue, bool) {
+	var told error
+	var toldAt time.Time
 	for {
 		s.mu.Lock()
 		opener := first.queue
@@ -134,16 +143,19 @@ func (s *spool) openQueue(ctx context.Context, first *App) (delivery.Queue, bool
 		s.mu.Unlock()
 		queue, err := opener.Open(s.log)
 		if err == nil {
-			if s.unavailable() != errOpening {
+			if told != nil {
 				s.log.Info("the queue is open now: recording", zap.String("queue", s.key))
 			}
 			return queue, true
 		}
 		s.mu.Lock()
-		news := s.down.Error() != err.Error()
 		s.down = err
 		s.mu.Unlock()
-		if news {
+		if told == nil {
+			close(s.failed)
+		}
+		if told == nil || told.Error() != err.Error() && time.Since(toldAt) >= openTold {
+			told, toldAt = err, time.Now()
 			s.log.Error("can't open the queue: sites are served, but hits are dropped until it can; it is tried again all the time",
 				zap.String("queue", s.key), zap.Error(err))
 		}
@@ -203,18 +215,21 @@ func (s *spool) applyLocked() {
 	}
 }
 
-// put makes the entries durable, or says why it can't before ctx is done.
+// put makes the entries durable, or says why it can't before ctx is done. A
+// queue that is being opened for the first time is waited for; one that
+// couldn't be isn't, or visitors would wait in vain for as long as that lasts.
 func (s *spool) put(ctx context.Context, entries []delivery.Entry) error {
 	select {
 	case <-s.opened:
-	default:
-		select {
-		case <-s.opened:
-		case <-ctx.Done():
-			return errUnavailable{s.unavailable()}
-		}
+	case <-s.failed:
+	case <-ctx.Done():
 	}
-	return s.queue.Put(ctx, entries...)
+	select {
+	case <-s.opened:
+		return s.queue.Put(ctx, entries...)
+	default:
+		return errUnavailable{cmp.Or(s.unavailable(), errOpening)}
+	}
 }
 
 // errUnavailable is returned for hits while the queue can't be opened.

@@ -141,11 +141,10 @@ func (e *Engine) Use(destinations []Destination) {
 }
 
 // Hurry makes what waits for a retry due now, and ends a destination's pause.
-// An empty destination means all. The error is the queue's.
+// An empty destination means all. The error is the queue's; the pause ends all
+// the same, as what is delivered then may be what makes room in it.
 func (e *Engine) Hurry(destination string) error {
-	if err := e.queue.Hurry(destination); err != nil {
-		return err
-	}
+	err := e.queue.Hurry(destination)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, d := range e.used {
@@ -154,7 +153,7 @@ func (e *Engine) Hurry(destination string) error {
 			d.wakeUp()
 		}
 	}
-	return nil
+	return err
 }
 
 // Pause says that a destination doesn't take records.

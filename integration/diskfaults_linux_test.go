@@ -1,0 +1,398 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// mounted makes a file system of its own. Only root can do so; if root can't,
+// CI must know.
+func mounted(t *testing.T, source, kind string, options string) (dir string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can mount a file system")
+	}
+	dir = shortDir(t)
+	if err := syscall.Mount(source, dir, kind, 0, options); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("mounting a file system: %v", err)
+		}
+		t.Skipf("mounting a file system: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// queueAt are global options with the queue's file in a directory. The
+// timeout is longer than a busy machine needs.
+func queueAt(dir string) string {
+	return "tagged_urls {\n\t\tqueue_timeout 2s\n\t\tqueue disk {\n\t\t\tpath " + dir + "/queue.db\n\t\t}\n\t}"
+}
+
+// atMost is how long a page may take with that timeout, on a busy machine.
+const atMost = 2*time.Second + 3*time.Second
+
+// visits are pages that somebody opens, while the disk is ill. The cookie
+// tells whether the queue took the hit.
+type visits struct {
+	t     *testing.T
+	c     *caddy
+	n     int
+	fill  string // makes records larger
+	taken []string
+}
+
+// visit opens a page, which must always be there in time, and reports whether
+// the hit was taken.
+func (v *visits) visit() bool {
+	v.t.Helper()
+	v.n++
+	hit := fmt.Sprint(v.n)
+	began := time.Now()
+	p := newVisitor(v.t).open(v.c.URL + "/?kme=E&km_hit=" + hit + "&km_fill=" + v.fill)
+	if p.Status != http.StatusOK || !strings.Contains(p.Body, "page") {
+		v.t.Errorf("visitor %s got %d %q", hit, p.Status, p.Body)
+	}
+	if took := time.Since(began); took > atMost {
+		v.t.Errorf("visitor %s waited for %s", hit, took)
+	}
+	if p.setCookie("tu_id") == nil {
+		return false
+	}
+	v.taken = append(v.taken, hit)
+	return true
+}
+
+// untilDropped visits until the queue takes nothing more.
+func (v *visits) untilDropped() {
+	v.t.Helper()
+	eventually(v.t, "a hit to be dropped", func() bool { return !v.visit() })
+}
+
+// untilTaken visits until the queue takes hits again.
+func (v *visits) untilTaken() {
+	v.t.Helper()
+	eventually(v.t, "a hit to be recorded", v.visit)
+}
+
+// refused is a while during which the queue can't be opened. The log says so
+// once, and why. From then on nobody waits in vain.
+func (v *visits) refused(t *testing.T, why ...string) {
+	t.Helper()
+	why = append(why, "can't open the queue")
+	eventually(t, "the log to say why", func() bool { return len(v.c.lines(why...)) > 0 })
+	const visitors = 20
+	began := time.Now()
+	for range visitors {
+		if v.visit() {
+			t.Error("a hit was taken")
+		}
+	}
+	if took := time.Since(began); took > visitors*time.Second {
+		t.Errorf("%d visitors waited for %s, for nothing", visitors, took)
+	}
+	if lines := v.c.lines(); len(v.c.lines(why...)) != 1 || len(v.c.lines("these hits are lost")) != 1 {
+		t.Errorf("the log says %s", lines)
+	}
+	v.c.fewLines(t, 3) // these and, before, that the tracker is down
+}
+
+// arrive fails the test unless the tracker takes all that the queue took.
+func (v *visits) arrive(trk *tracker) {
+	v.t.Helper()
+	eventually(v.t, "the queue to be empty", func() bool {
+		// By itself: a disk that is full doesn't let a retry be noted.
+		return v.c.metric("caddy_tagged_urls_queue_records") == 0
+	})
+	got := times(trk.records(v.t))
+	for _, hit := range v.taken {
+		if got[hit] != 1 {
+			v.t.Errorf("hit %s was taken, and arrived %d times", hit, got[hit])
+		}
+	}
+}
+
+// TestDiskIsFull fills a disk by other things. Hits are recorded again once
+// there is room.
+func TestDiskIsFull(t *testing.T) {
+	disk := mounted(t, "tmpfs", "tmpfs", "size=6m")
+	filler := filepath.Join(disk, "filler")
+	writeFile(t, filler, strings.Repeat("x", 4<<20))
+	c, trk, _ := startShop(t, queueAt(disk), shop)
+	trk.down()
+	v := &visits{t: t, c: c, fill: strings.Repeat("x", 4000)}
+	v.untilDropped()
+	for range 50 {
+		v.visit()
+	}
+	dropped := v.n - len(v.taken)
+	if n := c.metric("caddy_tagged_urls_records_dropped_total"); n != float64(dropped) || dropped < 40 {
+		t.Errorf("%v records are counted as dropped of %d", n, dropped)
+	}
+	if len(c.lines("hits are dropped", "no space left")) != 1 {
+		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
+	}
+	c.fewLines(t, 4)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	v.untilTaken()
+	trk.up()
+	v.arrive(trk)
+}
+
+// TestDiskIsReadOnly: as after an error of the disk, until it is mounted anew.
+func TestDiskIsReadOnly(t *testing.T) {
+	disk := mounted(t, "tmpfs", "tmpfs", "size=20m")
+	c, trk, _ := startShop(t, queueAt(disk), shop)
+	trk.down()
+	v := &visits{t: t, c: c}
+	v.visit()
+	c.stop()
+	remount := func(flags uintptr) {
+		if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT|flags, "size=20m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(syscall.MS_RDONLY)
+	c.start()
+	v.refused(t, "read-only")
+	remount(0)
+	v.untilTaken()
+	trk.up()
+	v.arrive(trk)
+}
+
+// TestDiskHangs has a disk that takes nothing and says nothing. Visitors wait
+// no longer than queue_timeout.
+func TestDiskHangs(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can freeze a file system")
+	}
+	mkfs, losetup, freeze := need(t, "mkfs.ext4"), need(t, "losetup"), need(t, "fsfreeze")
+	image := filepath.Join(shortDir(t), "image")
+	writeFile(t, image, "")
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	if err := os.Truncate(image, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	run(mkfs, "-q", "-F", image)
+	out, err := exec.Command(losetup, "--find", "--show", image).Output()
+	if err != nil {
+		t.Skipf("this machine has no loop devices: %v", err)
+	}
+	loop := strings.TrimSpace(string(out))
+	t.Cleanup(func() { run(losetup, "--detach", loop) })
+	disk := mounted(t, loop, "ext4", "")
+	frozen := false
+	thaw := func() {
+		if frozen {
+			frozen = false
+			run(freeze, "--unfreeze", disk)
+		}
+	}
+	c, trk, _ := startShop(t, queueAt(disk), shop)
+	t.Cleanup(thaw) // before Caddy is stopped
+	trk.down()
+	v := &visits{t: t, c: c}
+	v.visit()
+	run(freeze, "--freeze", disk)
+	frozen = true
+	for range 3 {
+		if v.visit() {
+			t.Error("a hit was taken")
+		}
+	}
+	if len(c.trackers(t)) != 1 {
+		t.Error("the status doesn't answer")
+	}
+	began := time.Now()
+	c.reload(queueAt(disk), shop)
+	if took := time.Since(began); took > patience/2 {
+		t.Errorf("a reload took %s", took)
+	}
+	v.visit()
+	c.fewLines(t, 3)
+	thaw()
+	v.untilTaken()
+	trk.up()
+	v.arrive(trk)
+	c.fewLines(t, 5)
+}
+
+// TestFileIsSpoiltWhileOpen has another program spoil the queue's file under
+// the running Caddy. What was in it is lost or kept aside; recording goes on.
+func TestFileIsSpoiltWhileOpen(t *testing.T) {
+	for name, spoil := range map[string]func(file string, data []byte) error{
+		"emptied": func(file string, _ []byte) error { return os.Truncate(file, 0) },
+		"cut":     func(file string, _ []byte) error { return os.Truncate(file, 3*4096) },
+		"overwritten": func(file string, data []byte) error {
+			return overwrite(file, bytes.Repeat([]byte("garbage "), len(data)/8))
+		},
+		"zeroed": func(file string, data []byte) error { return overwrite(file, make([]byte, len(data))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			file := filepath.Join(dir, "queue.db")
+			c, trk, _ := startShop(t, queueAt(dir), shop)
+			trk.down()
+			v := &visits{t: t, c: c, fill: strings.Repeat("x", 1000)}
+			for range 50 {
+				v.visit()
+			}
+			data, err := os.ReadFile(file)
+			if err == nil {
+				err = spoil(file, data)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost := len(v.taken)
+			v.visit() // meets it
+			trk.up()
+			eventually(t, "a hit to arrive", func() bool {
+				return v.visit() && func() bool {
+					got := times(trk.records(t))
+					return got[v.taken[len(v.taken)-1]] > 0 || len(got) > 0 && slices.ContainsFunc(v.taken[lost:], func(hit string) bool { return got[hit] > 0 })
+				}()
+			})
+			if aside, _ := filepath.Glob(file + ".corrupt-*"); len(aside) != 1 {
+				t.Errorf("set aside: %v", aside)
+			}
+			if len(c.lines(file, "set aside")) != 1 {
+				t.Errorf("the log doesn't say once what happened: %s", c.lines())
+			}
+			c.fewLines(t, 6)
+		})
+	}
+}
+
+func overwrite(file string, data []byte) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(data)
+	return err
+}
+
+// TestFileOfALaterVersion: after a step back to an older version of this
+// module the file is neither used nor touched.
+func TestFileOfALaterVersion(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "queue.db")
+	c, trk, _ := startShop(t, queueAt(dir), shop)
+	trk.down()
+	v := &visits{t: t, c: c}
+	v.visit()
+	c.stop()
+	setFormat(t, file, "tagged_urls queue 99")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	v.refused(t, file, "later version")
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed: %v", err)
+	}
+	// The operator goes back to the later version, or takes the file away.
+	if err := os.Rename(file, file+".kept"); err != nil {
+		t.Fatal(err)
+	}
+	v.untilTaken()
+	c.stop()
+	setFormat(t, file+".kept", "tagged_urls queue 1")
+	if err := os.Rename(file+".kept", file); err != nil {
+		t.Fatal(err)
+	}
+	c.start()
+	trk.up()
+	v.taken = v.taken[:1]
+	v.arrive(trk)
+}
+
+// setFormat sets the mark in a queue's file that tells its version.
+func setFormat(t *testing.T, file, format string) {
+	t.Helper()
+	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	err = db.Update(func(tx *bolt.Tx) error {
+		meta := tx.Bucket([]byte("meta"))
+		if !strings.HasPrefix(string(meta.Get([]byte("format"))), "tagged_urls queue ") {
+			return fmt.Errorf("the format is %q", meta.Get([]byte("format")))
+		}
+		return meta.Put([]byte("format"), []byte(format))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFileIsSomebodyElses: as when Caddy was once run by hand, by root.
+func TestFileIsSomebodyElses(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "queue.db")
+	c, trk, _ := startShop(t, queueAt(dir), shop)
+	trk.down()
+	v := &visits{t: t, c: c}
+	v.visit()
+	c.stop()
+	give := func(uid int, mode os.FileMode) {
+		if os.Getuid() == 0 {
+			if err := os.Chown(file, uid, uid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give(12345, 0o000)
+	c.startUnprivileged(t)
+	v.refused(t, file, "permission denied", "uid")
+	give(0, 0o600)
+	v.untilTaken()
+	trk.up()
+	v.arrive(trk)
+}
+
+// startUnprivileged starts Caddy so that files' owners and modes count even if
+// the test is run by root.
+func (c *caddy) startUnprivileged(t *testing.T) {
+	t.Helper()
+	c.earlier = append(c.earlier, c.output()...)
+	binary, env := c.command()
+	command := []string{binary, "run", "--config", filepath.Join(c.Home, "Caddyfile")}
+	if os.Getuid() == 0 {
+		command = append([]string{need(t, "setpriv"), "--bounding-set=-all", "--inh-caps=-all"}, command...)
+	}
+	c.process = startProcess(t, "Caddy", env, command[0], command[1:]...)
+	eventually(t, "Caddy to serve", func() bool {
+		return slices.ContainsFunc(c.output(), func(line string) bool {
+			return strings.Contains(line, `"serving initial configuration"`)
+		})
+	})
+}
