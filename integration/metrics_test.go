@@ -1,0 +1,231 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const metricsPrefix = "caddy_tagged_urls_"
+
+// samples returns our samples of a page of metrics, without the histogram's
+// buckets.
+func samples(t *testing.T, page string) map[string]float64 {
+	t.Helper()
+	found := map[string]float64{}
+	for s := bufio.NewScanner(strings.NewReader(page)); s.Scan(); {
+		name, value, _ := strings.Cut(s.Text(), " ")
+		if i := strings.LastIndexByte(s.Text(), ' '); strings.HasPrefix(name, metricsPrefix) {
+			name, value = s.Text()[:i], s.Text()[i+1:]
+		} else {
+			continue
+		}
+		number, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%s: %v", s.Text(), err)
+		}
+		if name = strings.TrimPrefix(name, metricsPrefix); !strings.Contains(name, "_bucket{") {
+			found[name] = number
+		}
+	}
+	return found
+}
+
+// metered is a site beside one that shows the metrics.
+const metered = `
+http://:$PORT {
+	tagged_urls {
+		tracker kissmetrics SECRETKEY {
+			id main
+			endpoint $TRACKER
+		}
+	}
+	reverse_proxy $UPSTREAM
+}
+http://:$METRICS {
+	metrics /metrics
+}
+`
+
+// startMetered starts it. Both ways to the metrics show the same.
+func startMetered(t *testing.T) (c *caddy, trk *tracker, metrics func() map[string]float64) {
+	t.Helper()
+	trk = startTracker(t)
+	port := freePort(t)
+	c = startCaddy(t, "metrics", metered, vars{
+		"TRACKER": trk.URL, "UPSTREAM": startUpstream(t).Addr, "METRICS": fmt.Sprint(port), "NO_URL": "nowhere",
+	})
+	v := newVisitor(t)
+	return c, trk, func() map[string]float64 {
+		t.Helper()
+		var admin map[string]float64
+		eventually(t, "both to show the same metrics", func() bool {
+			admin = samples(t, c.api("GET", "/metrics"))
+			site := samples(t, v.get("http://"+loopback(port)+"/metrics").Body)
+			for name := range admin {
+				if _, ok := site[name]; ok && strings.HasPrefix(name, "queue_oldest_seconds") {
+					site[name] = admin[name] // it grows
+				}
+			}
+			return maps.Equal(admin, site)
+		})
+		return admin
+	}
+}
+
+// TestMetrics counts what happens, on the admin endpoint and by the directive
+// `metrics`.
+func TestMetrics(t *testing.T) {
+	c, trk, metrics := startMetered(t)
+	v := newVisitor(t)
+	v.open(c.URL + "/?kme=E&kmi=ann&km__k=x&km_=y") // an alias and an event
+	v.open(c.URL + "/?kme=E&kmi=ann")               // a repeat but for what is dropped: once
+	v.open(c.URL+"/?kme=E", "User-Agent", "Googlebot/2.1")
+	v.open(c.URL+"/?kme=E", "Sec-Purpose", "prefetch")
+	v.open(c.URL + "/?kmi=%7B%7B+email+%7D%7D")
+	v.open(c.URL + "/untagged")
+	c.drained()
+	trk.respond(answerStatus(400))
+	newVisitor(t).load(c.URL+"/?kme=Dead&kmi=bob", "image")
+	eventually(t, "a dead letter", func() bool { return c.metric(metricsPrefix+"dead_letters") == 1 })
+	trk.respond(answerStatus(503, "Retry-After", "3600"))
+	newVisitor(t).load(c.URL+"/?kme=Waiting&kmi=bob", "image")
+	eventually(t, "a failure", func() bool { return c.metric(metricsPrefix+"deliveries_total", `result="retried"`) == 1 })
+
+	got := metrics()
+	for name, want := range map[string]float64{
+		`hits_total{outcome="recorded",reason=""}`:            3,
+		`hits_total{outcome="skipped",reason="bots"}`:         1,
+		`hits_total{outcome="skipped",reason="prefetch"}`:     1,
+		`hits_total{outcome="skipped",reason="once"}`:         1,
+		`hits_total{outcome="skipped",reason="empty"}`:        1,
+		`hits_total{outcome="dropped",reason="full"}`:         0,
+		`records_dropped_total{reason="unavailable"}`:         0,
+		`tags_dropped_total{reason="reserved_name"}`:          1,
+		`tags_dropped_total{reason="empty"}`:                  1,
+		`tags_dropped_total{reason="identity_merge_field"}`:   1,
+		`deliveries_total{result="delivered",tracker="main"}`: 2,
+		`deliveries_total{result="dead",tracker="main"}`:      1,
+		`deliveries_total{result="retried",tracker="main"}`:   1,
+		`delivery_duration_seconds_count{tracker="main"}`:     4,
+		`queue_records{tracker="main"}`:                       1,
+		`dead_letters{tracker="main"}`:                        1,
+		`queue_up`:                                            1,
+		`trackers_disabled`:                                   0,
+	} {
+		if value, ok := got[name]; !ok || value != want {
+			t.Errorf("%s is %v (%t), want %v", name, value, ok, want)
+		}
+	}
+	if got["queue_bytes"] <= 0 {
+		t.Error("the queue takes up no space")
+	}
+	if age, ok := got[`queue_oldest_seconds{tracker="main"}`]; !ok || age < 0 || age > 600 {
+		t.Errorf("the oldest record is %v s old", age)
+	}
+	open := v.get("http://"+loopback(atoi(t, c.vars["METRICS"]))+"/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
+	if !strings.HasSuffix(strings.TrimSpace(open.Body), "# EOF") || !strings.Contains(open.Body, metricsPrefix+`hits_total{outcome="recorded",reason=""} 3`) {
+		t.Errorf("OpenMetrics:\n%s", open.Body)
+	}
+}
+
+func atoi(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestMetricsOverReloads: they count on over reloads, and are there after
+// those that were refused, whoever refused.
+func TestMetricsOverReloads(t *testing.T) {
+	c, _, metrics := startMetered(t)
+	hits := 0.0
+	visit := func(when string) {
+		t.Helper()
+		newVisitor(t).open(c.URL + "/?kme=E")
+		hits++
+		c.drained()
+		got := metrics()
+		if n := got[`hits_total{outcome="recorded",reason=""}`]; n != hits {
+			t.Errorf("%s: %v hits counted, want %v", when, n, hits)
+		}
+		if n := got[`deliveries_total{result="delivered",tracker="main"}`]; n != hits {
+			t.Errorf("%s: %v deliveries counted, want %v", when, n, hits)
+		}
+		if _, ok := got[`queue_records{tracker="main"}`]; !ok || got["queue_up"] != 1 {
+			t.Errorf("%s: the queue isn't shown: %v", when, got)
+		}
+	}
+	visit("at first")
+	for i := range 3 {
+		c.reload("metrics", strings.Replace(metered, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
+		visit(fmt.Sprintf("after reload %d", i+1))
+	}
+	for what, change := range map[string][2]string{
+		"the http app":    {"reverse_proxy", "@bad path_regexp (\n\trespond @bad 404\n\treverse_proxy"},
+		"the tracker":     {"SECRETKEY {", "SECRETKEY {\n\t\t}\n\t\ttracker webhook {env.NO_URL} {"},
+		"another tracker": {"endpoint $TRACKER", "endpoint {env.NO_URL}"},
+		"tagged_urls":     {"", ""},
+	} {
+		before, global := c.caddyfile, "metrics"
+		if change[0] == "" {
+			global += "\n\ttagged_urls {\n\t\tsecret short\n\t}"
+		}
+		err := c.load(global, strings.Replace(metered, change[0], change[1], 1))
+		if c.caddyfile = before; err == nil {
+			t.Fatalf("%s refused nothing", what)
+		}
+		visit(what + " refused a configuration")
+	}
+	c.reload("metrics", metered)
+	visit("in the end")
+}
+
+// TestMetricsAreBounded: whatever visitors send, it makes no new series.
+func TestMetricsAreBounded(t *testing.T) {
+	c, trk, metrics := startMetered(t)
+	v := newVisitor(t)
+	flood := func(from int) []string {
+		t.Helper()
+		for i := range 60 {
+			n := fmt.Sprintf("flood%d", from+i)
+			for _, query := range []string{
+				"kme=" + n + "&kmi=" + n + "&km_" + n + "=" + n,
+				"kme=" + n + "&km__" + n + "=x&kmi=%7B%7B" + n + "%7D%7D&km_x=",
+				"kme=E&kmi=" + strings.Repeat(n, 60) + "&km_" + strings.Repeat(n, 60) + "=y",
+				"kme=" + strings.Repeat(n, 60) + "&kmi=a%00" + n + "&km_v=" + strings.Repeat(n, 2000),
+				"kmi=" + n, "kmi=test&km_" + n + "=",
+			} {
+				trk.respond(answerStatus([]int{200, 400, 410, 422}[i%4]))
+				if p := v.load(c.URL+"/"+n+"?"+query, "image", "Host", n+".example", "X-Flood", n); p.Status != 200 {
+					t.Fatalf("%s: %d", query, p.Status)
+				}
+			}
+			v.load(c.URL+"/?kme="+n, "image", "User-Agent", n+"-bot/1.0")
+			v.load(c.URL+"/?kme="+n, "image", "Sec-Fetch-Dest", n, "Range", "bytes="+fmt.Sprint(from+i+1)+"-")
+			v.load(c.URL+"/?kme="+n, "image", "Sec-Purpose", "prefetch;"+n, "Referer", "http://"+n+"/")
+		}
+		c.drained()
+		return slices.Sorted(maps.Keys(metrics()))
+	}
+	first := flood(1000)
+	second := flood(2000)
+	if !slices.Equal(first, second) {
+		t.Errorf("the series were\n%s\nand became\n%s", strings.Join(first, "\n"), strings.Join(second, "\n"))
+	}
+	for _, name := range second {
+		if strings.Contains(name, "flood") || strings.Contains(name, "SECRETKEY") {
+			t.Errorf("a series of its own: %s", name)
+		}
+	}
+	if len(second) < 15 {
+		t.Errorf("only %d series, so the flood wasn't one:\n%s", len(second), strings.Join(second, "\n"))
+	}
+}
