@@ -28,6 +28,7 @@ import (
 // caddy is a running Caddy in front of a site.
 type caddy struct {
 	address, admin, home string
+	bare                 bool // without the directive
 	cmd                  *exec.Cmd
 }
 
@@ -35,7 +36,7 @@ type caddy struct {
 // proxy: nothing, or the directive. It keeps its data in home, or in a new
 // directory if that is empty. It waits until the site is served.
 func startCaddy(site, home, directive string) (c *caddy, err error) {
-	c = &caddy{home: home}
+	c = &caddy{home: home, bare: directive == ""}
 	if c.home == "" {
 		if c.home, err = os.MkdirTemp(scratch, "caddy-"); err != nil {
 			return nil, err
@@ -162,8 +163,12 @@ func (c *caddy) recorded() error {
 	return err
 }
 
-// profiled writes a profile of the next seconds to a file.
+// profiled writes a profile of a round to a file.
 func (c *caddy) profiled(name string) error {
+	name = strings.ReplaceAll(name, " ", "-")
+	if c.bare {
+		name += "-bare"
+	}
 	if err := os.MkdirAll(*profile, 0o755); err != nil {
 		return err
 	}

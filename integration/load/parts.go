@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,8 +22,8 @@ func measureLoad() error {
 	defer stop()
 	fmt.Printf("\nLoad: %d connections, %d rounds of %s in turns; ratios to bare Caddy, each least, median, most\n",
 		*connections, *rounds, *round)
-	fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-16s %s\n",
-		"", "throughput", "target", "p99", "target", "bare: pages/s", "p50, p99")
+	fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-17s bare Caddy\n",
+		"", "throughput", "target", "p99", "target", "CPU for a page")
 	for _, c := range []struct {
 		name            string
 		page            func() string
@@ -58,24 +59,14 @@ func measureLoad() error {
 			}
 			defer bare.stop()
 			defer with.stop()
-			results, err := inTurns(bare, with, *connections, c.page)
+			results, err := inTurns(bare, with, *connections, c.page, c.name)
 			if err != nil {
 				return err
 			}
-			fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-16.0f %.1f ms, %.1f ms\n", c.name,
-				results.throughput, c.throughput, results.p99, c.p99,
-				results.bare.throughput(), ms(results.bare.percentile(50)), ms(results.bare.percentile(99)))
-			if err := with.recorded(); err != nil || *profile == "" {
-				return err
-			}
-			bare.pause()
-			with.proceed()
-			profiled := make(chan error, 1)
-			go func() { profiled <- with.profiled(strings.ReplaceAll(c.name, " ", "-")) }()
-			if _, err := visitFor(with.address, *connections, c.page); err != nil {
-				return err
-			}
-			return <-profiled
+			fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-17s %.0f pages/s, p50 %.1f ms, p99 %.1f ms, %d µs of CPU for each\n", c.name,
+				results.throughput, c.throughput, results.p99, c.p99, results.cpu,
+				results.bare.throughput(), ms(results.bare.percentile(50)), ms(results.bare.percentile(99)), results.bareCPU.Microseconds())
+			return with.recorded()
 		}()
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -100,25 +91,34 @@ func startPair(site, home, directive string) (bare, with *caddy, err error) {
 
 // ratios are what the directive changes, and what it was without.
 type ratios struct {
-	throughput, p50, p99 spread
-	bare                 crowd // of the last round
+	throughput, p50, p99, cpu spread
+	bare                      crowd // of the last round
+	bareCPU                   time.Duration
 }
 
 // inTurns has visitors go to the one and to the other. The one that isn't
-// visited stands still.
-func inTurns(bare, with *caddy, visitors int, page func() string) (r ratios, err error) {
-	var throughput, p50, p99 []float64
+// visited stands still. The last round is profiled if that was asked for.
+func inTurns(bare, with *caddy, visitors int, page func() string, name string) (r ratios, err error) {
+	var throughput, p50, p99, cpu []float64
+	visit := func(there, away *caddy, last bool) (c crowd, cpu time.Duration, err error) {
+		away.pause()
+		there.proceed()
+		if *profile != "" && last {
+			profiled := make(chan error, 1)
+			go func() { profiled <- there.profiled(name) }()
+			defer func() { err = errors.Join(err, <-profiled) }()
+		}
+		cpu = there.cpu()
+		c, err = visitFor(there.address, visitors, page)
+		return c, time.Duration(float64(there.cpu()-cpu) / float64(max(1, c.all))), err
+	}
 	defer bare.proceed()
 	defer with.proceed()
 	for i := range *rounds + 1 {
-		with.pause()
-		bare.proceed()
-		if r.bare, err = visitFor(bare.address, visitors, page); err != nil {
+		if r.bare, r.bareCPU, err = visit(bare, with, i == *rounds); err != nil {
 			return r, err
 		}
-		bare.pause()
-		with.proceed()
-		c, err := visitFor(with.address, visitors, page)
+		c, took, err := visit(with, bare, i == *rounds)
 		if err != nil {
 			return r, err
 		}
@@ -128,8 +128,9 @@ func inTurns(bare, with *caddy, visitors int, page func() string) (r ratios, err
 		throughput = append(throughput, c.throughput()/r.bare.throughput())
 		p50 = append(p50, float64(c.percentile(50))/float64(r.bare.percentile(50)))
 		p99 = append(p99, float64(c.percentile(99))/float64(r.bare.percentile(99)))
+		cpu = append(cpu, float64(took)/float64(r.bareCPU))
 	}
-	r.throughput, r.p50, r.p99 = spreadOf(throughput), spreadOf(p50), spreadOf(p99)
+	r.throughput, r.p50, r.p99, r.cpu = spreadOf(throughput), spreadOf(p50), spreadOf(p99), spreadOf(cpu)
 	return r, nil
 }
 
@@ -153,7 +154,7 @@ func measureLatency() error {
 	defer bare.stop()
 	defer with.stop()
 	fmt.Printf("\nLatency of tagged requests to a site that takes 5 ms, 4 connections; ratios to bare Caddy\n")
-	r, err := inTurns(bare, with, 4, tagged)
+	r, err := inTurns(bare, with, 4, tagged, "latency")
 	if err != nil {
 		return err
 	}
@@ -304,6 +305,7 @@ func measureSize() error {
 	if err := os.WriteFile(plain, []byte(`package main
 
 import (
+	"errors"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )

@@ -35,6 +35,7 @@ func tagged() string {
 type crowd struct {
 	took    []time.Duration // of each request, sorted
 	elapsed time.Duration
+	all     int // requests, those of the warm-up too
 }
 
 func (c crowd) throughput() float64 { return float64(len(c.took)) / c.elapsed.Seconds() }
@@ -47,6 +48,7 @@ func visit(address string, visitors int, warmUp time.Duration, page func() strin
 	var group sync.WaitGroup
 	took := make([][]time.Duration, visitors)
 	errs := make([]error, visitors)
+	var all atomic.Int64
 	counted := time.Now().Add(warmUp)
 	for i := range visitors {
 		group.Go(func() {
@@ -60,6 +62,7 @@ func visit(address string, visitors int, warmUp time.Duration, page func() strin
 				if errs[i] = v.open(page()); errs[i] != nil {
 					return
 				}
+				all.Add(1)
 				if ended := time.Now(); !began.Before(counted) {
 					took[i] = append(took[i], ended.Sub(began))
 				}
@@ -67,7 +70,7 @@ func visit(address string, visitors int, warmUp time.Duration, page func() strin
 		})
 	}
 	group.Wait()
-	c.elapsed = time.Since(counted)
+	c.elapsed, c.all = time.Since(counted), int(all.Load())
 	for i := range visitors {
 		if errs[i] != nil {
 			return c, errs[i]
