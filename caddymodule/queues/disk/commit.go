@@ -30,6 +30,8 @@ type work interface {
 // committer is the part of an openQueue that its goroutine alone uses.
 type committer struct {
 	used      int64     // bytes of the file's pages that are in use
+	condemned error     // why the file is to be set aside, if it is
+	unusable  bool      // the file can't be opened, and that was logged
 	failing   bool      // the last write of settlements failed
 	dead      dead      // all destinations' dead letters
 	evicted   int       // of them gave way to others, and aren't logged yet
@@ -46,11 +48,14 @@ func (q *openQueue) run() {
 	defer timer.Stop()
 	for {
 		select {
-		case s := <-q.suspects:
+		case s := <-q.suspicions:
 			if s.generation == q.generation && q.db != nil {
-				q.replace(s.err)
+				_ = q.replace(s.err) // it logs
 			}
 		default:
+		}
+		if q.db == nil {
+			_ = q.openAgain() // it logs
 		}
 		q.finishRewrite()
 		q.startRewrite()
@@ -63,6 +68,9 @@ func (q *openQueue) run() {
 		if closed {
 			q.stopRewrite()
 			return
+		}
+		if q.db == nil {
+			wait = min(wait, retryDelay)
 		}
 		timer.Reset(wait)
 		select {
@@ -124,8 +132,10 @@ func (q *openQueue) collect() (batch []work, wait time.Duration, closed bool) {
 // for what room there is, parts of it are tried.
 func (q *openQueue) commit(batch []work) {
 	err := q.transact(batch)
-	if errors.Is(err, errDamaged) && q.replace(err) == nil {
-		err = q.transact(batch)
+	if errors.Is(err, errDamaged) && q.db != nil {
+		if err = q.replace(err); err == nil {
+			err = q.transact(batch)
+		}
 	}
 	full := errors.Is(err, berrors.ErrMaxSizeReached)
 	if err != nil && !full {
@@ -167,7 +177,7 @@ func split(batch []work) (puts, others []work) {
 // transact applies and commits a batch as one transaction.
 func (q *openQueue) transact(batch []work) error {
 	if q.db == nil {
-		if err := q.openStorage(reopenTimeout); err != nil {
+		if err := q.openAgain(); err != nil {
 			return err
 		}
 	}

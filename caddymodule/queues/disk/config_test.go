@@ -42,9 +42,9 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"disk {\n path \"\"\n}", `path takes one value`},
 		{"disk {\n path a b\n}", `path takes one value`},
 		{"disk {\n max_size\n}", `max_size takes one value`},
-		{"disk {\n max_size lots\n}", `at least 1.0 MiB, such as 512MiB`},
-		{"disk {\n max_size 0\n}", `at least 1.0 MiB`},
-		{"disk {\n max_size -1GiB\n}", `at least 1.0 MiB`},
+		{"disk {\n max_size lots\n}", `at least 4.0 MiB, such as 512MiB`},
+		{"disk {\n max_size 0\n}", `at least 4.0 MiB`},
+		{"disk {\n max_size -1GiB\n}", `at least 4.0 MiB`},
 		{"disk {\n max_size 16EiB\n}", `isn't a size`},
 		{"disk {\n file x\n}", `unknown option file`},
 	} {

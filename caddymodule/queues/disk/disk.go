@@ -17,7 +17,7 @@ import (
 const (
 	defaultMaxSize = 1 << 30
 	// leastMaxSize has room for the largest record, several times.
-	leastMaxSize = 1 << 20
+	leastMaxSize = 4 << 20
 )
 
 func init() {
@@ -34,7 +34,7 @@ type Queue struct {
 	// resolved at load. Default: `tagged_urls/queue.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
-	// How many bytes the file may take up, at least 1 MiB. When they are in
+	// How many bytes the file may take up, at least 4 MiB. When they are in
 	// use, hits are dropped until records have been delivered. Dead letters
 	// take up an eighth at most. Default: 1 GiB.
 	MaxSize int64 `json:"max_size,omitempty"`

@@ -16,14 +16,13 @@ import (
 	"go.uber.org/zap"
 )
 
-const (
-	// lockTimeout is how long to wait for another process to let go of the
-	// file when the queue is opened.
-	lockTimeout = time.Second
-	// asideInterval is the least time between two files that are set aside: a
-	// failing disk isn't to be filled with them.
-	asideInterval = time.Minute
-)
+// lockTimeout is how long to wait for another process to let go of the file
+// when the queue is opened.
+const lockTimeout = time.Second
+
+// asideInterval is the least time between two files that are set aside: a
+// failing disk isn't to be filled with them.
+var asideInterval = time.Minute
 
 // errDamaged is what is wrong with a file that can't be used any more.
 var errDamaged = errors.New("the queue's file is damaged")

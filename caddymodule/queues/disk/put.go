@@ -2,11 +2,15 @@ package disk
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
+
+// maxDestination is the length of a destination's identity in bytes, at most.
+const maxDestination = 1 << 10
 
 // entryOverhead is what a record takes up in the file besides its own
 // encoding, in bytes, about.
@@ -42,6 +46,9 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 	}
 	p := &put{ctx: ctx, result: make(chan error, 1), entries: make([]encoded, len(entries))}
 	for i, e := range entries {
+		if n := len(e.Destination); n == 0 || n > maxDestination {
+			return fmt.Errorf("a destination's identity has %d bytes, but may have 1 to %d", n, maxDestination)
+		}
 		b, err := e.Record.AppendBinary(nil)
 		if err != nil {
 			return err

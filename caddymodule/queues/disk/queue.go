@@ -36,8 +36,8 @@ type openQueue struct {
 	// committer replaces it. It's nil while the file can't be opened.
 	storage    sync.RWMutex
 	db         *bolt.DB
-	generation int          // counts the files; leases of an earlier one are void
-	suspects   chan suspect // of one, for the committer to deal with
+	generation int            // counts the files; leases of an earlier one are void
+	suspicions chan suspicion // of one, for the committer to deal with
 
 	// mu guards what follows.
 	mu           sync.Mutex
@@ -61,7 +61,7 @@ func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
 		wake:         make(chan struct{}, 1),
 		closing:      make(chan struct{}),
 		done:         make(chan struct{}),
-		suspects:     make(chan suspect, 1),
+		suspicions:   make(chan suspicion, 1),
 		destinations: make(map[string]*destination),
 	}
 	q.maxSize.Store(maxSize)
@@ -134,8 +134,8 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 // error; each Put tries.
 var errUnavailable = errors.New("the queue's file isn't open because of an earlier error")
 
-// suspect is a file in which something was found that can't be.
-type suspect struct {
+// suspicion is about a file in which something was found that can't be.
+type suspicion struct {
 	generation int
 	err        error
 }
@@ -150,13 +150,18 @@ func (q *openQueue) view(fn func(*bolt.Tx) error) error {
 	}
 	err := guard(func() error { return q.db.View(fn) })
 	if errors.Is(err, errDamaged) {
-		select {
-		case q.suspects <- suspect{q.generation, err}:
-			q.kick()
-		default:
-		}
+		q.suspect(q.generation, err)
 	}
 	return err
+}
+
+// suspect makes the committer set the file aside, if it's still that one.
+func (q *openQueue) suspect(generation int, err error) {
+	select {
+	case q.suspicions <- suspicion{generation, err}:
+		q.kick()
+	default: // there is one already
+	}
 }
 
 // Close implements [delivery.Queue]. What was handed in before is written.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 )
 
@@ -94,7 +95,7 @@ func (q *openQueue) finishRewrite() {
 	if err != nil {
 		r.remove()
 		q.rewriteAt = time.Now().Add(rewriteInterval)
-		if !errors.Is(err, errStopped) {
+		if !errors.Is(err, errStopped) && !errors.Is(err, berrors.ErrMaxSizeReached) { // too much came meanwhile
 			q.logger.Warn("the queue's file can't be made smaller; this is tried again",
 				zap.String("path", q.path), zap.Int64("size", q.size()), zap.Error(err))
 		}

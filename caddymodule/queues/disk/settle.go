@@ -76,8 +76,8 @@ func (s *settlement) apply(t *txn) error {
 	if l.generation != t.generation {
 		return nil // the record went with the file
 	}
-	t.settled = append(t.settled, l)
 	c := t.change(l.destination)
+	c.settled = append(c.settled, l)
 	key := recordKey(c.num, l.seq)
 	v := t.records.Get(key)
 	old, unreadable := decodeStored(v)

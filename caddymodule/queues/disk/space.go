@@ -13,7 +13,7 @@ type limits struct {
 func limitsFor(maxSize int64) limits {
 	spare := maxSize / 8
 	file := maxSize - spare
-	reserve := min(file/8, 64<<20)
+	reserve := min(max(file/8, 512<<10), 64<<20)
 	return limits{
 		use:   file - reserve,
 		puts:  int(file - reserve/2),

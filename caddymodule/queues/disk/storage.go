@@ -6,6 +6,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"go.uber.org/zap"
 )
 
 // reopenTimeout is how long to wait for the file's lock while callers wait.
@@ -28,6 +29,26 @@ func (q *openQueue) openStorage(timeout time.Duration) error {
 		q.swap(nil)
 		db.Close()
 	}
+	return err
+}
+
+// openAgain opens the file after something was wrong with it.
+func (q *openQueue) openAgain() error {
+	err := q.condemned
+	if err != nil {
+		err = q.setAside(q.info, err)
+	}
+	if err == nil {
+		q.condemned = nil
+		err = q.openStorage(reopenTimeout)
+	}
+	switch {
+	case err != nil && !q.unusable:
+		q.logger.Error("the queue's file can't be used; this is tried again until it works", zap.String("path", q.path), zap.Error(err))
+	case err == nil && q.unusable:
+		q.logger.Info("the queue's file can be used again", zap.String("path", q.path))
+	}
+	q.unusable = err != nil
 	return err
 }
 
@@ -103,16 +124,13 @@ func (q *openQueue) resume() {
 	}
 }
 
-// replace sets a damaged file aside. The next transaction makes another.
+// replace puts a new file in the place of a damaged one.
 func (q *openQueue) replace(why error) error {
-	db := q.db
-	if db == nil {
-		return why // it couldn't even be opened
-	}
 	q.stopRewrite()
+	db := q.db
 	q.swap(nil)
-	err := q.setAside(q.info, why)
 	// A panic in a transaction may have left it locked for good.
 	go func() { _ = guard(db.Close) }()
-	return err
+	q.condemned = why
+	return q.openAgain()
 }

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ const (
 	elementSize = 16 // of a branch or leaf page
 	bucketFlag  = 0x01
 	noFreelist  = math.MaxUint64
+	maxOverflow = 64 // more than four keys of the largest size take up
 )
 
 var order = binary.NativeEndian
@@ -188,13 +190,28 @@ func (s *structure) tree(page uint64, depth int) (leaves []uint64, err error) {
 	case kind != branchPage || n == 0:
 		return nil, fmt.Errorf("%w: page %d has type %d and %d elements", errDamaged, page, kind, n)
 	}
-	elements, err := s.read(page, pageHeader, n*elementSize)
+	h, err := s.read(page, 0, pageHeader)
+	if err != nil {
+		return nil, err
+	}
+	content, err := s.read(page, 0, (1+int64(min(order.Uint32(h[12:]), maxOverflow)))*s.pageSize)
 	if err != nil {
 		return nil, err
 	}
 	children := make([]uint64, n)
-	for i := range children {
-		children[i] = order.Uint64(elements[i*elementSize+8:])
+	var before []byte
+	for i := range n {
+		at := pageHeader + i*elementSize
+		if at+elementSize > int64(len(content)) {
+			return nil, fmt.Errorf("%w: page %d has too many elements", errDamaged, page)
+		}
+		from := at + int64(order.Uint32(content[at:]))
+		to := from + int64(order.Uint32(content[at+4:]))
+		if to > int64(len(content)) || i > 0 && bytes.Compare(before, content[from:to]) >= 0 {
+			return nil, fmt.Errorf("%w: the keys of page %d aren't in order", errDamaged, page)
+		}
+		before = content[from:to]
+		children[i] = order.Uint64(content[at+8:])
 		if err := s.use(children[i]); err != nil {
 			return nil, err
 		}

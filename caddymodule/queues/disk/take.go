@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,8 +132,8 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 // lease leases what is due, or returns how long to wait.
 func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wait time.Duration) {
 	q.mu.Lock()
-	q.throttled = len(q.settled) >= maxSettled
-	throttled := q.throttled
+	throttled := len(q.settled) >= maxSettled
+	q.throttled = q.throttled || throttled
 	q.mu.Unlock()
 	if throttled {
 		return nil, maxWait // the committer wakes us
@@ -144,7 +146,7 @@ func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wai
 	}()
 	d.mu.Lock()
 	defer d.mu.Unlock() // before that, as discard locks q.mu
-	for {
+	for again := false; ; {
 		if d.tally.num == 0 {
 			return nil, maxWait // a record that comes wakes us
 		}
@@ -166,8 +168,18 @@ func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wai
 				unread[t.lease] = err
 			}
 		}
-		if len(items) > 0 || !r.more && len(r.taken) == 0 {
-			return items, r.wait
+		switch {
+		case len(items) > 0:
+			return items, 0
+		case r.more || len(r.taken) > 0:
+		case r.pending || d.tally.waiting <= int64(len(d.leases)):
+			return nil, r.wait
+		case !again:
+			again = true
+			d.scan, d.laterScan = 0, nil
+		default:
+			q.suspect(r.generation, fmt.Errorf("%w: %d records should wait for %s, but there are none", errDamaged, d.tally.waiting, d.id))
+			return nil, maxWait
 		}
 	}
 }
@@ -196,7 +208,8 @@ type reader struct {
 	taken     []taken
 	scan      uint64
 	laterScan []byte
-	wait      time.Duration // until something is due
+	pending   bool          // there is something that isn't due yet
+	wait      time.Duration // until it is
 	more      bool          // it stopped before it had seen everything
 }
 
@@ -241,6 +254,9 @@ func (r *reader) read(tx *bolt.Tx, limit int) {
 			if n != num {
 				return 0, s, nil, false
 			}
+			if seq < r.scan || seq == math.MaxUint64 {
+				panic("records aren't in order")
+			}
 			scanned++
 			s, err := decodeStored(v)
 			if leases[seq] == nil && (err != nil || s.attempts == 0) {
@@ -263,6 +279,9 @@ func (r *reader) read(tx *bolt.Tx, limit int) {
 			if n != num {
 				return 0, 0, false
 			}
+			if bytes.Compare(index, r.laterScan) < 0 {
+				panic("the index of records isn't in order")
+			}
 			scanned++
 			if leases[seq] == nil {
 				return seq, due, true
@@ -277,7 +296,7 @@ func (r *reader) read(tx *bolt.Tx, limit int) {
 	seqA, due, okA := nextAgain()
 	for len(r.taken) < limit {
 		if okA && due > r.now {
-			r.wait = time.Duration(due-r.now) * time.Millisecond
+			r.pending, r.wait = true, time.Duration(due-r.now)*time.Millisecond
 			okA = false
 		}
 		switch {

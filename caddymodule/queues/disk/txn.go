@@ -19,14 +19,14 @@ type txn struct {
 	changed []location     // for a rewrite under way
 	dead    dead
 	evicted int
-	settled []*lease
 }
 
 // change is what a transaction changes about a destination.
 type change struct {
 	tally
-	wake  bool   // there is more to take
-	later []byte // the lowest key that came into the later bucket
+	wake    bool   // there is more to take
+	later   []byte // the lowest key that came into the later bucket
+	settled []*lease
 }
 
 // dead is how many dead letters there are, and how many bytes they take up.
@@ -119,16 +119,13 @@ func (t *txn) publish() {
 	if q.rewrite != nil {
 		q.rewrite.note(t.changed)
 	}
-	for _, l := range t.settled {
-		d := l.destination
-		d.mu.Lock()
-		if d.leases[l.seq] == l {
-			delete(d.leases, l.seq)
-		}
-		d.mu.Unlock()
-	}
 	for d, c := range t.changes {
-		d.mu.Lock()
+		d.mu.Lock() // for all at once: see lease
+		for _, l := range c.settled {
+			if d.leases[l.seq] == l {
+				delete(d.leases, l.seq)
+			}
+		}
 		before := d.tally.num
 		if d.tally = c.tally; c.num == 0 {
 			d.scan, d.laterScan = 0, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -53,8 +54,9 @@ type link struct {
 	leases    map[*lease]struct{}
 }
 
-// dial connects, and sees to it that the streams are there.
-func dial(s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
+// dial connects, and sees to it that the streams are there. The context is to
+// last as long as the connection.
+func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
 	l := &link{
 		names: names{s.stream}, to: s.connection, log: log, ackWait: ackWait,
 		consumers: make(map[string]jetstream.Consumer),
@@ -63,17 +65,18 @@ func dial(s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	options, err := l.options()
+	options = append(options, nats.SetCustomDialer(dialer{ctx}))
 	if err != nil {
 		return nil, err
 	}
 	if l.nc, err = nats.Connect(s.connection.urls, options...); err != nil {
 		return nil, fmt.Errorf("can't connect to NATS: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	if err = l.checkServer(); err == nil {
 		if l.js, err = jetstream.New(l.nc, jetstream.WithDefaultTimeout(answerTimeout)); err == nil {
-			err = l.ensure(ctx, s)
+			l.records, l.dead, err = l.ensure(ctx, s)
 		}
 	}
 	if err != nil {
@@ -82,6 +85,14 @@ func dial(s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
 	}
 	go l.keep(s)
 	return l, nil
+}
+
+// dialer makes connections, also the later ones, for as long as the queue is
+// open. (NATS knows no context for that.)
+type dialer struct{ ctx context.Context }
+
+func (d dialer) Dial(network, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: connectTimeout}).DialContext(d.ctx, network, address)
 }
 
 func (l *link) options() ([]nats.Option, error) {
@@ -235,7 +246,7 @@ func (l *link) keep(s settings) {
 		}
 		if l.suspect.Swap(false) && l.usable() && l.ctx.Err() == nil {
 			ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
-			if err := l.ensure(ctx, s); err != nil {
+			if _, _, err := l.ensure(ctx, s); err != nil {
 				l.log.Error("the cluster takes no records", zap.Error(err))
 			}
 			cancel()

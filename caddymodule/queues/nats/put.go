@@ -50,7 +50,7 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 	if instead := fallback.Put(ctx, entries...); instead != nil {
 		return fmt.Errorf("%w; and the fallback queue: %w", err, instead)
 	}
-	q.handOverSoon()
+	q.handOverSoon(err)
 	return nil
 }
 
@@ -189,16 +189,10 @@ func (q *openQueue) handOver() {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	for {
-		fallback := q.fallbackQueue()
-		if fallback == nil {
-			q.openFallback()
+		if fallback := q.fallbackQueue(); fallback == nil {
+			_ = q.openFallback()
 		} else if stats, err := fallback.Stats(); err == nil && waiting(stats) > 0 {
-			if _, err := q.current(q.ctx); err == nil {
-				moved, err := delivery.Move(q.ctx, fallback, cluster{q})
-				if err == nil && moved > 0 {
-					q.log.Info("handed over what the fallback queue held", zap.Int("records", moved))
-				}
-			}
+			q.handOverFrom(fallback)
 		}
 		select {
 		case <-q.ctx.Done():
@@ -209,6 +203,19 @@ func (q *openQueue) handOver() {
 	}
 }
 
+func (q *openQueue) handOverFrom(fallback delivery.Queue) {
+	if _, err := q.current(q.ctx); err != nil {
+		return
+	}
+	moved, err := delivery.Move(q.ctx, fallback, cluster{q})
+	if err == nil {
+		q.stoodIn.Store(false)
+	}
+	if moved > 0 {
+		q.log.Info("handed over records from the fallback queue to the NATS cluster", zap.Int("records", moved))
+	}
+}
+
 func waiting(s delivery.Stats) (n int64) {
 	for _, d := range s.Destinations {
 		n += d.Waiting
@@ -216,11 +223,13 @@ func waiting(s delivery.Stats) (n int64) {
 	return n
 }
 
-// handOverSoon notes that the fallback holds something.
-func (q *openQueue) handOverSoon() {
+// handOverSoon notes that the fallback took records, and why.
+func (q *openQueue) handOverSoon(why error) {
+	if q.stoodIn.CompareAndSwap(false, true) {
+		q.log.Warn("the NATS cluster doesn't take records; they go to the fallback queue until it does", zap.Error(why))
+	}
 	select {
 	case q.wake <- struct{}{}:
-		q.log.Warn("the NATS cluster didn't take a hit; it is in the fallback queue, as are the next ones until the cluster takes records again")
 	default:
 	}
 }

@@ -38,7 +38,8 @@ type openQueue struct {
 	link atomic.Pointer[link]
 
 	restUntil atomic.Int64  // until when the cluster isn't tried, in ns since 1970
-	wake      chan struct{} // of one: the fallback holds something
+	stoodIn   atomic.Bool   // the fallback holds something, which is logged
+	wake      chan struct{} // of one: look at the fallback
 
 	// known are the destinations' names, by token.
 	known sync.Map
@@ -69,7 +70,7 @@ func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait tim
 		changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	q.ctx, q.stop = context.WithCancel(context.Background())
-	l, err := dial(s, ackWait, log)
+	l, err := dial(q.ctx, s, ackWait, log)
 	fallbackErr := q.openFallback()
 	switch {
 	case err == nil:
@@ -79,7 +80,7 @@ func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait tim
 		return nil, errors.Join(err, fallbackErr)
 	default:
 		q.down = err
-		log.Error("the NATS cluster can't be used: hits go to the fallback queue until it can; it is tried all the time", zap.Error(err))
+		q.complain("the NATS cluster can't be used: hits go to the fallback queue until it can; it is tried all the time", err)
 		q.dialUntil(s)
 	}
 	if fallback != nil {
@@ -145,7 +146,7 @@ func (q *openQueue) dialUntil(s settings) {
 	q.mu.Unlock()
 	q.background.Go(func() {
 		for {
-			l, err := dial(s, q.ackWait, q.log)
+			l, err := dial(q.ctx, s, q.ackWait, q.log)
 			if err == nil {
 				if ctx.Err() != nil {
 					l.close() // there's a newer configuration
@@ -160,7 +161,7 @@ func (q *openQueue) dialUntil(s settings) {
 			}
 			q.mu.Unlock()
 			if ctx.Err() == nil {
-				q.complain("the NATS cluster can't be used with the present configuration; it is tried all the time", err)
+				q.complain("the NATS cluster can't be used as it is configured; it is tried all the time", err)
 			}
 			select {
 			case <-time.After(dialRetry):
@@ -193,7 +194,7 @@ func (q *openQueue) apply(s settings, fallback delivery.Opener) {
 		q.background.Go(func() {
 			ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
 			defer cancel()
-			if err := l.ensure(ctx, s); err != nil {
+			if _, _, err := l.ensure(ctx, s); err != nil {
 				q.log.Warn("can't put the changed configuration into effect", zap.Error(err))
 			}
 		})

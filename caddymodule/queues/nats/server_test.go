@@ -1,59 +1,112 @@
 package natsqueue
 
 import (
+	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"
 )
 
 // patient is how long a test waits for what has to happen.
 const patient = 30 * time.Second
 
-// startServer starts a server with JetStream on loopback. An option may change
-// its configuration.
-func startServer(t testing.TB, options ...func(*server.Options)) *server.Server {
+// node is a NATS server on loopback, in this process.
+type node struct {
+	*server.Server
+	t       testing.TB
+	options *server.Options
+}
+
+// startServer starts a server with JetStream. The functions may change its
+// options.
+func startServer(t testing.TB, options ...func(*server.Options)) *node {
 	t.Helper()
-	o := &server.Options{
+	n := &node{t: t, options: &server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
 		JetStream: true, StoreDir: t.TempDir(),
-	}
+	}}
 	for _, option := range options {
-		option(o)
+		option(n.options)
 	}
-	s, err := server.NewServer(o)
+	n.start()
+	n.options.Port = n.Addr().(*net.TCPAddr).Port // the same after a restart
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	s, err := server.NewServer(n.options.Clone())
 	if err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
+	n.Server = s
 	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
 	if !s.ReadyForConnections(patient) {
-		t.Fatal("the server doesn't start")
+		n.t.Fatal("the server doesn't start")
 	}
-	return s
+}
+
+func (n *node) stop() {
+	n.Shutdown()
+	n.WaitForShutdown()
+}
+
+// startCluster starts three servers that make a cluster.
+func startCluster(t testing.TB) []*node {
+	t.Helper()
+	var routes []*url.URL
+	var reserved []net.Listener
+	for range 3 { // all open at once, so that they differ
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		reserved = append(reserved, l)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+	}
+	var nodes []*node
+	for i, l := range reserved {
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		nodes = append(nodes, startServer(t, func(o *server.Options) {
+			o.ServerName = fmt.Sprint("n", i)
+			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
+			o.Routes = routes
+		}))
+	}
+	eventually(t, "a cluster with a leader", func() bool {
+		return slices.ContainsFunc(nodes, func(n *node) bool {
+			return n.JetStreamIsLeader() && len(n.JetStreamClusterPeers()) == len(nodes)
+		})
+	})
+	return nodes
 }
 
 // streams makes names of streams that are used once.
 var streams atomic.Int64
 
 // settingsFor returns settings for a stream of its own.
-func settingsFor(s ...*server.Server) settings {
+func settingsFor(nodes ...*node) settings {
 	var urls []string
-	for _, s := range s {
-		urls = append(urls, s.ClientURL())
+	for _, n := range nodes {
+		urls = append(urls, n.ClientURL())
 	}
 	return settings{
 		connection: connection{urls: strings.Join(urls, ",")},
@@ -66,11 +119,26 @@ func logger(t testing.TB) *zap.Logger { return zaptest.NewLogger(t, zaptest.Leve
 // mustOpen opens a queue that is closed when the test ends.
 func mustOpen(t testing.TB, s settings, fallback delivery.Opener) *openQueue {
 	t.Helper()
-	q, err := open(s, fallback, logger(t))
+	return mustOpenWith(t, s, fallback, defaultAckWait)
+}
+
+func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait time.Duration) *openQueue {
+	t.Helper()
+	q, err := openWith(s, fallback, logger(t), ackWait)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { q.Close() })
+	return q
+}
+
+// onDisk returns a queue on disk to fall back on.
+func onDisk(t testing.TB) delivery.Opener {
+	t.Helper()
+	q := &disk.Queue{Path: filepath.Join(t.TempDir(), "fallback.db")}
+	if err := q.Provision(caddy.Context{}); err != nil {
+		t.Fatal(err)
+	}
 	return q
 }
 
@@ -86,33 +154,85 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// startCluster starts three servers that make a cluster.
-func startCluster(t testing.TB) []*server.Server {
-	t.Helper()
-	var routes []*url.URL
-	var reserved []net.Listener
-	for range 3 { // all open at once, so that they differ
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		reserved = append(reserved, l)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
+// entry is a record that n tells from others.
+func entry(destination string, n int) delivery.Entry {
+	r := &delivery.Record{
+		Kind: delivery.Event, Time: time.UnixMilli(1_700_000_000_000).UTC(), Site: "shop.example.com",
+		Person: "someone@example.com", Name: "Clicked Link",
 	}
-	var servers []*server.Server
-	for i, l := range reserved {
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		servers = append(servers, startServer(t, func(o *server.Options) {
-			o.ServerName = fmt.Sprint("n", i)
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
-			o.Routes = routes
-		}))
-	}
-	eventually(t, "a cluster with a leader", func() bool {
-		return slices.ContainsFunc(servers, func(s *server.Server) bool {
-			return s.JetStreamIsLeader() && len(s.JetStreamClusterPeers()) == len(servers)
-		})
-	})
-	return servers
+	binary.BigEndian.PutUint64(r.ID[8:], uint64(n))
+	return delivery.Entry{Destination: destination, Record: r}
 }
+
+func numberOf(i delivery.Item) int { return int(binary.BigEndian.Uint64(i.Record.ID[8:])) }
+
+// put puts records, each with the time that a hit has.
+func put(t testing.TB, q delivery.Queue, destination string, numbers ...int) {
+	t.Helper()
+	for _, n := range numbers {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err := q.Put(ctx, entry(destination, n))
+		cancel()
+		if err != nil {
+			t.Fatalf("Put of %d: %v", n, err)
+		}
+	}
+}
+
+// take takes n records.
+func take(t testing.TB, q delivery.Queue, destination string, n int) (items []delivery.Item) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	for len(items) < n {
+		got, err := q.Take(ctx, destination, n-len(items))
+		if err != nil {
+			t.Fatalf("Take after %d of %d: %v", len(items), n, err)
+		}
+		items = append(items, got...)
+	}
+	return items
+}
+
+// numbers returns the items' numbers, sorted.
+func numbers(items []delivery.Item) (numbers []int) {
+	for _, i := range items {
+		numbers = append(numbers, numberOf(i))
+	}
+	slices.Sort(numbers)
+	return numbers
+}
+
+func upTo(n int) (numbers []int) {
+	for i := range n {
+		numbers = append(numbers, i)
+	}
+	return numbers
+}
+
+// nothing makes sure that there's nothing to be taken for a while.
+func nothing(t testing.TB, q delivery.Queue, destination string, while time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), while)
+	defer cancel()
+	if items, err := q.Take(ctx, destination, 10); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("took %v (%v), want nothing", numbers(items), err)
+	}
+}
+
+// settle settles all items in one way.
+func settle(t testing.TB, q delivery.Queue, s delivery.Settlement, items ...delivery.Item) {
+	t.Helper()
+	var all []delivery.Settlement
+	for _, i := range items {
+		s.Item = i
+		all = append(all, s)
+	}
+	if err := q.Settle(all...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var done = delivery.Settlement{Outcome: delivery.Done}
+
+func errorIsFull(err error) bool { return errors.Is(err, delivery.ErrFull) }

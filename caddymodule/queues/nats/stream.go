@@ -61,14 +61,13 @@ func wanted(s settings) (records, dead jetstream.StreamConfig) {
 }
 
 // ensure makes the streams, or sees to it that those which exist will do.
-func (l *link) ensure(ctx context.Context, s settings) error {
-	records, dead := wanted(s)
-	var err error
-	if l.records, err = l.ensureStream(ctx, records, s); err != nil {
-		return err
+func (l *link) ensure(ctx context.Context, s settings) (records, dead jetstream.Stream, err error) {
+	wantRecords, wantDead := wanted(s)
+	if records, err = l.ensureStream(ctx, wantRecords, s); err != nil {
+		return nil, nil, err
 	}
-	l.dead, err = l.ensureStream(ctx, dead, s)
-	return err
+	dead, err = l.ensureStream(ctx, wantDead, s)
+	return records, dead, err
 }
 
 func (l *link) ensureStream(ctx context.Context, want jetstream.StreamConfig, s settings) (jetstream.Stream, error) {

@@ -18,8 +18,11 @@ const (
 	// is noticed by heartbeats that are missing.
 	pullFor   = time.Minute
 	heartbeat = 10 * time.Second
-	// retryTake is the pause after the cluster couldn't be asked.
-	retryTake = time.Second
+	// The pause after the cluster couldn't be asked, as while a new consumer
+	// elects its leader, is doubled from the first value to the last, and then
+	// it is worth a line in the log.
+	leastPause = 50 * time.Millisecond
+	mostPause  = 3 * time.Second
 )
 
 // lease is what [delivery.Item.Lease] holds.
@@ -36,7 +39,7 @@ type lease struct {
 // Take implements [delivery.Queue]. While the cluster is away it waits.
 func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
 	q.known.Store(token(destination), destination)
-	for {
+	for pause := leastPause; ; pause = min(2*pause, mostPause) {
 		l, err := q.current(ctx)
 		if err != nil {
 			return nil, err
@@ -54,11 +57,11 @@ func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]
 			continue // there's another connection
 		}
 		l.forget(destination)
-		if l.usable() {
+		if l.usable() && pause == mostPause {
 			q.complain("can't take records from the NATS cluster; trying again", err)
 		}
 		select {
-		case <-time.After(retryTake):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		case <-q.ctx.Done():
 		}

@@ -1,0 +1,332 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// fillUp puts records until there is an error. Their sizes differ.
+func fillUp(t *testing.T, q *openQueue, destinations int) (n int64, err error) {
+	t.Helper()
+	var count atomic.Int64
+	var producers sync.WaitGroup
+	errs := make(chan error, 32)
+	for range cap(errs) {
+		producers.Go(func() {
+			for {
+				n := int(count.Add(1))
+				r := typical(n)
+				if n%10 == 0 {
+					r.Properties = append(r.Properties, tagging.Property{Name: "more", Value: strings.Repeat("x", rand.IntN(30_000))})
+				}
+				if err := q.Put(t.Context(), delivery.Entry{Destination: fmt.Sprint("d", n%destinations), Record: r}); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	producers.Wait()
+	return count.Load() - int64(cap(errs)), <-errs
+}
+
+// TestFull fills a queue, and empties it in several ways.
+func TestFull(t *testing.T) {
+	for _, maxSize := range []int64{leastMaxSize, 16 << 20} {
+		t.Run(fmt.Sprint(maxSize), func(t *testing.T) {
+			const destinations = 3
+			q, err := open(filepath.Join(t.TempDir(), "queue.db"), maxSize, logger(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer q.Close()
+			size := func() {
+				t.Helper()
+				if size := q.size(); size > maxSize {
+					t.Errorf("the file has %d bytes, may have %d", size, maxSize)
+				}
+			}
+			for round := range 5 {
+				_, err := fillUp(t, q, destinations)
+				if !errors.Is(err, delivery.ErrFull) {
+					t.Fatalf("Put: %v, want %v", err, delivery.ErrFull)
+				}
+				size()
+				if used := q.used; used < maxSize/2 {
+					t.Errorf("full with %d of %d bytes", used, maxSize)
+				}
+				// Whatever becomes of what is there, it can be noted.
+				left := make(map[string]int64)
+				for d := range destinations {
+					id := fmt.Sprint("d", d)
+					left[id] = q.waiting(id)
+				}
+				for i, outcome := range []delivery.Outcome{delivery.Retry, delivery.Done, delivery.Dead, delivery.Done} {
+					id := fmt.Sprint("d", (round+i)%destinations)
+					for n := left[id] / 2; n > 0; {
+						items, err := q.Take(t.Context(), id, int(min(n, 100)))
+						if err != nil {
+							t.Fatal(err)
+						}
+						settle(t, q, delivery.Settlement{Outcome: outcome, RetryAt: time.Now()}, items...)
+						n -= int64(len(items))
+						if outcome != delivery.Retry {
+							left[id] -= int64(len(items))
+						}
+					}
+					eventually(t, "it's noted", func() bool { return q.waiting(id) == left[id] })
+					size()
+				}
+			}
+			if _, err := q.Bury(delivery.DeadFilter{}); err != nil {
+				t.Fatal(err)
+			}
+			for d := range destinations {
+				id := fmt.Sprint("d", d)
+				drain(t, q, id, int(q.waiting(id)))
+				eventually(t, "empty", func() bool { return q.waiting(id) == 0 })
+			}
+			prefill(t, q, "d", 10)
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestShrink empties a queue but for some records, while others come and go:
+// the file gets smaller, and nothing is lost.
+func TestShrink(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	const stay, pass = 10_000, 100_000
+	prefill(t, q, "stay", stay)
+	prefill(t, q, "pass", pass)
+	leased, err := q.Take(t.Context(), "stay", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := q.size()
+	ctx, stop := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	put, taken := make(map[int]bool), make(map[int]bool)
+	others.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			if err := q.Put(t.Context(), delivery.Entry{Destination: "meanwhile", Record: typical(n)}); err != nil {
+				t.Errorf("Put: %v", err)
+			}
+			put[n] = true
+		}
+	})
+	others.Go(func() {
+		for {
+			items, err := q.Take(ctx, "meanwhile", 3)
+			if err != nil {
+				return
+			}
+			for _, i := range items {
+				if taken[number(i.Record)] {
+					t.Errorf("%d was taken twice", number(i.Record))
+				}
+				taken[number(i.Record)] = true
+			}
+			settle(t, q, delivery.Settlement{Outcome: delivery.Done}, items...)
+		}
+	})
+	drain(t, q, "pass", pass)
+	eventually(t, "the file is smaller", func() bool { return q.size() < large/2 })
+	stop()
+	others.Wait()
+	for n := q.waiting("meanwhile") - int64(len(q.destinations["meanwhile"].leases)); n > 0; n-- {
+		items, err := q.Take(t.Context(), "meanwhile", 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken[number(items[0].Record)] = true
+	}
+	if len(put) == 0 || len(put) != len(taken) {
+		t.Errorf("%d records were put meanwhile, and %d taken", len(put), len(taken))
+	}
+	settle(t, q, delivery.Settlement{Outcome: delivery.Done}, leased...)
+	path := q.path
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = mustOpen(t, path)
+	if errs := check(q.db); len(errs) > 0 {
+		t.Errorf("the file is damaged: %v", errs)
+	}
+	if n := q.waiting("stay"); n != stay-10 {
+		t.Errorf("%d records stayed, want %d", n, stay-10)
+	}
+	drain(t, q, "stay", stay-10)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path + ".new"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file is left: %v", err)
+	}
+}
+
+// TestDeadLettersGiveWay makes more dead letters than are kept.
+func TestDeadLettersGiveWay(t *testing.T) {
+	q, err := open(filepath.Join(t.TempDir(), "queue.db"), leastMaxSize, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	const n = 3000
+	for _, id := range []string{"d", "e"} {
+		prefill(t, q, id, n)
+		for left := n; left > 0; {
+			items, err := q.Take(t.Context(), id, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			settle(t, q, delivery.Settlement{Outcome: delivery.Dead, Reason: "no"}, items...)
+			left -= len(items)
+		}
+		eventually(t, "all are dead", func() bool { return q.waiting(id) == 0 })
+	}
+	s, err := q.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := s.Destinations["d"].Dead + s.Destinations["e"].Dead
+	if kept < 1000 || kept > 2000 || s.Destinations["d"].Dead != 0 {
+		t.Errorf("kept %+v", s.Destinations)
+	}
+	next := n - kept
+	if err := q.DeadLetters("", func(l delivery.DeadLetter) bool {
+		if int64(number(l.Record)) != next {
+			t.Fatalf("dead letter %d, want %d: the oldest give way", number(l.Record), next)
+		}
+		next++
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if next != n {
+		t.Errorf("%d dead letters, want %d", next-n+kept, kept)
+	}
+}
+
+// TestDiskFull fills the disk that the queue is on.
+func TestDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := mountTmpfs(dir, "16m"); err != nil {
+		t.Skipf("a small disk can't be mounted: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, 0) })
+	q, err := open(filepath.Join(dir, "queue.db"), defaultMaxSize, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	prefill(t, q, "d", 1000)
+	filler := filepath.Join(dir, "filler")
+	for range 3 {
+		fill(t, filler)
+		if err := os.Truncate(filler, 8<<20); err != nil {
+			t.Fatal(err)
+		}
+		n, err := fillUp(t, q, 1)
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("Put: %v, want %v", err, syscall.ENOSPC)
+		}
+		t.Logf("%d records fit", n)
+		began := time.Now()
+		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: large()}); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("Put: %v, want %v", err, syscall.ENOSPC)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it took %v to say so", took)
+		}
+		items, err := q.Take(t.Context(), "d", 50)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := q.waiting("d")
+		settle(t, q, delivery.Settlement{Outcome: delivery.Done}, items...)
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		usable(t, q)
+		eventually(t, "settlements are noted", func() bool { return q.waiting("d") == before-int64(len(items)) })
+	}
+	waiting := q.waiting("d")
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	// A queue that can't be made leaves nothing behind that looks like one.
+	fill(t, filler)
+	other := filepath.Join(dir, "other", "queue.db")
+	for range 3 {
+		if _, err := open(other, defaultMaxSize, logger(t)); err == nil || !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("opened a queue on a full disk: %v", err)
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	usable(t, mustOpen(t, other))
+	if left := aside(t, other); len(left) > 0 {
+		t.Errorf("set aside: %v", left)
+	}
+	q = mustOpen(t, q.path)
+	if errs := check(q.db); len(errs) > 0 {
+		t.Errorf("the file is damaged: %v", errs)
+	}
+	if n := q.waiting("d"); n != waiting {
+		t.Errorf("%d records wait, want %d", n, waiting)
+	}
+	drain(t, q, "d", int(waiting))
+	q.Close()
+}
+
+func large() *delivery.Record {
+	r := typical(0)
+	r.Properties = append(r.Properties, tagging.Property{Name: "more", Value: strings.Repeat("x", 60_000)})
+	return r
+}
+
+func mountTmpfs(dir, size string) error {
+	if runtime.GOOS != "linux" {
+		return errors.ErrUnsupported
+	}
+	return syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size)
+}
+
+// fill writes a file until the disk is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, size := range []int{1 << 20, 4 << 10} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// Hits are taken while the cluster is away, and handed over when it's back.
+func TestFallback(t *testing.T) {
+	n := startServer(t)
+	q := mustOpen(t, settingsFor(n), onDisk(t))
+	put(t, q, "d", 0, 1, 2)
+	n.stop()
+	eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
+	put(t, q, "d", 3, 4, 5)
+	stats, err := q.Stats()
+	if err == nil || stats.Destinations["d"].Waiting != 3 {
+		t.Errorf("away: %+v, %v; want an error, and what is in the fallback", stats, err)
+	}
+	if err := q.Hurry(""); err == nil {
+		t.Error("Hurry worked without a cluster")
+	}
+	n.start()
+	eventually(t, "all to be in the cluster", func() bool {
+		stats, err := q.Stats()
+		inFallback, _ := q.fallbackQueue().Stats()
+		return err == nil && stats.Destinations["d"].Waiting == 6 && waiting(inFallback) == 0
+	})
+	items := take(t, q, "d", 6)
+	if got := numbers(items); !slices.Equal(got, upTo(6)) {
+		t.Fatalf("took %v", got)
+	}
+	settle(t, q, done, items...)
+	nothing(t, q, "d", 100*time.Millisecond)
+}
+
+// A node starts, records and stops without having seen the cluster.
+func TestFallbackFromTheBeginning(t *testing.T) {
+	n := startServer(t)
+	s, fallback := settingsFor(n), onDisk(t)
+	n.stop()
+	q := mustOpen(t, s, fallback)
+	put(t, q, "d", 0)
+	taken := make(chan error, 1)
+	go func() {
+		_, err := q.Take(t.Context(), "d", 1)
+		taken <- err
+	}()
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-taken; !errors.Is(err, delivery.ErrClosed) {
+		t.Errorf("Take: %v, want %v", err, delivery.ErrClosed)
+	}
+	q = mustOpen(t, s, fallback)
+	put(t, q, "d", 1)
+	n.start()
+	items := take(t, q, "d", 2)
+	if got := numbers(items); !slices.Equal(got, upTo(2)) {
+		t.Fatalf("took %v", got)
+	}
+	settle(t, q, done, items...)
+}
+
+// Without a fallback the cluster has to be there.
+func TestNoFallback(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	n.stop()
+	if _, err := open(s, nil, logger(t)); err == nil {
+		t.Fatal("opened without a cluster")
+	}
+	n.start()
+	q := mustOpen(t, s, nil)
+	n.stop()
+	eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := q.Put(ctx, entry("d", 0)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Put: %v, want %v", err, context.DeadlineExceeded)
+	}
+	// What is put while it comes back waits for that.
+	result := make(chan error, 1)
+	go func() { result <- q.Put(t.Context(), entry("d", 1), entry("e", 1)) }()
+	n.start()
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	if got := numbers(take(t, q, "d", 1)); got[0] != 1 {
+		t.Errorf("took %v: a hit that was refused is there", got)
+	}
+}
+
+// A cluster that doesn't answer delays only a few hits, and those no longer
+// than half of what they can wait.
+func TestSilence(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, onDisk(t))
+	// Nobody answers on behalf of this stream: it isn't any more.
+	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream); err != nil {
+		t.Fatal(err)
+	}
+	slow := 0
+	for i := range 20 {
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		if err := q.Put(ctx, entry("d", i), entry("e", i)); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		if time.Since(began) > 200*time.Millisecond {
+			slow++
+		}
+	}
+	if slow > 3 {
+		t.Errorf("%d of 20 hits waited for a cluster that doesn't answer", slow)
+	}
+	// It is made anew, and gets what it missed.
+	if got := numbers(take(t, q, "e", 20)); !slices.Equal(got, upTo(20)) {
+		t.Errorf("took %v", got)
+	}
+}
+
+// A stream that is full is no reason to drop a hit either.
+func TestFullFallsBack(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	s.maxBytes = 6000 // for about 20
+	q := mustOpen(t, s, onDisk(t))
+	const n0 = 30
+	put(t, q, "d", upTo(n0)...)
+	inFallback, err := q.fallbackQueue().Stats()
+	if err != nil || waiting(inFallback) == 0 {
+		t.Fatalf("the fallback holds %v (%v)", inFallback, err)
+	}
+	var got []int
+	for len(got) < n0 {
+		items := take(t, q, "d", 1)
+		got = append(got, numberOf(items[0]))
+		settle(t, q, done, items...)
+	}
+	if slices.Sort(got); !slices.Equal(got, upTo(n0)) {
+		t.Errorf("took %v", got)
+	}
+}

@@ -1,0 +1,346 @@
+package natsqueue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// Any node delivers any record, and each is delivered once.
+func TestNodesShare(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	const nodes, each = 3, 60
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	var mu sync.Mutex
+	var taken []delivery.Item
+	by := make(map[int]int)
+	var working sync.WaitGroup
+	var queues []*openQueue
+	for range nodes {
+		queues = append(queues, mustOpen(t, s, nil))
+	}
+	for i, q := range queues {
+		working.Go(func() {
+			for k := range each {
+				if err := q.Put(ctx, entry("d", i*each+k)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		working.Go(func() {
+			for {
+				items, err := q.Take(ctx, "d", 3)
+				if err != nil {
+					return
+				}
+				settle(t, q, done, items...)
+				mu.Lock()
+				taken = append(taken, items...)
+				by[i] += len(items)
+				if len(taken) >= nodes*each {
+					cancel()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	working.Wait()
+	if got := numbers(taken); !slices.Equal(got, upTo(nodes*each)) {
+		t.Errorf("took %v", got)
+	}
+	if len(by) != nodes {
+		t.Errorf("taken by node: %v; want all to have a share", by)
+	}
+	nothing(t, queues[0], "d", 100*time.Millisecond)
+}
+
+// What a node has under way when it dies is delivered by another, once its
+// time is over; and while it lives and is merely slow, by nobody else.
+func TestNodeDies(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	const ackWait = time.Second
+	dying, other := mustOpenWith(t, s, nil, ackWait), mustOpenWith(t, s, nil, ackWait)
+	put(t, other, "d", 0, 1, 2)
+	items := take(t, dying, "d", 3)
+	nothing(t, other, "d", 3*ackWait)
+	settle(t, dying, done, items[0])
+	dying.link.Load().nc.Close() // as if killed: it says nothing
+	died := time.Now()
+	items = take(t, other, "d", 2)
+	if got := numbers(items); !slices.Equal(got, []int{1, 2}) {
+		t.Errorf("took %v, want 1 and 2", got)
+	}
+	if items[0].Attempts != 0 {
+		t.Errorf("%d attempts, want 0: nobody tried", items[0].Attempts)
+	}
+	if after := time.Since(died); after > 2*ackWait+ackWait/2 {
+		t.Errorf("taken after %v, want %v", after, ackWait)
+	}
+	settle(t, other, done, items...)
+}
+
+// A node that closes gives back what it has at once.
+func TestNodeCloses(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	closing, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
+	put(t, other, "d", upTo(50)...)
+	take(t, closing, "d", 50)
+	if err := closing.Close(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if got := numbers(take(t, other, "d", 50)); !slices.Equal(got, upTo(50)) {
+		t.Errorf("took %v", got)
+	}
+	if after := time.Since(began); after > defaultAckWait/2 {
+		t.Errorf("taken after %v", after)
+	}
+}
+
+// A record that is sent twice because no answer came is there once; one that
+// comes back from another queue isn't taken for such a one.
+func TestDuplicates(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	for range 3 {
+		put(t, q, "d", 0)
+		if err := q.Put(t.Context(), entry("d", 1), entry("e", 1), entry("d", 2)); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Put(t.Context(), entry("d", 2), entry("d", 3)); err != nil { // in parts
+			t.Fatal(err)
+		}
+	}
+	items := take(t, q, "d", 4)
+	if got := numbers(items); !slices.Equal(got, upTo(4)) {
+		t.Errorf("took %v", got)
+	}
+	settle(t, q, done, items...)
+	settle(t, q, done, take(t, q, "e", 1)...)
+	nothing(t, q, "d", 50*time.Millisecond)
+	again := mustOpen(t, s, nil)
+	put(t, again, "d", 0)
+	take(t, again, "d", 1)
+}
+
+// A hit is stored with all its records or with none.
+func TestAllOrNone(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	s.maxBytes = 4000
+	q := mustOpen(t, s, nil)
+	var mu sync.Mutex
+	var stored []int
+	refused := 0
+	var hits sync.WaitGroup
+	for i := range 20 {
+		hits.Go(func() {
+			err := q.Put(t.Context(), entry("a", i), entry("b", i), entry("c", i))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				stored = append(stored, i)
+			case errorIsFull(err):
+				refused++
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	hits.Wait()
+	slices.Sort(stored)
+	if len(stored) == 0 || refused == 0 {
+		t.Fatalf("%d stored, %d refused: want some of both", len(stored), refused)
+	}
+	for _, d := range []string{"a", "b", "c"} {
+		if got := numbers(take(t, q, d, len(stored))); !slices.Equal(got, stored) {
+			t.Errorf("%s has %v, want %v", d, got, stored)
+		}
+		nothing(t, q, d, 50*time.Millisecond)
+	}
+}
+
+// In a full stream a retry has to do with the room that it has.
+func TestRetryInAFullStream(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	s.maxBytes = 2000
+	q := mustOpen(t, s, nil)
+	var err error
+	for i := 0; err == nil; i++ {
+		err = q.Put(t.Context(), entry("d", i))
+	}
+	if !errorIsFull(err) {
+		t.Fatal(err)
+	}
+	items := take(t, q, "d", 1)
+	at := time.Now().Add(300 * time.Millisecond)
+	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: at}, items...)
+	for {
+		item := take(t, q, "d", 1)[0]
+		if numberOf(item) == numberOf(items[0]) {
+			break
+		}
+		settle(t, q, done, item)
+	}
+	if early := time.Until(at); early > 0 {
+		t.Errorf("%v too early", early)
+	}
+}
+
+// Somebody deletes the consumer, or all of the stream.
+func TestThingsGo(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", 0, 1, 2)
+	items := take(t, q, "d", 3)
+	waiting := make(chan []delivery.Item, 1)
+	go func() {
+		items, _ := q.Take(t.Context(), "d", 3)
+		waiting <- items
+	}()
+	l := q.link.Load()
+	if err := l.js.DeleteConsumer(t.Context(), s.stream, token("d")); err != nil {
+		t.Fatal(err)
+	}
+	items = <-waiting // they weren't settled, so they come again
+	items = append(items, take(t, q, "d", 3-len(items))...)
+	if got := numbers(items); !slices.Equal(got, upTo(3)) {
+		t.Errorf("took %v", got)
+	}
+	if err := l.js.DeleteStream(t.Context(), s.stream); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, q, done, items...) // needn't be tried for ever
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := q.Put(ctx, entry("d", 3)); err != nil { // it is made again
+		t.Fatal(err)
+	}
+	take(t, q, "d", 1)
+}
+
+// What this version can't read goes to the dead letters, and comes back as it
+// was.
+func TestUnreadable(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	body := []byte("\x63 of the future")
+	m := q.derived(kindNew, token("d"), "x", nats.Header{headerDestination: {"d"}}, body)
+	if _, err := q.link.Load().js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	put(t, q, "d", 1)
+	if got := numbers(take(t, q, "d", 1)); got[0] != 1 {
+		t.Errorf("took %v", got)
+	}
+	var letters []delivery.DeadLetter
+	eventually(t, "a dead letter", func() bool {
+		letters = nil
+		if err := q.DeadLetters("d", func(l delivery.DeadLetter) bool { letters = append(letters, l); return true }); err != nil {
+			t.Fatal(err)
+		}
+		return len(letters) == 1
+	})
+	if letters[0].Destination != "d" || letters[0].Reason == "" {
+		t.Errorf("dead letter %+v", letters[0])
+	}
+	if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
+		t.Fatalf("revived %d, %v", n, err)
+	}
+	messages, err := q.link.Load().read(t.Context(), q.link.Load().records, q.subject(kindNew, token("d")), 1, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(messages, func(m *jetstream.RawStreamMsg) bool { return string(m.Data) == string(body) }) {
+		t.Errorf("%d messages, none is the revived one", len(messages))
+	}
+}
+
+// A reload with another address connects anew; what is under way goes on.
+func TestReload(t *testing.T) {
+	nodes := startCluster(t)
+	s := settingsFor(nodes[0])
+	s.replicas = 3
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", upTo(10)...)
+	items := take(t, q, "d", 5)
+	first := q.link.Load()
+	s.connection.urls = nodes[1].ClientURL()
+	(&Queue{settings: s}).Apply(q)
+	eventually(t, "another connection", func() bool { return q.link.Load() != first })
+	settle(t, q, done, items[:4]...)
+	items = append(items[4:], take(t, q, "d", 5)...)
+	nothing(t, q, "d", 100*time.Millisecond)
+	if got := len(numbers(items)); got != 6 {
+		t.Errorf("%d records", got)
+	}
+	settle(t, q, done, items...)
+	eventually(t, "the first connection to be closed", func() bool { return first.nc.IsClosed() })
+	eventually(t, "nothing to be left", func() bool {
+		s, err := q.Stats()
+		return err == nil && waiting(s) == 0
+	})
+}
+
+// Statistics name destinations that this node hasn't heard of.
+func TestStatsOfOthers(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	const name = "kissmetrics:https://trk.kissmetrics.io/ é%\n#1234"
+	put(t, q, name, 1, 2)
+	settle(t, q, delivery.Settlement{Outcome: delivery.Dead, Reason: "100% wrong\n"}, take(t, q, name, 1)...)
+	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, take(t, q, name, 1)...)
+	fresh := mustOpen(t, s, nil)
+	stats, err := fresh.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := stats.Destinations[name]
+	if len(stats.Destinations) != 1 || got.Waiting != 1 || got.Dead != 1 || time.Since(got.Oldest) > time.Minute {
+		t.Errorf("%+v", stats)
+	}
+	_ = fresh.DeadLetters("", func(l delivery.DeadLetter) bool {
+		if l.Destination != name || l.Reason != "100% wrong\n" {
+			t.Errorf("%+v", l)
+		}
+		return true
+	})
+}
+
+// A thousand destinations cost two requests and one for each.
+func TestManyDestinations(t *testing.T) {
+	n := startServer(t)
+	q := mustOpen(t, settingsFor(n), nil)
+	const destinations = 1000
+	var entries []delivery.Entry
+	for i := range destinations {
+		entries = append(entries, entry(fmt.Sprint("destination ", i), i))
+	}
+	if err := q.Put(t.Context(), entries...); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	stats, err := q.Stats()
+	if err != nil || len(stats.Destinations) != destinations {
+		t.Fatalf("%d destinations, %v", len(stats.Destinations), err)
+	}
+	t.Logf("statistics of %d destinations took %v", destinations, time.Since(began))
+}
