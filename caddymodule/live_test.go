@@ -82,6 +82,13 @@ http:// {
 // open goes to a page, as by a click in a mail. Headers are name, value, ….
 func (l *live) open(target string, headers ...string) (status int, body string) {
 	l.t.Helper()
+	resp, body := l.get(target, headers...)
+	return resp.StatusCode, body
+}
+
+// get is open for who wants to see the whole response.
+func (l *live) get(target string, headers ...string) (*http.Response, string) {
+	l.t.Helper()
 	req, err := http.NewRequest(http.MethodGet, "http://example.com"+target, nil)
 	if err != nil {
 		l.t.Fatal(err)
@@ -100,7 +107,7 @@ func (l *live) open(target string, headers ...string) (status int, body string) 
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	return resp.StatusCode, string(page)
+	return resp, string(page)
 }
 
 // hook stands for a tracker. It counts what it takes.
