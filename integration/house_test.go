@@ -98,7 +98,7 @@ func TestDependenciesPointOneWay(t *testing.T) {
 			if to != "tagging" {
 				t.Errorf("%s imports %s: it may know tagging only", from, to)
 			}
-		case strings.HasPrefix(from, "caddymodule/") && from != "caddymodule/cmd/caddy":
+		case strings.HasPrefix(from, "caddymodule/") && !strings.HasPrefix(from, "caddymodule/cmd/"):
 			if to == "caddymodule" || strings.HasPrefix(to, "caddymodule/cmd/") {
 				t.Errorf("%s imports %s: arrows point from there to here", from, to)
 			}
