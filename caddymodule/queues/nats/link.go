@@ -177,7 +177,15 @@ func (l *link) usable() bool { return l != nil && l.nc.IsConnected() }
 // cluster can be told.
 func (l *link) close() {
 	l.stopPulls()
-	l.pulls.Wait() // else what is released would come back to us
+	over := make(chan struct{})
+	go func() {
+		l.pulls.Wait()
+		close(over)
+	}()
+	select {
+	case <-over: // else what is released would come back to us
+	case <-time.After(connectTimeout):
+	}
 	l.mu.Lock()
 	leases := l.leases
 	l.leases = nil

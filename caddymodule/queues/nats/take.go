@@ -2,11 +2,9 @@ package natsqueue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -121,30 +119,44 @@ func (l *link) take(ctx context.Context, destination string, limit int) ([]deliv
 
 // await waits for one record.
 func (l *link) await(ctx context.Context, consumer jetstream.Consumer, destination string) (item delivery.Item, ok bool, err error) {
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(1), jetstream.PullExpiry(pullFor), jetstream.PullHeartbeat(heartbeat))
+	received, failed := make(chan jetstream.Msg), make(chan error, 1)
+	gone := make(chan struct{})
+	defer close(gone)
+	consuming, err := consumer.Consume(
+		func(msg jetstream.Msg) {
+			select {
+			case received <- msg:
+			case <-gone:
+				_ = msg.Nak()
+			}
+		},
+		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
+			select {
+			case failed <- err:
+			default:
+			}
+		}),
+		jetstream.PullMaxMessages(1), jetstream.StopAfter(1), jetstream.PullExpiry(pullFor), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return item, false, err
 	}
 	l.pulls.Add(1) // we are in one, so it can't be over
 	defer func() {
-		messages.Drain()
+		consuming.Drain()
 		go func() { // it takes a round trip until no more can come
-			defer l.pulls.Done()
-			for {
-				msg, err := messages.Next()
-				if err != nil {
-					return
-				}
-				_ = msg.Nak()
-			}
+			<-consuming.Closed()
+			l.pulls.Done()
 		}()
 	}()
-	msg, err := messages.Next(jetstream.NextContext(ctx))
-	if err != nil {
+	select {
+	case msg := <-received:
+		item, ok = l.receive(msg, destination)
+		return item, ok, nil
+	case err = <-failed:
 		return item, false, err
+	case <-ctx.Done():
+		return item, false, ctx.Err()
 	}
-	item, ok = l.receive(msg, destination)
-	return item, ok, nil
 }
 
 // receive makes a leased record of a message, unless it isn't due yet.
@@ -183,8 +195,3 @@ func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bo
 
 // unreadable is the reason of a dead letter that can't be read.
 func unreadable(err error) string { return fmt.Sprintf("the queue can't read this record: %v", err) }
-
-// noConsumer reports whether an error says that nobody hands out records.
-func noConsumer(err error) bool {
-	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrConsumerDeleted) || errors.Is(err, jetstream.ErrConsumerNotFound)
-}
