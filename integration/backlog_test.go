@@ -1,0 +1,346 @@
+package integration
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"iter"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	caddycore "github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+var backlogRecords = flag.Int("backlog.records", 100_000, "how many `records` wait in the backlog test")
+
+// prefill puts records into a queue's file, which no Caddy may have open: n for
+// one tracker. Their property `hit` counts them.
+func prefill(t *testing.T, file, tracker string, n int) {
+	t.Helper()
+	config := &disk.Queue{Path: file}
+	if err := config.Provision(caddycore.Context{}); err != nil {
+		t.Fatal(err)
+	}
+	q, err := config.Open(zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var entries []delivery.Entry
+	for i := range n {
+		r := &delivery.Record{
+			Kind: delivery.Event, Time: time.Now(), Site: "shop.example", Person: fmt.Sprint("customer", i), Name: "Clicked Link",
+			Properties: []tagging.Property{{Name: "hit", Value: strconv.Itoa(i)}, {Name: "text", Value: strings.Repeat("x", 300)}},
+		}
+		binary.BigEndian.PutUint64(r.ID[:], uint64(i))
+		entries = append(entries, delivery.Entry{Destination: tracker, Record: r})
+		if len(entries) == 1000 || i == n-1 {
+			if err := q.Put(t.Context(), entries...); err != nil {
+				t.Fatal(err)
+			}
+			entries = entries[:0]
+		}
+	}
+}
+
+// counter is a tracker that counts how often each hit arrives, and how many
+// requests it has at once, and keeps nothing else. It takes what Kissmetrics
+// takes, and webhooks.
+type counter struct {
+	Addr, URL string
+	// takes is how long it takes for an answer.
+	takes time.Duration
+
+	t      *testing.T
+	server *http.Server
+
+	mu           sync.Mutex
+	hits         map[string]int
+	numbered     int // of those that prefill made
+	now, atOnce  int
+	connections  int
+	mostConnects int
+}
+
+func newCounter(t *testing.T, takes time.Duration) *counter {
+	c := &counter{Addr: loopback(freePort(t)), takes: takes, t: t, hits: map[string]int{}}
+	c.URL = "http://" + c.Addr
+	return c
+}
+
+// up makes it listen, until the test ends.
+func (c *counter) up() {
+	c.t.Helper()
+	l, err := net.Listen("tcp", c.Addr)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.server = &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0), ConnState: c.connState}
+	go func(s *http.Server) { _ = s.Serve(l) }(c.server)
+	c.t.Cleanup(func() { c.server.Close() })
+}
+
+func (c *counter) connState(_ net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		c.connections++
+		c.mostConnects = max(c.mostConnects, c.connections)
+	case http.StateClosed, http.StateHijacked:
+		c.connections--
+	}
+}
+
+func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	c.now++
+	c.atOnce = max(c.atOnce, c.now)
+	c.mu.Unlock()
+	hits := []string{r.URL.Query().Get("hit")}
+	var err error
+	if r.Method == http.MethodPost {
+		var records []struct{ Properties map[string]string }
+		err = json.NewDecoder(r.Body).Decode(&records)
+		hits = hits[:0]
+		for _, record := range records {
+			hits = append(hits, record.Properties["hit"])
+		}
+	}
+	if c.takes > 0 {
+		timer := time.NewTimer(c.takes)
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+			err = r.Context().Err()
+		}
+		timer.Stop()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now--
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	for _, hit := range hits {
+		if hit == "" { // an alias
+			continue
+		}
+		if c.hits[hit]++; c.hits[hit] == 1 && !strings.Contains(hit, "-") {
+			c.numbered++
+		}
+	}
+	answerGIF(w, r)
+}
+
+// got returns how many different hits arrived.
+func (c *counter) got() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.hits)
+}
+
+// gotNumbers returns how many of them prefill had made.
+func (c *counter) gotNumbers() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.numbered
+}
+
+// exactlyOnce fails the test unless each of the hits arrived once.
+func (c *counter) exactlyOnce(t *testing.T, hits iter.Seq[string]) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wrong := 0
+	for hit := range hits {
+		if n := c.hits[hit]; n != 1 {
+			if wrong++; wrong <= 5 {
+				t.Errorf("hit %s arrived %d times", hit, n)
+			}
+		}
+	}
+	if wrong > 5 {
+		t.Errorf("and %d more", wrong-5)
+	}
+}
+
+// numbers are the hits of prefill.
+func numbers(n int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range n {
+			if !yield(strconv.Itoa(i)) {
+				return
+			}
+		}
+	}
+}
+
+// costs are what Caddy needs, with a backlog or without.
+type costs struct {
+	start, open  time.Duration // until it serves, and until its queue is open
+	hit          time.Duration // the median of a hit's answer
+	memory, heap int           // in bytes
+}
+
+var heapAlloc = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
+
+// measure starts Caddy and measures it, while trackers are down.
+func measure(t *testing.T, c *caddy) (best costs) {
+	t.Helper()
+	for round := range 2 { // the machine may have been busy
+		if c.running() {
+			c.stop()
+		}
+		var now costs
+		began := time.Now()
+		c.start()
+		now.start = time.Since(began)
+		eventually(t, "the queue to be open", func() bool { return c.metric("caddy_tagged_urls_queue_up") == 1 })
+		now.open = time.Since(began)
+		v := newVisitor(t)
+		var took []time.Duration
+		for range 200 {
+			began := time.Now()
+			v.load(c.URL+"/x.png?kme=Measured&kmi=m", "image")
+			took = append(took, time.Since(began))
+		}
+		slices.Sort(took)
+		now.hit = took[len(took)/2]
+		m := heapAlloc.FindStringSubmatch(c.api("GET", "/debug/pprof/heap?debug=1&gc=1"))
+		if m == nil {
+			t.Fatal("no HeapAlloc in the profile")
+		}
+		now.heap, _ = strconv.Atoi(m[1])
+		now.memory = c.memory(t)
+		if round == 0 {
+			best = now
+		}
+		best = costs{
+			min(best.start, now.start), min(best.open, now.open), min(best.hit, now.hit),
+			min(best.memory, now.memory), min(best.heap, now.heap),
+		}
+	}
+	return best
+}
+
+// TestBacklog: trackers are down until a lot waits for them. That costs no
+// memory and nobody's time. When they are back it goes out in parallel, while
+// new hits are recorded, and the disk's space is given back.
+func TestBacklog(t *testing.T) {
+	onLinux(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "queue.db")
+	hook, single := newCounter(t, 5*time.Millisecond), newCounter(t, 5*time.Millisecond)
+	forHook, forSingle := *backlogRecords*9/10, *backlogRecords/10
+	c := startCaddy(t, queueAt(dir), `
+http://:$PORT {
+	tagged_urls {
+		tracker webhook $HOOK {
+			id hook
+		}
+		tracker kissmetrics KEY {
+			id single
+			endpoint $SINGLE
+		}
+		once off
+	}
+	respond "<title>page</title>"
+}`, vars{"HOOK": hook.URL, "SINGLE": single.URL})
+
+	without := measure(t, c)
+	c.stop()
+	prefill(t, file, "hook", forHook)
+	prefill(t, file, "single", forSingle)
+	with := measure(t, c)
+	t.Logf("%d records wait: start %s (%s without), queue open %s (%s), hit %s (%s), heap %s (%s), memory %s (%s)",
+		*backlogRecords, with.start, without.start, with.open, without.open, with.hit, without.hit,
+		mebibytes(with.heap), mebibytes(without.heap), mebibytes(with.memory), mebibytes(without.memory))
+	if more := with.heap - without.heap; more > 4<<20 {
+		t.Errorf("the backlog takes up %s of heap", mebibytes(more))
+	}
+	if more := with.memory - without.memory; more > 32<<20 {
+		t.Errorf("the backlog takes up %s of memory", mebibytes(more))
+	}
+	if with.start > 3*without.start+time.Second || with.open > 3*without.open+time.Second {
+		t.Errorf("Caddy starts in %s, and its queue in %s; without the backlog it were %s and %s", with.start, with.open, without.start, without.open)
+	}
+	if with.hit > 3*without.hit+10*time.Millisecond {
+		t.Errorf("a hit takes %s, without the backlog %s", with.hit, without.hit)
+	}
+	full := fileSize(t, file)
+
+	hook.up()
+	single.up()
+	c.api("POST", "/tagged_urls/retry")
+	l := startLoad(t, c.URL, 2)
+	began, most := time.Now(), 0
+	progress := 0
+	for left := forHook + forSingle; left > 0; {
+		// As long as there is progress, it may take as long as it does.
+		eventually(t, "records to be delivered", func() bool {
+			most = max(most, c.memory(t))
+			before := progress
+			progress = hook.got() + single.got()
+			left = max(0, forHook-hook.gotNumbers()) + max(0, forSingle-single.gotNumbers())
+			return progress > before || left == 0
+		})
+	}
+	took := time.Since(began)
+	hits := l.stop()
+	c.drained()
+	t.Logf("delivered in %s, %d and %d at once, and %d new hits meanwhile; memory %s at most",
+		took, hook.atOnce, single.atOnce, len(hits), mebibytes(most))
+	hook.exactlyOnce(t, numbers(forHook))
+	single.exactlyOnce(t, numbers(forSingle))
+	hook.exactlyOnce(t, maps.Keys(hits))
+	single.exactlyOnce(t, maps.Keys(hits))
+	c.lostNothing(t)
+	if hook.atOnce < 2 || hook.atOnce > 32 || single.atOnce < 8 || single.atOnce > 32 {
+		t.Errorf("%d and %d requests at once; want several, and at most the 32 of the default", hook.atOnce, single.atOnce)
+	}
+	bound := 96 << 20
+	if raceDetector() { // which multiplies it
+		bound *= 3
+	}
+	if more := most - with.memory; more > bound {
+		t.Errorf("delivering the backlog took %s of memory", mebibytes(more))
+	}
+	if len(hits) < 20 {
+		t.Errorf("only %d hits were recorded meanwhile", len(hits))
+	}
+	eventually(t, "the disk's space to be given back", func() bool { return fileSize(t, file) < 8<<20 })
+	t.Logf("the file had %s, and has %s now", mebibytes(full), mebibytes(fileSize(t, file)))
+}
+
+func fileSize(t *testing.T, file string) int {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(info.Size())
+}
