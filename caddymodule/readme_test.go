@@ -1,0 +1,300 @@
+package caddymodule
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// readme returns the README and its indented blocks, without their indent.
+func readme(t *testing.T) (text string, blocks []string) {
+	t.Helper()
+	data, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks = []string{""}
+	for line := range strings.Lines(string(data)) {
+		last := &blocks[len(blocks)-1]
+		if code, indented := strings.CutPrefix(line, "    "); indented || strings.TrimSpace(line) == "" && *last != "" {
+			*last += code
+		} else if *last != "" {
+			blocks = append(blocks, "")
+		}
+	}
+	return string(data), blocks
+}
+
+// owner is what an option belongs to.
+type owner string
+
+const (
+	ofApp     owner = "global option"
+	ofHandler owner = "directive"
+	ofCookie  owner = "cookie"
+	// Others are `queue disk`, `tracker log` ….
+)
+
+// syntax is an option as the README shows it.
+type syntax struct {
+	form     string // what stands after its name
+	standard string // its default
+}
+
+// readmeSyntax returns the options of the README's syntax.
+func readmeSyntax(t *testing.T) map[owner]map[string]syntax {
+	t.Helper()
+	found := make(map[owner]map[string]syntax)
+	_, blocks := readme(t)
+	for _, block := range blocks {
+		if strings.Contains(block, "<duration>") {
+			parseSyntax(t, block, found)
+		}
+	}
+	return found
+}
+
+// parseSyntax adds the options of a block of syntax.
+func parseSyntax(t *testing.T, block string, found map[owner]map[string]syntax) {
+	t.Helper()
+	add := func(of owner, option string, s syntax) {
+		if found[of] == nil {
+			found[of] = make(map[string]syntax)
+		}
+		if _, twice := found[of][option]; twice {
+			t.Errorf("%s of %s is there twice", option, of)
+		}
+		found[of][option] = s
+	}
+	within := []owner{""}
+	for line := range strings.Lines(block) {
+		code, comment, _ := strings.Cut(line, "#")
+		code = strings.TrimSpace(code)
+		_, standard, _ := strings.Cut(strings.TrimSpace(comment), "default: ")
+		inside := within[len(within)-1]
+		opens := strings.HasSuffix(code, "{")
+		code = strings.TrimSpace(strings.TrimSuffix(code, "{"))
+		name, form, _ := strings.Cut(code, " ")
+		form = strings.TrimSpace(form)
+		var next owner
+		switch {
+		case code == "}":
+			within = within[:len(within)-1]
+			continue
+		case name == "queue" || name == "tracker" && !strings.HasPrefix(form, "<"):
+			next = owner(name + " " + strings.Fields(form)[0])
+			found[next] = make(map[string]syntax)
+			if name == "queue" {
+				add(inside, name, syntax{form, standard})
+			}
+		case name == "tagged_urls":
+			if next = ofHandler; inside == ofApp {
+				next = "" // the global option itself
+			}
+			if next == "" {
+				within = append(within, ofApp)
+				continue
+			}
+		case len(within) == 1: // { or a site's address
+			if next = "site"; code == "" {
+				next = ofApp
+			}
+		case inside == "" || code == "":
+		case strings.Contains(name, ","): // several, as above
+			for option := range strings.SplitSeq(code, ", ") {
+				add(inside, option, found["tracker kissmetrics"][option])
+			}
+		default:
+			add(inside, name, syntax{form, standard})
+			next = owner(name)
+		}
+		if opens {
+			within = append(within, next)
+		}
+	}
+}
+
+// codeOptions returns the words that a method, or all functions of that name
+// in a file, tells apart in a switch.
+func codeOptions(t *testing.T, pattern, receiver, function string) (options []string) {
+	t.Helper()
+	for _, f := range codeFunctions(t, pattern, receiver, function) {
+		ast.Inspect(f, func(node ast.Node) bool {
+			switch node := node.(type) {
+			case *ast.CaseClause:
+				for _, word := range node.List {
+					if literal, ok := word.(*ast.BasicLit); ok {
+						option, _ := strconv.Unquote(literal.Value)
+						options = append(options, option)
+					}
+				}
+			case *ast.SelectorExpr:
+				if node.Sel.Name == "UnmarshalOption" {
+					options = append(options, codeOptions(t, "trackers/trackers.go", "", "UnmarshalOption")...)
+				}
+			}
+			return true
+		})
+	}
+	return options
+}
+
+// codeFunctions returns functions of that name, or methods if there is a
+// receiver.
+func codeFunctions(t *testing.T, pattern, receiver, function string) (found []*ast.FuncDecl) {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declared := range parsed.Decls {
+			f, ok := declared.(*ast.FuncDecl)
+			if !ok || f.Name.Name != function || (f.Recv == nil) != (receiver == "") ||
+				f.Recv != nil && f.Recv.List[0].Type.(*ast.StarExpr).X.(*ast.Ident).Name != receiver {
+				continue
+			}
+			found = append(found, f)
+		}
+	}
+	if len(found) == 0 {
+		t.Fatalf("%s has no %s", pattern, function)
+	}
+	return found
+}
+
+// docSyntax returns the syntax in the comment over UnmarshalCaddyfile.
+func docSyntax(t *testing.T, pattern, receiver string) (syntax string) {
+	t.Helper()
+	for _, f := range codeFunctions(t, pattern, receiver, "UnmarshalCaddyfile") {
+		for line := range strings.Lines(f.Doc.Text()) {
+			if strings.HasPrefix(line, "\t") {
+				syntax += line
+			}
+		}
+	}
+	return syntax
+}
+
+// TestReadmeHasAllOptions, and only those that there are.
+func TestReadmeHasAllOptions(t *testing.T) {
+	comments := make(map[owner]map[string]syntax)
+	parseSyntax(t, "{\n"+docSyntax(t, "caddyfile.go", "App")+"}\n", comments)
+	parseSyntax(t, "site {\n"+docSyntax(t, "caddyfile.go", "Handler")+"}\n", comments)
+	code := map[owner][]string{
+		ofApp:     codeOptions(t, "caddyfile.go", "App", "UnmarshalCaddyfile"),
+		ofHandler: codeOptions(t, "caddyfile.go", "Handler", "unmarshalOption"),
+		ofCookie:  codeOptions(t, "caddyfile.go", "Cookie", "unmarshal"),
+	}
+	shown := readmeSyntax(t)
+	for _, module := range slices.Concat(caddy.GetModules("tagged_urls.queues"), caddy.GetModules("tagged_urls.trackers")) {
+		kind := strings.TrimSuffix(strings.TrimPrefix(module.ID.Namespace(), "tagged_urls."), "s")
+		name := module.ID.Name()
+		files := kind + "s/" + name + "/*.go"
+		if files, _ := filepath.Glob(files); len(files) == 0 {
+			continue // a test's
+		}
+		receiver := reflect.TypeOf(module.New()).Elem().Name()
+		parseSyntax(t, docSyntax(t, files, receiver), comments)
+		code[owner(kind+" "+name)] = codeOptions(t, files, receiver, "UnmarshalCaddyfile")
+	}
+	for of, options := range code {
+		slices.Sort(options)
+		if got := slices.Sorted(maps.Keys(shown[of])); !slices.Equal(got, options) {
+			t.Errorf("%s: the README has %q, the code %q", of, got, options)
+		}
+		for option, s := range comments[of] {
+			if form := strings.ReplaceAll(s.form, "{ … }", "{…}"); form != shown[of][option].form && option != "queue" {
+				t.Errorf("%s: the README has %s %s, the code's comment %s", of, option, shown[of][option].form, form)
+			}
+		}
+		if len(comments[of]) != len(options) {
+			t.Errorf("%s: the code's comment has %q, the code %q", of, slices.Sorted(maps.Keys(comments[of])), options)
+		}
+	}
+	table := regexp.MustCompile("(?m)^\\| `(\\w+)[^|]*` \\| ")
+	text, _ := readme(t)
+	_, text, _ = strings.Cut(text, "| option |")
+	text, _, _ = strings.Cut(text, "\n\n")
+	explained := make(map[string]bool)
+	for _, m := range table.FindAllStringSubmatch(text, -1) {
+		explained[m[1]] = true
+		known := false
+		for _, options := range code {
+			known = known || slices.Contains(options, m[1])
+		}
+		if !known {
+			t.Errorf("the README explains %s, which is no option", m[1])
+		}
+	}
+	for _, option := range slices.Concat(code[ofApp], code[ofHandler]) {
+		if !explained[option] {
+			t.Errorf("the README doesn't explain %s", option)
+		}
+	}
+}
+
+// TestReadmeExamples loads the README's configurations.
+func TestReadmeExamples(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Setenv("KISSMETRICS_API_KEY", "KEY")
+	_, blocks := readme(t)
+	examples := 0
+	for _, block := range blocks {
+		if !strings.Contains(block, " {\n") || strings.ContainsAny(block, "<…$") || strings.Contains(block, "queue nats") {
+			continue // no Caddyfile, a syntax, or for another build
+		}
+		examples++
+		adapted, err := adapt(t, []byte(strings.ReplaceAll(block, "/var/log/caddy", t.TempDir())))
+		if err != nil {
+			t.Errorf("%v\n%s", err, block)
+			continue
+		}
+		validate(t, block, adapted)
+	}
+	if examples < 3 {
+		t.Errorf("found only %d", examples)
+	}
+}
+
+// TestReadmeMetrics: it has all metrics, and no others.
+func TestReadmeMetrics(t *testing.T) {
+	text, _ := readme(t)
+	if !strings.Contains(text, metricsPrefix) {
+		t.Skip("the README says nothing of metrics")
+	}
+	known := make(map[string]bool)
+	for name := range metricLabels(t) {
+		name = strings.TrimPrefix(name, metricsPrefix)
+		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+			name = strings.TrimSuffix(name, suffix)
+		}
+		known[name] = true
+		if !strings.Contains(text, "`"+name) {
+			t.Errorf("the README lacks %s", name)
+		}
+	}
+	for _, m := range regexp.MustCompile(metricsPrefix+`(\w+)`).FindAllStringSubmatch(text, -1) {
+		if !known[m[1]] {
+			t.Errorf("the README has %s, which there isn't", m[0])
+		}
+	}
+}
