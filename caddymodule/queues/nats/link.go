@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,19 +151,19 @@ func (l *link) options() ([]nats.Option, error) {
 
 // checkServer refuses servers that lack what the queue is made of.
 func (l *link) checkServer() error {
-	version := l.nc.ConnectedServerVersion()
-	major, rest, _ := strings.Cut(version, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	if a, _ := strconv.Atoi(major); a < 2 {
-		minor = "0"
-	} else if a > 2 {
-		return nil
-	}
-	if b, _ := strconv.Atoi(minor); b < 12 {
-		return fmt.Errorf("nats-server %s is too old: it has to be 2.12 or newer, which stores all records of a hit or none", version)
+	if err := checkVersion(l.nc.ConnectedServerVersion()); err != nil {
+		return err
 	}
 	if size := l.nc.MaxPayload(); size < leastMessage {
 		return fmt.Errorf("the server takes messages of %d bytes at most: set max_payload to %d or more", size, leastMessage)
+	}
+	return nil
+}
+
+func checkVersion(version string) error {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major < 2 || major == 2 && minor < 12) {
+		return fmt.Errorf("nats-server %s is too old: it has to be 2.12 or newer, which can store all records of a hit or none", version)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 )
@@ -179,8 +180,8 @@ func (l *link) explain(err error, want jetstream.StreamConfig) error {
 	var api *jetstream.APIError
 	var advice string
 	switch {
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		advice = "turn JetStream on for this server and account"
+	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, nats.ErrNoResponders):
+		advice = "there's no JetStream: turn it on in the server and for the account"
 	case errors.Is(err, context.DeadlineExceeded):
 		advice = "no answer; the cluster may be without a leader, or the user may lack permissions"
 		if denied := l.denied.Load(); denied != nil {

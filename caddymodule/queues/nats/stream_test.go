@@ -1,0 +1,322 @@
+package natsqueue
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// operator is somebody with all permissions.
+func operator(t *testing.T, n *node, options ...nats.Option) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(n.ClientURL(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+func info(t *testing.T, js jetstream.JetStream, stream string) jetstream.StreamConfig {
+	t.Helper()
+	s, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.CachedInfo().Config
+}
+
+// A stream that somebody made is checked, and never harmed.
+func TestStreamThatExists(t *testing.T) {
+	n := startServer(t)
+	js := operator(t, n)
+	for name, test := range map[string]struct {
+		change func(*jetstream.StreamConfig)
+		want   string // in the error; "" if it will do
+	}{
+		"as it should be":  {func(*jetstream.StreamConfig) {}, ""},
+		"larger":           {func(c *jetstream.StreamConfig) { c.MaxBytes *= 2; c.MaxAge *= 2; c.Duplicates *= 2 }, ""},
+		"unlimited":        {func(c *jetstream.StreamConfig) { c.MaxBytes, c.MaxAge = -1, 0 }, ""},
+		"limits":           {func(c *jetstream.StreamConfig) { c.Retention = jetstream.LimitsPolicy }, "retention is Limits, but has to be WorkQueue"},
+		"memory":           {func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage }, "storage is Memory, but has to be File"},
+		"discard old":      {func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld }, "discard policy is DiscardOld"},
+		"other subjects":   {func(c *jetstream.StreamConfig) { c.Subjects = []string{"x." + c.Name} }, "the subject tagged_urls."},
+		"more subjects":    {func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "x."+c.Name) }, "other subjects"},
+		"duplicate window": {func(c *jetstream.StreamConfig) { c.Duplicates = time.Second }, "duplicate window is 1s, but has to be at least 2m0s"},
+		"small messages":   {func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1000 }, "largest message is 1000 bytes"},
+		"per subject":      {func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1 }, "messages per subject"},
+		"no deletes":       {func(c *jetstream.StreamConfig) { c.DenyDelete = true }, "can't be deleted"},
+		"no ack": {func(c *jetstream.StreamConfig) { c.NoAck, c.AllowAtomicPublish = true, false },
+			"isn't acknowledged"},
+		"async": {func(c *jetstream.StreamConfig) {
+			c.PersistMode, c.AllowAtomicPublish = jetstream.AsyncPersistMode, false
+		}, "persist mode"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := settingsFor(n)
+			config, _ := wanted(s)
+			test.change(&config)
+			if _, err := js.CreateStream(t.Context(), config); err != nil {
+				t.Fatal(err)
+			}
+			before := info(t, js, s.stream)
+			q, err := open(s, nil, logger(t))
+			if err == nil {
+				defer q.Close()
+			}
+			switch {
+			case test.want == "" && err != nil:
+				t.Error(err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), s.stream)):
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			if after := info(t, js, s.stream); after.MaxBytes != before.MaxBytes || after.MaxAge != before.MaxAge || after.Retention != before.Retention || !slices.Equal(after.Subjects, before.Subjects) {
+				t.Errorf("the stream was changed from %+v to %+v", before, after)
+			}
+		})
+	}
+}
+
+// The configuration may make a stream larger, and turns on what costs nothing.
+func TestStreamGrows(t *testing.T) {
+	n := startServer(t)
+	js := operator(t, n)
+	s := settingsFor(n)
+	config, _ := wanted(s)
+	config.AllowAtomicPublish, config.AllowDirect = false, false
+	if _, err := js.CreateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	q := mustOpen(t, s, nil)
+	if after := info(t, js, s.stream); !after.AllowAtomicPublish || !after.AllowDirect || after.MaxBytes != defaultMaxBytes {
+		t.Errorf("opened: %+v", after)
+	}
+	s.maxBytes, s.maxAge = 2*defaultMaxBytes, 2*defaultMaxAge
+	(&Queue{settings: s}).Apply(q)
+	eventually(t, "larger streams", func() bool {
+		after, dead := info(t, js, s.stream), info(t, js, s.stream+"_dead")
+		return after.MaxBytes == s.maxBytes && after.MaxAge == s.maxAge && dead.MaxBytes == s.maxBytes/deadShare && dead.MaxAge == maxDeadAge
+	})
+	s.maxBytes = leastMaxBytes
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, s, nil)
+	if after := info(t, js, s.stream); after.MaxBytes != 2*defaultMaxBytes {
+		t.Errorf("shrunk to %d", after.MaxBytes)
+	}
+}
+
+// What is in the way is said with what to do.
+func TestCannotOpen(t *testing.T) {
+	lone := startServer(t)
+	without := startServer(t, func(o *server.Options) { o.JetStream = false })
+	small := startServer(t, func(o *server.Options) { o.MaxPayload = 1000 })
+	full := startServer(t, func(o *server.Options) { o.JetStreamMaxStore = 1 << 20 })
+	taken := startServer(t)
+	js := operator(t, taken)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "other", Subjects: []string{"tagged_urls.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		node *node
+		set  func(*settings)
+		want string
+	}{
+		"no cluster":        {lone, func(s *settings) { s.replicas = 3 }, "replicas 1"},
+		"no JetStream":      {without, func(*settings) {}, "there's no JetStream"},
+		"small payload":     {small, func(*settings) {}, "max_payload"},
+		"no room":           {full, func(*settings) {}, "lower max_bytes"},
+		"subjects taken":    {taken, func(*settings) {}, "another stream has taken"},
+		"no credentials":    {lone, func(s *settings) { s.connection.credentials = "/nonexistent" }, "credentials: "},
+		"no seed":           {lone, func(s *settings) { s.connection.nkey = "/nonexistent" }, "nkey: "},
+		"no TLS":            {lone, func(s *settings) { s.connection.secure = true }, "secure connection not available"},
+		"no authority file": {lone, func(s *settings) { s.connection.ca = "/nonexistent" }, "/nonexistent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := settingsFor(test.node)
+			test.set(&s)
+			q, err := open(s, nil, logger(t))
+			if err == nil {
+				q.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+	for version, ok := range map[string]bool{"2.11.9": false, "2.9.0-beta": false, "1.4.1": false, "2.12.0": true, "2.15.2": true, "3.0.0": true, "dev": true} {
+		if err := checkVersion(version); (err == nil) != ok {
+			t.Errorf("version %s: %v", version, err)
+		}
+	}
+}
+
+// permissions are what the README says that a user needs.
+func permissions(stream string, create bool) *server.Permissions {
+	dead := stream + "_dead"
+	publish := []string{
+		"tagged_urls." + stream + ".>",
+		"$JS.ACK." + stream + ".>",
+		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead,
+		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + dead,
+		"$JS.API.STREAM.MSG.DELETE." + stream, "$JS.API.STREAM.MSG.DELETE." + dead,
+		"$JS.API.CONSUMER.INFO." + stream + ".*",
+		"$JS.API.CONSUMER.CREATE." + stream + ".>",
+		"$JS.API.CONSUMER.MSG.NEXT." + stream + ".*",
+	}
+	if create {
+		publish = append(publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.CREATE."+dead,
+			"$JS.API.STREAM.UPDATE."+stream, "$JS.API.STREAM.UPDATE."+dead)
+	}
+	return &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: publish},
+		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+	}
+}
+
+// A user needs no more permissions than documented.
+func TestPermissions(t *testing.T) {
+	s := settings{stream: "limited", replicas: 1}
+	n := startServer(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "creator", Password: "x", Permissions: permissions(s.stream, true)},
+			{Username: "user", Password: "x", Permissions: permissions(s.stream, false)},
+		}
+	})
+	as := func(user string) settings {
+		s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://"+user+":x@", 1)
+		return s
+	}
+	if q, err := open(as("user"), nil, logger(t)); err == nil {
+		q.Close()
+		t.Fatal("made a stream without permission")
+	} else if !strings.Contains(err.Error(), `"$JS.API.STREAM.CREATE.limited"`) {
+		t.Errorf("error %v, want one that names what is missing", err)
+	}
+	if err := mustOpen(t, as("creator"), nil).Close(); err != nil {
+		t.Fatal(err)
+	}
+	q := mustOpen(t, as("user"), nil)
+	put(t, q, "d", 0, 1, 2)
+	if err := q.Put(t.Context(), entry("d", 3), entry("e", 3)); err != nil {
+		t.Fatal(err)
+	}
+	items := take(t, q, "d", 4)
+	settle(t, q, done, items[0])
+	settle(t, q, delivery.Settlement{Outcome: delivery.Release}, items[1])
+	settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, items[2])
+	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, items[3])
+	if err := q.Hurry(""); err != nil {
+		t.Error(err)
+	}
+	for i := range 2 {
+		if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
+			t.Errorf("revived %d: %v", n, err)
+		}
+		settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, take(t, q, "d", 3)...)
+		if n, err := q.Bury(delivery.DeadFilter{}); n != 3 || err != nil {
+			t.Errorf("buried %d: %v", n, err)
+		}
+		put(t, q, "d", 10*i+10, 10*i+11, 10*i+12)
+		settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, take(t, q, "d", 1)...)
+	}
+	if stats, err := q.Stats(); err != nil || stats.Destinations["e"].Waiting != 1 {
+		t.Errorf("%+v, %v", stats, err)
+	}
+}
+
+// TLS with certificates on both sides, and a user who is known by a key.
+func TestSecure(t *testing.T) {
+	dir := t.TempDir()
+	certificate, files := selfSigned(t, dir)
+	pool := x509.NewCertPool()
+	pool.AddCert(certificate.Leaf)
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := user.PublicKey()
+	seed, _ := user.Seed()
+	nkey := filepath.Join(dir, "user.nk")
+	if err := os.WriteFile(nkey, seed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := startServer(t, func(o *server.Options) {
+		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+		o.TLSTimeout = 5
+		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
+	})
+	s := settingsFor(n)
+	s.connection.secure, s.connection.nkey = true, nkey
+	s.connection.ca, s.connection.cert, s.connection.key = files[0], files[0], files[1]
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", 1)
+	s.connection.nkey = ""
+	if q, err := open(s, nil, logger(t)); err == nil {
+		q.Close()
+		t.Error("connected without the key")
+	}
+	s.connection.nkey, s.connection.cert = nkey, ""
+	if q, err := open(s, nil, logger(t)); err == nil {
+		q.Close()
+		t.Error("connected without a certificate")
+	}
+}
+
+// selfSigned makes a certificate for loopback, and its files.
+func selfSigned(t *testing.T, dir string) (tls.Certificate, [2]string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := [2]string{filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")}
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		if err := os.WriteFile(files[i], pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	certificate, err := tls.LoadX509KeyPair(files[0], files[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate, files
+}
