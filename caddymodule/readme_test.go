@@ -95,7 +95,7 @@ func parseSyntax(t *testing.T, block string, found map[owner]map[string]syntax) 
 		case name == "queue" || name == "tracker" && !strings.HasPrefix(form, "<"):
 			next = owner(name + " " + strings.Fields(form)[0])
 			found[next] = make(map[string]syntax)
-			if name == "queue" {
+			if name == "queue" && inside == ofApp && found[inside][name] == (syntax{}) {
 				add(inside, name, syntax{form, standard})
 			}
 		case name == "tagged_urls":
