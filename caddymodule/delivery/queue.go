@@ -27,9 +27,11 @@ type Queue interface {
 	// is done or the queue is closed ([ErrClosed]).
 	Take(ctx context.Context, destination string, limit int) ([]Item, error)
 
-	// Settle ends leases, each by its own outcome. What it has returned nil
-	// for is durable, but a crash may still bring back what was settled a
-	// moment before: delivery is at least once.
+	// Settle ends leases, each by its own outcome. A queue may make that
+	// durable a moment later, together with what else is to be written, and
+	// go on trying when its storage fails; then Take holds back before too
+	// much adds up. A crash in between makes the records wait again: delivery
+	// is at least once.
 	Settle(settlements ...Settlement) error
 
 	// Hurry makes everything that waits for a retry due now. An empty
@@ -44,8 +46,9 @@ type Queue interface {
 	// all), oldest first, until it returns false.
 	DeadLetters(destination string, yield func(DeadLetter) bool) error
 
-	// Revive puts dead letters back to wait, with no attempts counted.
-	// Both of the filter's fields may be empty: all of them. It returns how many.
+	// Revive puts dead letters back to wait, as if they were put now, with no
+	// attempts counted. All of the filter's fields may be empty: all of them.
+	// It returns how many.
 	Revive(filter DeadFilter) (int, error)
 
 	// Bury deletes dead letters for good and returns how many.
@@ -83,7 +86,7 @@ const (
 	Done    Outcome = iota + 1 // delivered: forget the record
 	Retry                      // wait until RetryAt, counting an attempt
 	Release                    // wait again, due at once, as if never taken
-	Dead                       // to the dead letters, with Reason and Status
+	Dead                       // to the dead letters, with Reason and Status, counting an attempt
 )
 
 // Settlement ends the lease of one item.

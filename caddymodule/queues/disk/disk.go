@@ -34,9 +34,10 @@ type Queue struct {
 	// resolved at load. Default: `tagged_urls/queue.db` in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 
-	// How many bytes the file may take up, at least 4 MiB. When they are in
-	// use, hits are dropped until records have been delivered. Dead letters
-	// take up an eighth at most. Default: 1 GiB.
+	// How many bytes of disk the queue may take up, at least 4 MiB. An eighth
+	// of that is for giving space back, and some for noting what was delivered;
+	// when the rest is in use, hits are dropped until records have been
+	// delivered. Dead letters take up a sixteenth at most. Default: 1 GiB.
 	MaxSize int64 `json:"max_size,omitempty"`
 
 	path string // absolute

@@ -61,7 +61,7 @@ type opener struct {
 func (o *opener) open(timeout time.Duration) (*bolt.DB, error) {
 	dir := filepath.Dir(o.path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the queue's directory: %w", explain(err))
+		return nil, fmt.Errorf("making the queue's directory: %w", hint(err))
 	}
 	// Another process may put another file in the place of the one that is
 	// opened here, before it is locked.
@@ -101,7 +101,7 @@ func (o *opener) inspect(timeout time.Duration) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err != nil:
-		return explain(err)
+		return o.explain(err)
 	case info.IsDir():
 		return fmt.Errorf("%s is a directory; the queue's path has to name a file", o.path)
 	case !info.Mode().IsRegular():
@@ -195,12 +195,12 @@ func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo,
 		if current, err := os.Stat(o.path); err == nil && os.SameFile(current, info) {
 			os.Remove(o.path)
 		}
-		err = fmt.Errorf("making the queue's file: %w", explain(err))
+		err = o.explain(err)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch),
 		strings.HasPrefix(err.Error(), "file size too small"):
 		err = fmt.Errorf("%w: %w", errDamaged, err)
 	default:
-		err = explain(err)
+		err = o.explain(err)
 	}
 	return nil, info, err
 }
@@ -253,7 +253,7 @@ func (o *opener) setAside(info fs.FileInfo, why error) error {
 		aside = fmt.Sprintf("%s-%d", base, i)
 	}
 	if err := os.Rename(o.path, aside); err != nil {
-		return fmt.Errorf("%w, and can't be set aside: %w", why, explain(err))
+		return fmt.Errorf("%w, and can't be set aside: %w", why, hint(err))
 	}
 	o.asideAt = time.Now()
 	fields := []zap.Field{zap.String("path", o.path), zap.String("kept_as", aside), zap.Error(why)}
@@ -265,8 +265,16 @@ func (o *opener) setAside(info fs.FileInfo, why error) error {
 	return syncDir(o.path)
 }
 
-// explain adds to an error of the file system what to do about it.
-func explain(err error) error {
+// explain says what an error of the file system is about.
+func (o *opener) explain(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err // else the path is in it twice
+	}
+	return fmt.Errorf("opening the queue's file %s: %w", o.path, hint(err))
+}
+
+// hint adds to an error of the file system what to do about it.
+func hint(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: the user that Caddy runs as (uid %d) has to be able to write the queue's file and directory", err, os.Getuid())
 	}

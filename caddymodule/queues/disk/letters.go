@@ -54,7 +54,7 @@ func (c *change) count(t *txn, n int64, k, v []byte) {
 // drop deletes a dead letter.
 func (t *txn) drop(k, v []byte) error {
 	_, _, num := parseDeadKey(k)
-	if d := t.byNumber[num]; d != nil {
+	if d := t.q.byNumber[num]; d != nil {
 		t.change(d).count(t, -1, k, v)
 	}
 	return t.letters.Delete(k)
@@ -224,13 +224,13 @@ func (t *txn) choose(filter delivery.DeadFilter, from []byte, act func(t *txn, c
 			next = bytes.Clone(k)
 			break
 		}
-		if d := t.byNumber[num]; d != nil && (filter.Destination == "" || d.id == filter.Destination) {
+		if d := t.q.byNumber[num]; d != nil && (filter.Destination == "" || d.id == filter.Destination) {
 			chosen = append(chosen, pair{bytes.Clone(k), v})
 		}
 	}
 	for _, p := range chosen {
 		_, _, num := parseDeadKey(p.k)
-		switch err := act(t, t.change(t.byNumber[num]), p.k, p.v); {
+		switch err := act(t, t.change(t.q.byNumber[num]), p.k, p.v); {
 		case err == errKeep:
 		case err != nil:
 			return 0, nil, err

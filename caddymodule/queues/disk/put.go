@@ -87,16 +87,16 @@ func (p *put) start() bool {
 
 // apply implements [work].
 func (p *put) apply(t *txn) error {
-	if p.err = nil; t.used+int64(t.added+p.size) > int64(t.limits.use) {
+	if p.err = nil; t.q.used+int64(t.added+p.size) > t.limits.use {
 		p.err = delivery.ErrFull
 		return nil
 	}
 	t.added += p.size
 	queued := millis(time.Now())
 	for _, e := range p.entries {
-		t.mu.Lock()
-		d := t.lookup(e.destination)
-		t.mu.Unlock()
+		t.q.mu.Lock()
+		d := t.q.lookup(e.destination)
+		t.q.mu.Unlock()
 		c := t.change(d)
 		if c.num == 0 {
 			if err := t.number(d, c); err != nil {

@@ -140,7 +140,7 @@ func TestPutRefuses(t *testing.T) {
 // is known of them doesn't add up.
 func TestForgottenDestinations(t *testing.T) {
 	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
-	for n := range 100 {
+	for n := range 30 {
 		id := strings.Repeat("d", n+1)
 		prefill(t, q, id, 2)
 		drain(t, q, id, 2)
@@ -167,7 +167,7 @@ func TestBytesPerRecord(t *testing.T) {
 	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
 	content := prefill(t, q, "d", n)
 	var used int64
-	if err := q.operate(func(tx *txn) error { used = tx.used; return nil }); err != nil {
+	if err := q.operate(func(tx *txn) error { used = tx.q.used; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	got, want := float64(used)/n, 1.3*float64(content)/n+64

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,9 @@ func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
 		destinations: make(map[string]*destination),
 	}
 	q.maxSize.Store(maxSize)
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		q.path = target // what is renamed mustn't be the link
+	}
 	if err := q.openStorage(lockTimeout); err != nil {
 		return nil, err
 	}
@@ -183,7 +187,7 @@ func (q *openQueue) Close() error {
 	if q.db == nil {
 		return nil
 	}
-	err := q.db.Close()
+	err := guard(q.db.Close)
 	q.db = nil
 	return err
 }

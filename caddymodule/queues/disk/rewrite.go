@@ -16,6 +16,9 @@ import (
 	"go.uber.org/zap"
 )
 
+// rewriteSuffix makes the path of the new file.
+const rewriteSuffix = ".new"
+
 const (
 	// minRewrite is the size in bytes from which on a file is made smaller.
 	minRewrite = 4 << 20
@@ -65,7 +68,7 @@ func (q *openQueue) startRewrite() {
 	}
 	q.rewrite = &rewrite{
 		q: q, generation: q.generation,
-		opener: opener{path: q.path + ".new", logger: q.logger},
+		opener: opener{path: q.path + rewriteSuffix, logger: q.logger},
 		stop:   make(chan struct{}), done: make(chan error, 1),
 		changed: make(map[location]struct{}),
 	}
@@ -138,7 +141,7 @@ func (r *rewrite) take() ([]location, error) {
 
 // copy makes the new file, and copies until little is left to do.
 func (r *rewrite) copy(maxSize int) error {
-	if err := os.Remove(r.opener.path); err != nil && !errors.Is(err, fs.ErrNotExist) { // a crash may have left it
+	if err := os.Remove(r.opener.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	db, info, err := r.opener.openFile(&bolt.Options{Timeout: reopenTimeout, FreelistType: bolt.FreelistMapType, MaxSize: maxSize})
@@ -288,7 +291,7 @@ func (r *rewrite) replace() error {
 	if err := syncDir(q.path); err != nil {
 		q.logger.Warn("the queue's directory can't be synced", zap.String("path", q.path), zap.Error(err))
 	}
-	_ = q.measure()
+	q.measure()
 	return nil
 }
 

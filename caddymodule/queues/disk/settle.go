@@ -43,11 +43,12 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 		if !ok || !l.settled.CompareAndSwap(false, true) {
 			continue // not ours, or settled before
 		}
-		if s.Outcome == delivery.Release {
+		switch s.Outcome {
+		case delivery.Done, delivery.Retry, delivery.Dead:
+			q.settleLocked(&settlement{lease: l, outcome: s.Outcome, retryAt: s.RetryAt, reason: s.Reason, status: s.Status})
+		default: // that isn't worth writing
 			released = append(released, l)
-			continue
 		}
-		q.settleLocked(&settlement{lease: l, outcome: s.Outcome, retryAt: s.RetryAt, reason: s.Reason, status: s.Status})
 	}
 	q.mu.Unlock()
 	for _, l := range released {
@@ -73,7 +74,7 @@ func (s *settlement) start() bool { return true }
 // apply implements [work].
 func (s *settlement) apply(t *txn) error {
 	l := s.lease
-	if l.generation != t.generation {
+	if l.generation != t.q.generation {
 		return nil // the record went with the file
 	}
 	c := t.change(l.destination)
@@ -108,14 +109,14 @@ func (s *settlement) apply(t *txn) error {
 	}
 	c.waiting--
 	if s.outcome == delivery.Dead {
-		dead := letter{attempts: old.attempts + 1, queued: old.queued, status: s.status, reason: s.reason, record: old.record}
+		l := letter{attempts: old.attempts + 1, queued: old.queued, status: s.status, reason: s.reason, record: old.record}
 		if s.unread {
-			dead.attempts--
+			l.attempts--
 		}
 		if unreadable != nil {
-			dead.record = v
+			l.record = v
 		}
-		if err := t.bury(c, l.seq, dead); err != nil {
+		if err := t.bury(c, s.lease.seq, l); err != nil {
 			return err
 		}
 	}

@@ -1,5 +1,7 @@
 package disk
 
+import "math"
+
 // limits say how far a file may grow, in bytes.
 type limits struct {
 	use   int64 // pages in use, for another record to be taken
@@ -11,6 +13,7 @@ type limits struct {
 }
 
 func limitsFor(maxSize int64) limits {
+	maxSize = min(maxSize, math.MaxInt)
 	spare := maxSize / 8
 	file := maxSize - spare
 	reserve := min(max(file/8, 512<<10), 64<<20)

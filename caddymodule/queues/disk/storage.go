@@ -2,6 +2,7 @@ package disk
 
 import (
 	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -28,8 +29,10 @@ func (q *openQueue) openStorage(timeout time.Duration) error {
 	if err = q.load(); err != nil {
 		q.swap(nil)
 		db.Close()
+		return err
 	}
-	return err
+	_ = os.Remove(q.path + rewriteSuffix) // which a crash may have left
+	return nil
 }
 
 // openAgain opens the file after something was wrong with it.
@@ -98,17 +101,16 @@ func (q *openQueue) load() error {
 		d.mu.Unlock()
 		d.signal()
 	}
-	return q.measure()
+	q.measure()
+	return nil
 }
 
 // measure finds out how much of the file is in use.
-func (q *openQueue) measure() error {
-	return guard(func() error {
-		return q.db.View(func(tx *bolt.Tx) error {
-			stats := q.db.Stats()
-			q.used = tx.Size() - int64(stats.FreePageN+stats.PendingPageN)*int64(q.db.Info().PageSize)
-			return nil
-		})
+func (q *openQueue) measure() {
+	_ = q.view(func(tx *bolt.Tx) error { // of damage, view informs the committer
+		stats := q.db.Stats()
+		q.used = tx.Size() - int64(stats.FreePageN+stats.PendingPageN)*int64(q.db.Info().PageSize)
+		return nil
 	})
 }
 

@@ -22,6 +22,8 @@ const (
 	// maxWait is how long Take waits for a time on the clock before it looks
 	// at the clock again, which may have been set.
 	maxWait = time.Minute
+	// noWait is how long Take waits if it relies on being woken.
+	noWait = 24 * time.Hour
 )
 
 // destination is what is known of a destination in memory: nothing that grows
@@ -119,7 +121,7 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 			d.signal() // there may be more, or something to wait for
 			return items, nil
 		}
-		timer.Reset(min(wait, maxWait))
+		timer.Reset(wait)
 		select {
 		case <-d.wake:
 		case <-timer.C:
@@ -136,7 +138,7 @@ func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wai
 	q.throttled = q.throttled || throttled
 	q.mu.Unlock()
 	if throttled {
-		return nil, maxWait // the committer wakes us
+		return nil, noWait // the committer wakes us
 	}
 	unread := make(map[*lease]error)
 	defer func() {
@@ -146,11 +148,11 @@ func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wai
 	}()
 	d.mu.Lock()
 	defer d.mu.Unlock() // before that, as discard locks q.mu
-	for again := false; ; {
+	for all := false; ; {
 		if d.tally.num == 0 {
-			return nil, maxWait // a record that comes wakes us
+			return nil, noWait // a record that comes wakes us
 		}
-		r := reader{d: d, now: millis(time.Now()), wait: maxWait}
+		r := reader{d: d, now: millis(time.Now()), wait: noWait}
 		err := q.view(func(tx *bolt.Tx) error {
 			r.generation = q.generation
 			r.read(tx, limit)
@@ -174,12 +176,12 @@ func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wai
 		case r.more || len(r.taken) > 0:
 		case r.pending || d.tally.waiting <= int64(len(d.leases)):
 			return nil, r.wait
-		case !again:
-			again = true
+		case !all: // a record is missing: look everywhere
+			all = true
 			d.scan, d.laterScan = 0, nil
 		default:
 			q.suspect(r.generation, fmt.Errorf("%w: %d records should wait for %s, but there are none", errDamaged, d.tally.waiting, d.id))
-			return nil, maxWait
+			return nil, noWait
 		}
 	}
 }
@@ -296,7 +298,7 @@ func (r *reader) read(tx *bolt.Tx, limit int) {
 	seqA, due, okA := nextAgain()
 	for len(r.taken) < limit {
 		if okA && due > r.now {
-			r.pending, r.wait = true, time.Duration(due-r.now)*time.Millisecond
+			r.pending, r.wait = true, min(time.Duration(due-r.now)*time.Millisecond, maxWait)
 			okA = false
 		}
 		switch {

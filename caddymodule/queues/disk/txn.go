@@ -8,10 +8,10 @@ import (
 
 // txn is a transaction under way. Nothing outside it is changed before publish.
 type txn struct {
-	*openQueue
+	q      *openQueue
 	limits limits
 
-	records, later, letters, destinations bucket
+	records, later, letters, tallies bucket
 
 	added   int // bytes, about
 	changes map[*destination]*change
@@ -34,7 +34,7 @@ type dead struct{ letters, bytes int64 }
 
 func (t *txn) open(tx *bolt.Tx) {
 	open := func(name []byte) bucket { return bucket{tx.Bucket(name), t, string(name)} }
-	t.records, t.later, t.letters, t.destinations = open(bucketRecords), open(bucketLater), open(bucketDead), open(bucketDestinations)
+	t.records, t.later, t.letters, t.tallies = open(bucketRecords), open(bucketLater), open(bucketDead), open(bucketDestinations)
 	// Their keys come in ascending order, mostly: pages stay full.
 	t.records.FillPercent, t.letters.FillPercent = 1, 1
 }
@@ -58,7 +58,7 @@ func (b bucket) Delete(k []byte) error {
 }
 
 func (b bucket) note(k []byte) {
-	if b.t.rewrite != nil {
+	if b.t.q.rewrite != nil {
 		b.t.changed = append(b.t.changed, location{b.name, string(k)})
 	}
 }
@@ -76,9 +76,9 @@ func (t *txn) change(d *destination) *change {
 // number gives a destination its number. That is rare, so it's the occasion to
 // forget those for which there is nothing any more.
 func (t *txn) number(d *destination, c *change) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, other := range t.openQueue.destinations {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	for _, other := range t.q.destinations {
 		if other == d || other.takers > 0 {
 			continue
 		}
@@ -87,14 +87,14 @@ func (t *txn) number(d *destination, c *change) error {
 			continue
 		}
 		if o.num != 0 {
-			if err := t.destinations.Delete([]byte(other.id)); err != nil {
+			if err := t.tallies.Delete([]byte(other.id)); err != nil {
 				return err
 			}
 			o.num = 0
 		}
 		t.gone = append(t.gone, other)
 	}
-	seq, err := t.destinations.NextSequence()
+	seq, err := t.tallies.NextSequence()
 	c.num = uint32(seq)
 	return err
 }
@@ -105,7 +105,7 @@ func (t *txn) save() error {
 		if c.num == 0 {
 			continue
 		}
-		if err := t.destinations.Put([]byte(d.id), c.encode()); err != nil {
+		if err := t.tallies.Put([]byte(d.id), c.encode()); err != nil {
 			return err
 		}
 	}
@@ -114,7 +114,7 @@ func (t *txn) save() error {
 
 // publish makes the outcome known, after it has been committed.
 func (t *txn) publish() {
-	q := t.openQueue
+	q := t.q
 	q.dead = t.dead
 	if q.rewrite != nil {
 		q.rewrite.note(t.changed)
