@@ -19,6 +19,7 @@ import (
 //		replicas    <n>
 //		max_bytes   <size>
 //		max_age     <duration>
+//		rate        <records per second>
 //		credentials <file>
 //		nkey        <file>
 //		tls {
@@ -112,6 +113,14 @@ func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 			return d.Errf("max_age %s isn't a duration of at least %v, such as 30d", word, leastMaxAge)
 		}
 		q.MaxAge = caddy.Duration(age)
+	case "rate":
+		var word string
+		if d.AllArgs(&word) {
+			q.Rate, err = strconv.Atoi(word)
+		}
+		if word == "" || err != nil || q.Rate < 1 {
+			return d.Err("rate takes one number of records per second, such as: rate 100")
+		}
 	case "credentials":
 		return file(d, &q.Credentials)
 	case "nkey":
@@ -125,7 +134,7 @@ func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 	case "fallback":
 		return q.unmarshalFallback(d)
 	default:
-		return d.Errf("queue nats has no option %q: it has urls, stream, replicas, max_bytes, max_age, credentials, nkey, tls, fallback", option)
+		return d.Errf("queue nats has no option %q: it has urls, stream, replicas, max_bytes, max_age, rate, credentials, nkey, tls, fallback", option)
 	}
 	if err != nil {
 		return d.WrapErr(err)

@@ -91,6 +91,8 @@ func TestAdaptRefuses(t *testing.T) {
 		{ok + "\tmax_bytes lots\n}", "Caddyfile:7", "50GiB"},
 		{ok + "\tmax_age 1m\n}", "Caddyfile:7", "at least 1h"},
 		{ok + "\tmax_age\n}", "Caddyfile:7", "one duration"},
+		{ok + "\trate fast\n}", "Caddyfile:7", "rate 100"},
+		{ok + "\trate 0\n}", "Caddyfile:7", "rate 100"},
 		{ok + "\tcredentials\n}", "Caddyfile:7", "one file"},
 		{ok + "\tcredentials a\n\tnkey b\n}", "Caddyfile", "one of them"},
 		{ok + "\ttls {\n\t\tcert a\n\t}\n}", "Caddyfile", "belong together"},
@@ -172,6 +174,7 @@ func TestValidateJSON(t *testing.T) {
 		"replicas":        func(q *natsqueue.Queue) { q.Replicas = 7 },
 		"max_bytes":       func(q *natsqueue.Queue) { q.MaxBytes = 100 },
 		"max_age":         func(q *natsqueue.Queue) { q.MaxAge = -day },
+		"rate":            func(q *natsqueue.Queue) { q.Rate = -1 },
 		"one of them":     func(q *natsqueue.Queue) { q.Credentials, q.NKey = "a", "b" },
 		"belong together": func(q *natsqueue.Queue) { q.TLS = &natsqueue.TLS{Key: "a"} },
 	} {

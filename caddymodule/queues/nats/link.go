@@ -34,6 +34,7 @@ type link struct {
 	to      connection
 	log     *zap.Logger
 	ackWait time.Duration
+	rate    int
 
 	nc            *nats.Conn
 	js            jetstream.JetStream
@@ -47,9 +48,9 @@ type link struct {
 	pulls  sync.WaitGroup
 	closed chan struct{}
 
-	mu        sync.Mutex // guards the following, and beginning and ending of pulls
-	consumers map[string]jetstream.Consumer
-	leases    map[*lease]struct{}
+	mu      sync.Mutex // guards the following, and beginning and ending of pulls
+	sources map[string]*source
+	leases  map[*lease]struct{}
 }
 
 // dial connects, and sees to it that the streams are there. The context is to
@@ -57,9 +58,7 @@ type link struct {
 func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
 	l := &link{
 		names: names{s.stream}, to: s.connection, log: log, ackWait: ackWait,
-		consumers: make(map[string]jetstream.Consumer),
-		leases:    make(map[*lease]struct{}),
-		closed:    make(chan struct{}),
+		rate: s.rate, sources: make(map[string]*source), leases: make(map[*lease]struct{}), closed: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	options, err := l.options()
@@ -257,69 +256,5 @@ func (l *link) keep(s settings) {
 			}
 			cancel()
 		}
-	}
-}
-
-// consumer returns the destination's consumer, which all nodes share.
-func (l *link) consumer(ctx context.Context, destination string) (jetstream.Consumer, error) {
-	name := token(destination)
-	l.mu.Lock()
-	c := l.consumers[name]
-	l.mu.Unlock()
-	if c != nil {
-		return c, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	c, err := l.js.Consumer(ctx, l.stream, name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c, err = l.js.CreateConsumer(ctx, l.stream, l.consumerConfig(destination))
-		if errors.Is(err, jetstream.ErrConsumerExists) { // another node was faster
-			c, err = l.js.Consumer(ctx, l.stream, name)
-		}
-	}
-	if err != nil {
-		if denied := l.denied.Load(); denied != nil {
-			err = fmt.Errorf("%w (%s)", err, *denied)
-		}
-		return nil, fmt.Errorf("the consumer of %s: %w", destination, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.consumers[name] = c
-	return c, nil
-}
-
-// forget makes the next caller look for the consumer again.
-func (l *link) forget(destination string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.consumers, token(destination))
-}
-
-const (
-	// defaultAckWait is for how long a node may be silent about a record
-	// before another one is given it.
-	defaultAckWait = 20 * time.Second
-	// maxAckPending bounds, for one destination, what is under way on all
-	// nodes and what waits for a retry. While it is reached nothing new is
-	// handed out.
-	maxAckPending = 1 << 16
-	// forgetAfter is how long after the last node has asked for a
-	// destination's records its consumer goes. The records stay.
-	forgetAfter = 24 * time.Hour
-)
-
-func (l *link) consumerConfig(destination string) jetstream.ConsumerConfig {
-	return jetstream.ConsumerConfig{
-		Durable:           token(destination),
-		Description:       "Tagged URLs: hands out the records of one tracker",
-		Metadata:          map[string]string{"tagged_urls.tracker": destination},
-		FilterSubject:     l.subject("*", token(destination)),
-		AckPolicy:         jetstream.AckExplicitPolicy,
-		AckWait:           l.ackWait,
-		MaxDeliver:        -1, // the delivery decides when it's enough
-		MaxAckPending:     maxAckPending,
-		InactiveThreshold: forgetAfter,
 	}
 }

@@ -71,6 +71,13 @@ type Queue struct {
 	// Default: `30d`, or whatever a stream that exists has.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
+	// How many records per second the whole fleet gives to one tracker at
+	// most; what comes faster waits. While it is set, a tracker's records are
+	// delivered by one node at a time, which JetStream chooses, and another
+	// takes over when that one goes; its `concurrency` then is the fleet's too.
+	// Default: no limit, and all nodes deliver.
+	Rate int `json:"rate,omitempty"`
+
 	// A file with a user's JWT and key, as `nsc` makes it. Placeholders are
 	// resolved at load.
 	Credentials string `json:"credentials,omitempty"`
@@ -113,6 +120,7 @@ type settings struct {
 	replicas   int // 0: the default, or what is there
 	maxBytes   int64
 	maxAge     time.Duration
+	rate       int
 }
 
 // connection is whom to connect to, and how.
@@ -172,7 +180,7 @@ func (q *Queue) resolve() (err error) {
 	}
 	s := settings{
 		stream:   resolved("stream", q.Stream),
-		replicas: q.Replicas, maxBytes: q.MaxBytes, maxAge: time.Duration(q.MaxAge),
+		replicas: q.Replicas, maxBytes: q.MaxBytes, maxAge: time.Duration(q.MaxAge), rate: q.Rate,
 		connection: connection{
 			credentials: resolved("credentials", q.Credentials),
 			nkey:        resolved("nkey", q.NKey),
@@ -210,7 +218,7 @@ func (q *Queue) Validate() error {
 			return err
 		}
 	}
-	return errors.Join(checkStream(s.stream), checkReplicas(q.Replicas), checkMaxBytes(q.MaxBytes), checkMaxAge(q.MaxAge),
+	return errors.Join(checkStream(s.stream), checkReplicas(q.Replicas), checkMaxBytes(q.MaxBytes), checkMaxAge(q.MaxAge), checkRate(q.Rate),
 		checkFiles(q.Credentials, q.NKey, q.TLS))
 }
 
@@ -251,6 +259,13 @@ func checkMaxBytes(n int64) error {
 func checkMaxAge(d caddy.Duration) error {
 	if d != 0 && time.Duration(d) < leastMaxAge {
 		return fmt.Errorf("max_age: %v is too short, it has to be at least %v, and longer than the app's max_age", time.Duration(d), leastMaxAge)
+	}
+	return nil
+}
+
+func checkRate(n int) error {
+	if n < 0 {
+		return fmt.Errorf("rate: %d isn't a number of records per second", n)
 	}
 	return nil
 }

@@ -344,3 +344,55 @@ func TestManyDestinations(t *testing.T) {
 	}
 	t.Logf("statistics of %d destinations took %v", destinations, time.Since(began))
 }
+
+// A limit counts for all nodes together, and outlives the node that delivers.
+func TestRate(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	const rate, records = 50, 130
+	unlimited := mustOpen(t, s, nil)
+	put(t, unlimited, "d", upTo(records)...)
+	settle(t, unlimited, done, take(t, unlimited, "d", 10)...)
+	s.rate = rate
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	var mu sync.Mutex
+	var taken []delivery.Item
+	by := make(map[int]int)
+	began := time.Now()
+	var working sync.WaitGroup
+	for i := range 3 {
+		q := mustOpenWith(t, s, nil, time.Second)
+		working.Go(func() {
+			for {
+				items, err := q.Take(ctx, "d", 20)
+				if err != nil {
+					return
+				}
+				settle(t, q, done, items...)
+				mu.Lock()
+				taken = append(taken, items...)
+				if by[i] += len(items); by[i] >= 100 && len(by) == 1 {
+					go q.Close() // another takes over
+				}
+				if len(taken) >= records-10 {
+					cancel()
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	working.Wait()
+	took := time.Since(began)
+	if got := len(slices.Compact(numbers(taken))); got != records-10 {
+		t.Errorf("took %d records (%v), want %d", got, by, records-10)
+	}
+	if len(by) > 2 {
+		t.Errorf("taken by node: %v; want one, and one that took over", by)
+	}
+	// A second's worth may come at once, at the beginning and from each node.
+	if least := time.Second * (records - 10 - rate*time.Duration(len(by))) / rate; took < least {
+		t.Errorf("%d records took %v, want at least %v", records-10, took, least)
+	}
+	t.Logf("%d records took %v, by node: %v", records-10, took, by)
+}

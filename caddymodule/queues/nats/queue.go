@@ -188,7 +188,7 @@ func (q *openQueue) apply(s settings, fallback delivery.Opener) {
 	l := q.link.Load()
 	switch {
 	case s == before:
-	case l == nil || s.connection != before.connection:
+	case l == nil || s.connection != before.connection || s.rate != before.rate:
 		q.dialUntil(s)
 	default:
 		q.background.Go(func() {

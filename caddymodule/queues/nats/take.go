@@ -87,28 +87,25 @@ func (l *link) take(ctx context.Context, destination string, limit int) ([]deliv
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(l.ctx, cancel)()
-	consumer, err := l.consumer(ctx, destination)
+	source, err := l.source(ctx, destination)
 	if err != nil {
 		return nil, err
 	}
+	if source.limiter != nil {
+		return l.takeLimited(ctx, source, destination, limit)
+	}
 	for ctx.Err() == nil {
-		batch, err := consumer.FetchNoWait(limit)
+		batch, err := source.FetchNoWait(limit)
 		if err != nil {
 			return nil, err
 		}
-		var items []delivery.Item
-		for msg := range batch.Messages() {
-			if item, ok := l.receive(msg, destination); ok {
-				items = append(items, item)
-			}
-		}
-		if len(items) > 0 {
+		if items := l.receiveAll(batch, destination); len(items) > 0 {
 			return items, nil
 		}
 		if err := batch.Error(); err != nil {
 			return nil, err
 		}
-		if item, ok, err := l.await(ctx, consumer, destination); ok {
+		if item, ok, err := l.await(ctx, source, destination); ok {
 			return []delivery.Item{item}, nil
 		} else if err != nil {
 			return nil, err
@@ -117,19 +114,52 @@ func (l *link) take(ctx context.Context, destination string, limit int) ([]deliv
 	return nil, ctx.Err()
 }
 
+// takeLimited takes no more than the limiter allows.
+func (l *link) takeLimited(ctx context.Context, source *source, destination string, limit int) ([]delivery.Item, error) {
+	for {
+		if err := source.limiter.Wait(ctx); err != nil {
+			return nil, err
+		}
+		// First one, as only the node that the source is pinned to gets any.
+		item, ok, err := l.await(ctx, source, destination, jetstream.PullPriorityGroup(pinGroup))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		items := []delivery.Item{item}
+		if more := min(limit-1, int(source.limiter.Tokens())); more > 0 {
+			batch, err := source.Fetch(more, jetstream.FetchMaxWait(limitedWait), jetstream.FetchPriorityGroup(pinGroup))
+			if err == nil {
+				items = append(items, l.receiveAll(batch, destination)...)
+				source.limiter.AllowN(time.Now(), len(items)-1)
+			}
+		}
+		return items, nil
+	}
+}
+
+// limitedWait is how long more records are waited for when there's one, and a
+// limit on how many there may be.
+const limitedWait = 20 * time.Millisecond
+
+// receiveAll waits until a batch is complete.
+func (l *link) receiveAll(batch jetstream.MessageBatch, destination string) (items []delivery.Item) {
+	for msg := range batch.Messages() {
+		if item, ok := l.receive(msg, destination); ok {
+			items = append(items, item)
+		}
+	}
+	return items
+}
+
 // await waits for one record.
-func (l *link) await(ctx context.Context, consumer jetstream.Consumer, destination string) (item delivery.Item, ok bool, err error) {
+func (l *link) await(ctx context.Context, source *source, destination string, options ...jetstream.PullConsumeOpt) (item delivery.Item, ok bool, err error) {
 	received, failed := make(chan jetstream.Msg), make(chan error, 1)
 	gone := make(chan struct{})
 	defer close(gone)
-	consuming, err := consumer.Consume(
-		func(msg jetstream.Msg) {
-			select {
-			case received <- msg:
-			case <-gone:
-				_ = msg.Nak()
-			}
-		},
+	options = append(options,
 		jetstream.ConsumeErrHandler(func(_ jetstream.ConsumeContext, err error) {
 			select {
 			case failed <- err:
@@ -137,6 +167,14 @@ func (l *link) await(ctx context.Context, consumer jetstream.Consumer, destinati
 			}
 		}),
 		jetstream.PullMaxMessages(1), jetstream.StopAfter(1), jetstream.PullExpiry(pullFor), jetstream.PullHeartbeat(heartbeat))
+	consuming, err := source.Consume(
+		func(msg jetstream.Msg) {
+			select {
+			case received <- msg:
+			case <-gone:
+				_ = msg.Nak()
+			}
+		}, options...)
 	if err != nil {
 		return item, false, err
 	}
