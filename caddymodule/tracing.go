@@ -54,6 +54,12 @@ func traceOutcome(r *http.Request, t *hit) {
 		attribute.String("tagged_urls.outcome", outcome.word),
 		attribute.String("tagged_urls.reason", string(outcome.reason)),
 	)
+	// Its name was made before, and may have the URI in it.
+	if named, ok := span.(interface{ Name() string }); ok {
+		if name, changed := max(t.strip, tagging.StripIdentity).URL(named.Name()); changed {
+			span.SetName(name)
+		}
+	}
 }
 
 // outcome is what became of a hit, and why.

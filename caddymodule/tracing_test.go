@@ -26,10 +26,10 @@ func init() {
 	autoexport.RegisterSpanExporter("memory", func(context.Context) (sdktrace.SpanExporter, error) { return exported, nil })
 }
 
-// spans returns the spans of a name that have been exported so far.
-func spans(name string) (found tracetest.SpanStubs) {
+// spans returns the spans that have been exported so far whose names begin so.
+func spans(prefix string) (found tracetest.SpanStubs) {
 	for _, s := range exported.GetSpans() {
-		if s.Name == name {
+		if strings.HasPrefix(s.Name, prefix) {
 			found = append(found, s)
 		}
 	}
@@ -63,7 +63,7 @@ func TestTracing(t *testing.T) {
 	exported.Reset()
 	l := startLive(t, "", `
 	tracing {
-		span site
+		span "site {uri}"
 		span_attributes {
 			uri      {http.request.uri}
 			original {http.request.orig_uri}
@@ -103,6 +103,9 @@ func TestTracing(t *testing.T) {
 		if got != test.want {
 			t.Errorf("the span says\n%swant\n%s", got, test.want)
 		}
+	}
+	if recorded.Name != "site /offer?kme=Clicked&km_plan=gold" {
+		t.Errorf("the span's name is %s", recorded.Name)
 	}
 	if text := spanText(recorded); !strings.Contains(text, "uri=/offer?kme=Clicked&km_plan=gold") {
 		t.Errorf("the span lacks its own attributes:\n%s", text)
