@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,8 +205,6 @@ type costs struct {
 	memory, heap int           // in bytes
 }
 
-var heapAlloc = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
-
 // measure starts Caddy and measures it, while trackers are down.
 func measure(t *testing.T, c *caddy) (best costs) {
 	t.Helper()
@@ -230,12 +227,7 @@ func measure(t *testing.T, c *caddy) (best costs) {
 		}
 		slices.Sort(took)
 		now.hit = took[len(took)/2]
-		m := heapAlloc.FindStringSubmatch(c.api("GET", "/debug/pprof/heap?debug=1&gc=1"))
-		if m == nil {
-			t.Fatal("no HeapAlloc in the profile")
-		}
-		now.heap, _ = strconv.Atoi(m[1])
-		now.memory = c.memory(t)
+		now.heap, now.memory = c.heap(t), c.memory(t)
 		if round == 0 {
 			best = now
 		}

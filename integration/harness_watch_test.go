@@ -114,6 +114,20 @@ func (c *caddy) memory(t *testing.T) int {
 	return kib << 10
 }
 
+var heapAlloc = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
+
+// heap returns how many bytes of its memory the process has in use, after it
+// has collected its garbage.
+func (c *caddy) heap(t *testing.T) int {
+	t.Helper()
+	m := heapAlloc.FindStringSubmatch(c.api("GET", "/debug/pprof/heap?debug=1&gc=1"))
+	if m == nil {
+		t.Fatal("no HeapAlloc in the profile")
+	}
+	bytes, _ := strconv.Atoi(m[1])
+	return bytes
+}
+
 // openFiles returns what the process has open, by kind: sockets, files ….
 func (c *caddy) openFiles(t *testing.T) (names []string) {
 	t.Helper()

@@ -1,0 +1,120 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestChurn reloads fifty times under load, each time with other trackers,
+// limits and queues. Nothing is left behind: no goroutine, no open file.
+func TestChurn(t *testing.T) {
+	onLinux(t)
+	dir := t.TempDir()
+	trackers := []*counter{newCounter(t, 0), newCounter(t, 0), newCounter(t, 0)}
+	const all = 1<<3 - 1
+	site := func(choice int) string {
+		var b strings.Builder
+		for i, trk := range trackers {
+			if choice&(1<<i) != 0 {
+				fmt.Fprintf(&b, "\t\ttracker kissmetrics KEY%d {\n\t\t\tendpoint %s\n\t\t}\n", i, trk.URL)
+			}
+		}
+		return fmt.Sprintf("http://:$PORT {\n\theader X-Trackers %d\n\ttagged_urls {\n%s\t}\n\trespond page\n}\n", choice, &b)
+	}
+	global := func(queue string, seconds int) string {
+		return fmt.Sprintf("tagged_urls {\n\t\tqueue_timeout 20s\n\t\tmax_age %dh\n\t\tqueue disk {\n\t\t\tpath %s/%s\n\t\t}\n\t}", 24+seconds, dir, queue)
+	}
+	c := startCaddy(t, global("a.db", 0), site(all), nil)
+	eventually(t, "the trackers' goroutines", func() bool {
+		_, ours := c.goroutines(t)
+		return ours > len(trackers)
+	})
+	goroutines, _ := c.goroutines(t)
+	files := c.openFiles(t)
+	for _, trk := range trackers {
+		trk.up()
+	}
+	l := startLoad(t, c.URL, 4)
+	for i := range 50 {
+		queue := "a.db"
+		if i%10 == 9 {
+			queue = "b.db" // for one of ten, so that what is left there is fetched
+		}
+		l.reach(t, 3)
+		c.reload(global(queue, i), site(1+rand.IntN(all)))
+	}
+	hits := l.stop()
+	c.reload(global("a.db", 0), site(all))
+	c.drained()
+	for i, trk := range trackers {
+		wanted := func(yield func(string) bool) {
+			for hit, answered := range hits {
+				if choice, _ := strconv.Atoi(answered.Header.Get("X-Trackers")); choice>>i&1 == 1 && !yield(hit) {
+					return
+				}
+			}
+		}
+		trk.exactlyOnce(t, wanted)
+	}
+	c.lostNothing(t)
+	var nowGoroutines int
+	var nowFiles []string
+	defer func() {
+		if t.Failed() {
+			slices.Sort(nowFiles)
+			t.Logf("%d goroutines, %d before; open are %q, were %q", nowGoroutines, goroutines, nowFiles, files)
+			t.Log(c.api("GET", "/debug/pprof/goroutine?debug=1"))
+		}
+	}()
+	for _, trk := range trackers {
+		trk.server.Close() // connections that are kept for later would count
+	}
+	eventually(t, "what was used to be let go of", func() bool {
+		nowGoroutines, _ = c.goroutines(t)
+		nowFiles = c.openFiles(t)
+		return nowGoroutines <= goroutines+2 && len(nowFiles) <= len(files)+1
+	})
+	t.Logf("%d hits; %d goroutines, %d before; %d open files, %d before", len(hits), nowGoroutines, goroutines, len(nowFiles), len(files))
+}
+
+// TestTrackerComesBack takes a tracker out of the configuration for a while,
+// and over a restart. What waits for it waits for it to come back.
+func TestTrackerComesBack(t *testing.T) {
+	upstream := startUpstream(t)
+	gone, stays := startTracker(t), startTracker(t)
+	gone.down()
+	const goneSite = "\t\ttracker kissmetrics KEY1 {\n\t\t\tendpoint $GONE\n\t\t}\n"
+	site := func(trackers string) string {
+		return "http://:$PORT {\n\ttagged_urls {\n" + trackers + "\t\ttracker kissmetrics KEY2 {\n\t\t\tendpoint $STAYS\n\t\t}\n\t}\n\treverse_proxy $UPSTREAM\n}\n"
+	}
+	c := startCaddy(t, "", site(goneSite), vars{"GONE": gone.URL, "STAYS": stays.URL, "UPSTREAM": upstream.Addr})
+	v := newVisitor(t)
+	v.load(c.URL+"/?kme=Before&kmi=ann", "image")
+	c.reload("", site(""))
+	v.load(c.URL+"/?kme=Between&kmi=ann", "image")
+	gone.up() // it isn't asked
+	c.stop()
+	c.start()
+	eventually(t, "the other tracker to have its records", func() bool { return len(stays.records(t)) == 2 })
+	waiting := 0
+	for id, state := range c.trackers(t) {
+		if strings.Contains(id, gone.Addr) {
+			waiting = state.Records
+			if state.Configured {
+				t.Error("the status says that the tracker is configured")
+			}
+		}
+	}
+	if waiting != 1 || len(gone.got()) > 0 {
+		t.Errorf("%d records wait for the tracker, which got %d requests", waiting, len(gone.got()))
+	}
+	c.reload("", site(goneSite))
+	v.load(c.URL+"/?kme=After&kmi=ann", "image")
+	gone.expect(t, c, []string{"ann"}, "/e person=ann name=Before", "/e person=ann name=After")
+	stays.expect(t, c, []string{"ann"}, "/e person=ann name=Before", "/e person=ann name=Between", "/e person=ann name=After")
+	c.lostNothing(t)
+}
