@@ -152,6 +152,32 @@ func TestDiskIsFull(t *testing.T) {
 	v.arrive(trk)
 }
 
+// TestQueueIsFull fills the queue up to max_size. There is room again as soon
+// as the tracker takes records.
+func TestQueueIsFull(t *testing.T) {
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 2s\n\t\tqueue disk {\n\t\t\tmax_size 4MiB\n\t\t}\n\t}", shop)
+	trk.down()
+	v := &visits{t: t, c: c, fill: strings.Repeat("x", 8000)}
+	v.untilDropped()
+	for range 20 {
+		v.visit()
+	}
+	dropped := v.n - len(v.taken)
+	if n := c.metric("caddy_tagged_urls_records_dropped_total", `reason="full"`); n != float64(dropped) || dropped < 10 {
+		t.Errorf("%v records are counted as dropped for want of room, of %d", n, dropped)
+	}
+	if n := c.metric("caddy_tagged_urls_queue_bytes"); n > 4<<20 {
+		t.Errorf("the queue takes up %v bytes", n)
+	}
+	if len(c.lines("these hits are lost", "raise max_size")) != 1 {
+		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
+	}
+	c.fewLines(t, 3)
+	trk.up()
+	v.untilTaken()
+	v.arrive(trk)
+}
+
 // TestDiskIsReadOnly: as after an error of the disk, until it is mounted anew.
 func TestDiskIsReadOnly(t *testing.T) {
 	disk := mounted(t, "tmpfs", "tmpfs", "size=20m")
@@ -230,6 +256,9 @@ func TestDiskHangs(t *testing.T) {
 		t.Errorf("a reload took %s", took)
 	}
 	v.visit()
+	if len(c.lines("these hits are lost", `"timeout"`)) != 1 {
+		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
+	}
 	c.fewLines(t, 3)
 	thaw()
 	v.untilTaken()
