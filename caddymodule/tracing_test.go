@@ -41,7 +41,7 @@ func spanText(s tracetest.SpanStub) string {
 	words := []string{s.Name, s.Status.Description}
 	add := func(all []attribute.KeyValue) {
 		for _, a := range all {
-			words = append(words, string(a.Key)+"="+a.Value.Emit())
+			words = append(words, string(a.Key)+"="+a.Value.String())
 		}
 	}
 	add(s.Attributes)
@@ -97,7 +97,7 @@ func TestTracing(t *testing.T) {
 		var got string
 		for _, a := range test.span.Attributes {
 			if strings.HasPrefix(string(a.Key), "tagged_urls.") {
-				got += string(a.Key) + "=" + a.Value.Emit() + "\n"
+				got += string(a.Key) + "=" + a.Value.String() + "\n"
 			}
 		}
 		if got != test.want {

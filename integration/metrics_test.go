@@ -18,19 +18,16 @@ func samples(t *testing.T, page string) map[string]float64 {
 	t.Helper()
 	found := map[string]float64{}
 	for s := bufio.NewScanner(strings.NewReader(page)); s.Scan(); {
-		name, value, _ := strings.Cut(s.Text(), " ")
-		if i := strings.LastIndexByte(s.Text(), ' '); strings.HasPrefix(name, metricsPrefix) {
-			name, value = s.Text()[:i], s.Text()[i+1:]
-		} else {
+		line, ours := strings.CutPrefix(s.Text(), metricsPrefix)
+		end := strings.LastIndexByte(line, ' ') // labels may have spaces
+		if !ours || end < 0 || strings.Contains(line, "_bucket{") {
 			continue
 		}
-		number, err := strconv.ParseFloat(value, 64)
+		number, err := strconv.ParseFloat(line[end+1:], 64)
 		if err != nil {
 			t.Fatalf("%s: %v", s.Text(), err)
 		}
-		if name = strings.TrimPrefix(name, metricsPrefix); !strings.Contains(name, "_bucket{") {
-			found[name] = number
-		}
+		found[line[:end]] = number
 	}
 	return found
 }
