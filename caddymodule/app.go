@@ -230,6 +230,30 @@ func (t *target) name(keys *tagging.Keys) {
 	}
 }
 
+// conflict refuses a target that has the id of a different one: the records of
+// one would go to the other.
+func (a *App) conflict(t *target) error {
+	if t.options.ID == "" || t.disabled != "" {
+		return nil
+	}
+	for _, other := range a.targets {
+		if other.options.ID == t.options.ID && other.disabled == "" && other.account() != t.account() {
+			return fmt.Errorf("tagged_urls: two different trackers (%s and %s) have the id %q; the records of one would go to the other, so give each an id of its own",
+				other.module, t.module, t.options.ID)
+		}
+	}
+	return nil
+}
+
+// account is where a target's records end up.
+func (t *target) account() [3]string {
+	account := [3]string{t.module}
+	if named, ok := t.tracker.(delivery.Identifier); ok {
+		account[1], account[2] = named.Identity()
+	}
+	return account
+}
+
 // storedSecret loads the secret from Caddy's storage, or makes it.
 func (a *App) storedSecret() ([]byte, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)

@@ -35,40 +35,55 @@ func dropReason(err error) tagging.Reason {
 	return "error"
 }
 
-// safely calls f, so that a mistake in it costs a hit and not the visitor's page.
-func (t *hit) safely(h *Handler, f func()) {
+// guarded calls f, so that a mistake in it costs a hit and not the visitor's
+// page, or all of Caddy.
+func guarded(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// The value itself might hold what the visitor sent.
-			t.setCookie = nil
-			t.dropped(h, 1, fmt.Errorf("a mistake in this module, please report it: panic of type %T at\n%s", p, debug.Stack()))
+			err = fmt.Errorf("a mistake in the module, please report it: panic of type %T at\n%s", p, debug.Stack())
 		}
 	}()
-	f()
+	return f()
 }
 
-// drops logs dropped hits: the first at once, then how many there were, once
-// a minute.
+// drops logs dropped hits: the first at once, then once a minute how many more
+// there were.
 var drops dropLog
 
 const dropLogInterval = time.Minute
 
+type dropLog struct {
+	mu     sync.Mutex
+	more   int // since the last line
+	timer  *time.Timer
+	reason tagging.Reason
+	err    error
+}
+
 func (d *dropLog) log(l *zap.Logger, reason tagging.Reason, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.since++
-	now := time.Now()
-	if now.Sub(d.last) < dropLogInterval {
+	if d.timer != nil {
+		d.more, d.reason, d.err = d.more+1, reason, err
 		return
 	}
-	l.Error("hits are dropped: visitors get their pages, but these hits are lost",
-		zap.String("reason", string(reason)), zap.Int("hits", d.since), zap.Error(err))
-	d.last, d.since = now, 0
+	d.write(l, 1, reason, err)
+	d.timer = time.AfterFunc(dropLogInterval, func() { d.flush(l) })
 }
 
-// dropLog limits how often dropped hits are logged.
-type dropLog struct {
-	mu    sync.Mutex
-	last  time.Time
-	since int
+func (d *dropLog) flush(l *zap.Logger) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.timer = nil
+	if d.more > 0 {
+		d.write(l, d.more, d.reason, d.err)
+		d.more = 0
+		d.timer = time.AfterFunc(dropLogInterval, func() { d.flush(l) })
+	}
+}
+
+func (*dropLog) write(l *zap.Logger, hits int, reason tagging.Reason, err error) {
+	l.Error("hits are dropped: visitors get their pages, but these hits are lost",
+		zap.String("reason", string(reason)), zap.Int("hits", hits), zap.Error(err))
 }

@@ -1,32 +1,54 @@
 package caddymodule
 
 import (
-	"fmt"
-	"net/http"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/zap"
 	zapobserver "go.uber.org/zap/zaptest/observer"
 )
 
-func TestAMistakeOfOursCostsNoPage(t *testing.T) {
-	core, logs := zapobserver.New(zap.ErrorLevel)
-	drops = dropLog{}
-	before := testutil.ToFloat64(droppedRecords.WithLabelValues("error"))
-	known := &hit{setCookie: &http.Cookie{}}
-	known.safely(&Handler{log: zap.New(core)}, func() { panic("john.smith") })
-	if known.setCookie != nil {
-		t.Error("a cookie is set for a hit that is lost")
+func TestAMistakeIsAnError(t *testing.T) {
+	err := guarded(func() error { panic("john.smith") })
+	if err == nil || strings.Contains(err.Error(), "john.smith") {
+		t.Errorf("a panic became %v", err)
 	}
-	if after := testutil.ToFloat64(droppedRecords.WithLabelValues("error")); after != before+1 {
-		t.Errorf("%v records counted as dropped", after-before)
+	if err := guarded(func() error { return nil }); err != nil {
+		t.Error(err)
 	}
-	if logs.Len() != 1 || logs.FilterMessageSnippet("dropped").Len() != 1 {
-		t.Errorf("logged: %v", logs.All())
-	}
-	if text := fmt.Sprint(logs.All()[0].ContextMap()); strings.Contains(text, "john.smith") {
-		t.Errorf("what the visitor sent is logged: %s", text)
-	}
+}
+
+// An operator reads at once that hits are dropped, in the end how many, and
+// never a line for each.
+func TestDropsAreLoggedSeldomButAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := zapobserver.New(zap.ErrorLevel)
+		var drops dropLog
+		hits := func() (sum int64) {
+			for _, line := range logs.All() {
+				sum += line.ContextMap()["hits"].(int64)
+			}
+			return sum
+		}
+		drops.log(zap.New(core), "full", errors.New("full"))
+		if logs.Len() != 1 {
+			t.Error("the first isn't logged at once")
+		}
+		for range 5000 {
+			drops.log(zap.New(core), "full", errors.New("full"))
+		}
+		time.Sleep(dropLogInterval + time.Second) // synctest's clock
+		if logs.Len() != 2 || hits() != 5001 {
+			t.Errorf("%d lines tell of %d hits", logs.Len(), hits())
+		}
+		time.Sleep(2 * dropLogInterval)
+		drops.log(zap.New(core), "full", errors.New("full"))
+		if logs.Len() != 3 {
+			t.Error("the next one isn't logged at once")
+		}
+		time.Sleep(2 * dropLogInterval)
+	})
 }

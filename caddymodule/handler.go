@@ -214,6 +214,9 @@ func (h *Handler) provisionTrackers(ctx caddy.Context) error {
 					zap.String("tracker", t.module), zap.String("reason", t.disabled))
 			}
 		}
+		if err := h.app.conflict(t); err != nil {
+			return err
+		}
 		h.targets = append(h.targets, t)
 		h.app.targets = append(h.app.targets, t)
 	}

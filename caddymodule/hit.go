@@ -36,11 +36,15 @@ type hit struct {
 	person   tagging.Person
 	records  []*delivery.Record
 	unsent   tagging.Reason // why there are no records
-	trace    string         // the request's span
-	sent     []string       // destinations that have the records
+	onceKey  tagging.OnceKey
+	trace    string   // the request's span
+	sent     []string // destinations that have the records
 	commits  []*commit
 
+	deadline time.Time // for the queue to take it
+
 	setCookie *http.Cookie // when the queue has taken the hit
+	noStore   bool         // the answer is ours and not to be kept at all
 }
 
 // Memories of a node. They belong to no configuration: a reload forgets
@@ -104,25 +108,30 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 
 // serve takes the hit past one directive.
 func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived *http.Request, next caddyhttp.Handler) error {
+	t.strip = max(t.strip, h.strip)
+	scrub(r, arrived, t.strip)
+	haveLastWord(w, t)
+
 	reason := h.skips(r)
 	if reason == reasonPrefetch {
 		t.count("skipped", reason)
 		// A browser uses a prefetched page without asking again when the
 		// person clicks; after a 503 it asks again.
-		w.Header().Set("Cache-Control", "no-store")
+		t.noStore = true
+		t.uncache(w.Header())
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
-	t.strip = max(t.strip, h.strip)
-	scrub(r, arrived, t.strip)
-
 	if reason == "" {
-		t.safely(h, func() { t.record(h, r) })
+		if err := guarded(func() error { t.record(h, r); return nil }); err != nil {
+			t.setCookie = nil
+			t.dropped(h, 1, err)
+		}
 	} else {
 		t.count("skipped", reason)
 	}
 	rw := newResponseWriter(w, t, r.Host)
-	if h.Redirect && t.own && t.navigation && reason != reasonInclude && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if h.Redirect && t.own && t.navigation && reason != reasonInclude && reason != tagging.Upgrade && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		rw.redirect(tagging.RedirectTarget(t.path, t.query))
 		return nil
 	}
@@ -135,7 +144,10 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 // it yet. It doesn't wait for the queue; begin does.
 func (t *hit) record(h *Handler, r *http.Request) {
 	// A visitor who goes away has been here nevertheless.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Duration(h.app.QueueTimeout))
+	if t.deadline.IsZero() {
+		t.deadline = time.Now().Add(time.Duration(h.app.QueueTimeout))
+	}
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), t.deadline)
 	if !h.app.isReady(ctx) {
 		cancel()
 		t.dropped(h, 1, errUnavailable{errOpening})
@@ -158,15 +170,15 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	go func() {
 		defer h.app.release() //nolint:errcheck // closing reports for itself
 		defer cancel()
-		c.err = queue.put(ctx, entries)
-		if c.err != nil {
+		defer close(c.done)
+		// Queues are guests: their mistakes mustn't end Caddy.
+		if c.err = guarded(func() error { return queue.put(ctx, entries) }); c.err != nil {
 			t.forget()
 			t.dropped(h, len(entries), c.err)
-		} else {
-			t.count("recorded", "")
-			h.app.events.recorded(t.records)
+			return
 		}
-		close(c.done)
+		t.count("recorded", "")
+		h.app.events.recorded(t.records)
 	}()
 }
 
@@ -197,7 +209,7 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 		t.unsent = reasonNothing
 	case t.person.ID == "":
 		t.unsent = reasonNobody
-	case h.once > 0 && recentHits.Seen(t.onceKey(site), t.time, h.once):
+	case h.once > 0 && recentHits.Seen(t.remember(h, site), t.time, h.once):
 		t.unsent = reasonOnce
 	case t.tags.Event != "":
 		t.records = append(t.records, t.newRecord(delivery.Event, site, t.person.ID, t.tags.Event))
@@ -234,8 +246,14 @@ func (t *hit) meet(h *Handler, r *http.Request, site string) (err error) {
 	return err
 }
 
-func (t *hit) onceKey(site string) tagging.OnceKey {
-	return tagging.NewOnceKey(site, t.person.ID, t.tags.Event, t.tags.Properties)
+// remember returns what tells the hit from others that aren't recorded twice:
+// also the trackers, as another directive's may not have had it.
+func (t *hit) remember(h *Handler, site string) tagging.OnceKey {
+	for _, target := range h.targets {
+		site += " " + target.id
+	}
+	t.onceKey = tagging.NewOnceKey(site, t.person.ID, t.tags.Event, t.tags.Properties)
+	return t.onceKey
 }
 
 func (t *hit) newRecord(kind delivery.Kind, site, person, name string) *delivery.Record {
@@ -278,7 +296,7 @@ func cut(s string, n int) string { return s[:min(len(s), n)] }
 func (t *hit) forget() {
 	recentClaims.Forget(t.person)
 	if t.unsent == "" {
-		recentHits.Forget(t.onceKey(t.records[0].Site))
+		recentHits.Forget(t.onceKey)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -38,7 +37,7 @@ func (w *responseWriter) begin() {
 		http.SetCookie(w.ResponseWriter, w.hit.setCookie)
 		w.hit.setCookie = nil // another directive's writer may come later
 	}
-	uncache(header)
+	w.hit.uncache(header)
 	if location := header.Get("Location"); location != "" {
 		if clean, changed := tagging.CleanLocation(location, w.host); changed {
 			header.Set("Location", clean)
@@ -46,32 +45,11 @@ func (w *responseWriter) begin() {
 	}
 }
 
-// uncache makes a response that no cache may reuse: a cached landing page
-// would hide visits, and a cached Set-Cookie give one person's identity to all.
-func uncache(header http.Header) {
-	private := "private, no-cache"
-	for _, value := range header["Cache-Control"] {
-		if strings.Contains(strings.ToLower(value), "no-store") {
-			private += ", no-store" // the site wants even less
-			break
-		}
-	}
-	header.Set("Cache-Control", private)
-	for name := range header {
-		switch {
-		case name == "Expires", name == "Surrogate-Control", name == "Edge-Control", name == "X-Accel-Expires",
-			name == "Cdn-Cache-Control", strings.HasSuffix(name, "-Cdn-Cache-Control"):
-			delete(header, name)
-		}
-	}
-}
-
 // redirect answers with a redirect to target.
 func (w *responseWriter) redirect(target string) {
+	w.hit.noStore = true
 	w.begin()
-	header := w.Header()
-	header.Set("Location", target)
-	header.Set("Cache-Control", "no-store")
+	w.Header().Set("Location", target)
 	w.ResponseWriterWrapper.WriteHeader(http.StatusFound)
 }
 

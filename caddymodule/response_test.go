@@ -132,7 +132,7 @@ func TestHijackBegins(t *testing.T) {
 
 func TestUncacheKeepsWhatIsStricter(t *testing.T) {
 	header := http.Header{"Cache-Control": {"No-Store, max-age=0"}, "Expires": {"0"}, "Etag": {`"1"`}}
-	uncache(header)
+	new(hit).uncache(header)
 	if got := header.Get("Cache-Control"); got != "private, no-cache, no-store" {
 		t.Errorf("Cache-Control is %q", got)
 	}
@@ -148,5 +148,28 @@ func TestLocationLosesTags(t *testing.T) {
 	rw.WriteHeader(308)
 	if got := w.Header().Get("Location"); got != "/dir/?a=1" {
 		t.Errorf("Location is %q", got)
+	}
+}
+
+// Whatever wrapped the writer before us, ours is the last word.
+func TestLastWord(t *testing.T) {
+	for name, answer := range map[string]func(w http.ResponseWriter){
+		"WriteHeader": func(w http.ResponseWriter) { w.WriteHeader(200) },
+		"Write":       func(w http.ResponseWriter) { _, _ = io.WriteString(w, "a") },
+		"ReadFrom":    func(w http.ResponseWriter) { _, _ = w.(io.ReaderFrom).ReadFrom(strings.NewReader("a")) },
+		"Flush":       func(w http.ResponseWriter) { _ = http.NewResponseController(w).Flush() },
+	} {
+		recorder := httptest.NewRecorder()
+		outer := struct {
+			*caddyhttp.ResponseWriterWrapper
+		}{&caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}}
+		haveLastWord(outer, new(hit))
+		haveLastWord(outer, new(hit)) // another directive
+		outer.Header().Set("Cache-Control", "public, max-age=600")
+		outer.Header().Set("Cdn-Cache-Control", "max-age=600")
+		answer(outer)
+		if got := recorder.Result().Header; got.Get("Cache-Control") != "private, no-cache" || got.Get("Cdn-Cache-Control") != "" {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

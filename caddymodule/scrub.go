@@ -42,11 +42,15 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 	if original != nil {
 		scrubRequest(original, strip)
 	}
-	// The tagged URL itself came with this request, so any header may repeat
-	// it.
-	for name, values := range r.Header {
-		if name != "Cookie" {
-			scrubValues(values, strip)
+	scrubURLHeaders(r.Header, strip)
+	// The tagged URL itself came with this request, so any other header may
+	// repeat it as its value. What merely quotes it, as Authorization does for
+	// Digest, would no longer be what it was.
+	for _, values := range r.Header {
+		for i, value := range values {
+			if !strings.ContainsAny(value, " \"<>,;") {
+				scrubValues(values[i:i+1], strip)
+			}
 		}
 	}
 }
@@ -57,7 +61,12 @@ func scrubRequest(r *http.Request, strip tagging.Strip) {
 		r.URL.ForceQuery = false
 		r.Form = nil // whoever needs it parses again
 	}
-	r.RequestURI, _ = strip.URL(r.RequestURI)
+	// A request's target has no fragment: a # in it is a character as others.
+	if path, query, ok := strings.Cut(r.RequestURI, "?"); ok {
+		if query, changed := strip.Query(query); changed {
+			r.RequestURI = strings.TrimSuffix(path+"?"+query, "?")
+		}
+	}
 }
 
 // urlHeaders are the request headers in which browsers and proxies carry this
@@ -65,6 +74,7 @@ func scrubRequest(r *http.Request, strip tagging.Strip) {
 var urlHeaders = [...]string{
 	"Referer", "Hx-Current-Url", "Ping-From", "Ping-To",
 	"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url",
+	"X-Envoy-Original-Path", "Turbolinks-Referrer", "X-Xhr-Referer",
 }
 
 // scrubURLHeaders removes tags from them.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -58,6 +59,7 @@ func TestScrubRequest(t *testing.T) {
 		{tagging.StripIdentity, "/?kme=Clicked&km_i=x", "/?kme=Clicked"},
 		{tagging.StripAll, "/?kme=Clicked&km_i=x&km_a=1", "/"},
 		{tagging.StripAll, "http://example.com/a?&&kme=x&b=%zz&", "http://example.com/a?&&b=%zz&"},
+		{tagging.StripIdentity, "/a?b=1%23&kmi=john", "/a?b=1%23"},
 	} {
 		r := prepared(t, test.target)
 		if err := r.ParseForm(); err != nil && !strings.Contains(test.target, "%zz") {
@@ -69,6 +71,23 @@ func TestScrubRequest(t *testing.T) {
 		}
 		if kept := r.FormValue("kmi") != ""; kept != strings.Contains(test.want, "kmi") {
 			t.Errorf("%s: the form has kmi: %v", test.target, kept)
+		}
+	}
+}
+
+// In a request's target a # is a character as any other.
+func TestScrubTargetWithHash(t *testing.T) {
+	for target, want := range map[string]string{
+		"/hash?x=1#&kmi=bob":        "/hash?x=1#",
+		"/hash/a#b?x=1&kmi=bob":     "/hash/a#b?x=1",
+		"/hash?kmi=bob":             "/hash",
+		"http://a.example/?kmi=bob": "http://a.example/",
+		"*":                         "*",
+	} {
+		r := &http.Request{RequestURI: target, URL: new(url.URL)}
+		scrubRequest(r, tagging.StripIdentity)
+		if r.RequestURI != want {
+			t.Errorf("%s became %s, want %s", target, r.RequestURI, want)
 		}
 	}
 }
@@ -87,6 +106,14 @@ func TestScrubHeaders(t *testing.T) {
 		if h["X-Other"][0] != tagged || h["Cookie"][0] != "a=?kmi=john" {
 			t.Error("headers that carry no URL of this site were changed")
 		}
+	}
+	// What only quotes a URL isn't one.
+	digest := `Digest username="a", uri="/a?kmi=john&b=1", response="66"`
+	quoting := prepared(t, "/a?kmi=john&b=1")
+	quoting.Header.Set("Authorization", digest)
+	scrub(quoting, originalRequest(quoting), tagging.StripIdentity)
+	if got := quoting.Header.Get("Authorization"); got != digest {
+		t.Errorf("Authorization is %q", got)
 	}
 	// A tagged request's own URL may be in any header.
 	r := prepared(t, "/a?kmi=john&b=1")

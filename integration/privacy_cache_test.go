@@ -30,7 +30,7 @@ http://files.localhost:$PORT {
 		}
 	}
 	header Cache-Control "public, max-age=3600"
-	header /late* >Cache-Control "public, max-age=3600"
+	header /film* >Cache-Control "public, max-age=3600"
 	root $ROOT
 	file_server
 }
@@ -42,8 +42,21 @@ http://errors.localhost:$PORT {
 	}
 	error 404
 	handle_errors {
-		respond "not here"
+		reverse_proxy $UPSTREAM
 	}
+}
+http://headers.localhost:$PORT {
+	header {
+		Cache-Control "public, max-age=3600"
+		CDN-Cache-Control max-age=3600
+		-Server
+	}
+	tagged_urls {
+		tracker kissmetrics KEY {
+			endpoint $TRACKER
+		}
+	}
+	respond "a page"
 }
 (tracked) {
 	tagged_urls {
@@ -87,8 +100,9 @@ http://errors2.localhost:$PORT {
 	expect("a file", whole, 200)
 	expect("a part of a file", v.load(file, "video", "Host", "files.localhost", "Range", "bytes=0-99"), 206)
 	expect("a file that is known", v.load(file, "video", "Host", "files.localhost", "If-None-Match", whole.Header.Get("Etag")), 304)
-	expect("an error", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors.localhost"), 404)
+	expect("a header that is removed, so that all are set late", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "headers.localhost"), 200)
 	upstream.respond(answerStatus(200, greedy...))
+	expect("an error", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors.localhost"), 200)
 	expect("an error's upstream", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors2.localhost"), 200)
 
 	// Untagged answers are the site's business.
