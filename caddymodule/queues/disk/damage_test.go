@@ -398,6 +398,22 @@ func TestDamagedAgain(t *testing.T) {
 	}
 }
 
+// TestMissingRecord has fewer records than are counted: something is wrong.
+func TestMissingRecord(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	prefill(t, q, "d", 3)
+	if err := q.operate(func(tx *txn) error { return tx.records.Delete(recordKey(1, 2)) }); err != nil {
+		t.Fatal(err)
+	}
+	drain(t, q, "d", 2)
+	eventually(t, "it's noted", func() bool { return q.waiting("d") == 1 })
+	if n := q.tryTake(t, "d"); n != 0 {
+		t.Errorf("took %d records", n)
+	}
+	eventually(t, "set aside", func() bool { return len(aside(t, q.path)) == 1 })
+	usable(t, q)
+}
+
 // TestUnreadableRecord has a record that can't be read: others are delivered.
 func TestUnreadableRecord(t *testing.T) {
 	later := stored{attempts: 3, queued: 1000, due: 5, record: []byte{99, 1, 2, 3}}.encode()

@@ -65,6 +65,11 @@ func TestDiskFull(t *testing.T) {
 
 	// A queue that can't be made leaves nothing behind that looks like one.
 	fill(t, filler)
+	if info, err := os.Stat(filler); err != nil {
+		t.Fatal(err)
+	} else if err := os.Truncate(filler, info.Size()-8<<10); err != nil {
+		t.Fatal(err)
+	}
 	other := filepath.Join(dir, "other", "queue.db")
 	for range 3 {
 		if _, err := open(other, defaultMaxSize, logger(t)); err == nil || !errors.Is(err, syscall.ENOSPC) {

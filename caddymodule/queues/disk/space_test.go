@@ -13,6 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -47,7 +51,8 @@ func TestFull(t *testing.T) {
 	for _, maxSize := range []int64{leastMaxSize, 16 << 20} {
 		t.Run(fmt.Sprint(maxSize), func(t *testing.T) {
 			const destinations = 3
-			q, err := open(filepath.Join(t.TempDir(), "queue.db"), maxSize, logger(t))
+			core, logs := observer.New(zapcore.ErrorLevel)
+			q, err := open(filepath.Join(t.TempDir(), "queue.db"), maxSize, zap.New(core))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,6 +106,9 @@ func TestFull(t *testing.T) {
 			prefill(t, q, "d", 10)
 			if err := q.Close(); err != nil {
 				t.Fatal(err)
+			}
+			for _, entry := range logs.All() {
+				t.Errorf("logged: %s %v", entry.Message, entry.ContextMap())
 			}
 		})
 	}

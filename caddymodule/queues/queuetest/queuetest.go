@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) delivery.Queue, reopen func(t *te
 		{"Take/waits for Put", takeWaits},
 		{"Take/waits for its own destination only", takeOwn},
 		{"Take/gives each record to one caller", takeOnce},
+		{"Take/callers that give up", takeGivenUp},
 		{"Take/many destinations", takeMany},
 		{"Settle/done", settleDone},
 		{"Settle/retry", settleRetry},

@@ -161,6 +161,42 @@ func takeOnce(q *queue) {
 	callers.Wait()
 }
 
+// takeGivenUp has one of two callers give up just when there is something to
+// take: either gets it.
+func takeGivenUp(q *queue) {
+	type result struct {
+		items []delivery.Item
+		err   error
+	}
+	take := func(ctx context.Context) chan result {
+		c := make(chan result, 1)
+		go func() {
+			items, err := q.Take(ctx, "d", 10)
+			c <- result{items, err}
+		}()
+		return c
+	}
+	for n := range 50 {
+		ctx, cancel := context.WithCancel(q.context())
+		hasty, giveUp := context.WithCancel(ctx)
+		impatient, patient := take(hasty), take(ctx)
+		go giveUp()
+		q.fill("d", n)
+		r := <-impatient
+		if r.err != nil {
+			r = <-patient
+			cancel()
+		} else {
+			cancel()
+			<-patient
+		}
+		if got := numbersOf(r.items); r.err != nil || !slices.Equal(got, []int{n}) {
+			q.Fatalf("took %v (%v), want %d", got, r.err, n)
+		}
+		q.settle(delivery.Settlement{Outcome: delivery.Done}, r.items...)
+	}
+}
+
 func takeMany(q *queue) {
 	const n = 300
 	taken := make(chan string, n)
