@@ -15,12 +15,14 @@ import (
 )
 
 // A configuration may name another queue than the one before, by a reload or
-// between two starts. What the former one still holds is fetched, so the
-// queues that were ever used are noted in a file until they are empty.
+// between two starts. What the former one holds for trackers that are still
+// configured is fetched. So the queues that were ever used are noted in a
+// file, until they are empty. One may be another Caddy's: that is why the rest
+// stays where it is, and in the notes.
 
-// formerRetry is the pause between attempts to fetch from a former queue,
-// which another Caddy may be using.
-const formerRetry = 15 * time.Second
+// formerRetry is the pause between attempts to fetch from a former queue that
+// can't be opened, because another Caddy uses it or its volume is missing.
+const formerRetry = time.Minute
 
 var notesMu sync.Mutex
 
@@ -66,8 +68,8 @@ func editNotes(log *zap.Logger, edit func(notes map[string]json.RawMessage) bool
 	return notes
 }
 
-// fetchFormer moves what former queues still hold into this one, until ctx is
-// done.
+// fetchFormer moves what former queues hold for this one's trackers, until ctx
+// is done.
 func (s *spool) fetchFormer(ctx context.Context) {
 	for {
 		var again <-chan time.Time
@@ -79,22 +81,31 @@ func (s *spool) fetchFormer(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.former:
+		case <-s.former: // another queue was closed, or trackers were configured
 		case <-again:
 		}
 	}
 }
 
-// fetch moves one former queue's records, and reports whether that is done
-// with.
+// fetch moves what is wanted of one former queue, and reports whether that
+// could be done. Dead letters are wanted, too: they get another try, and are
+// where an operator looks for them if it fails.
 func (s *spool) fetch(ctx context.Context, key string, config json.RawMessage) bool {
+	wanted := s.wanted()
+	if len(wanted) == 0 {
+		return true // until there are some
+	}
 	if pooled(key) != nil {
-		return false // still open for hits of the configuration before
+		return true // still open for hits of the configuration before; we are told when it isn't
 	}
 	opener, err := loadOpener(config)
 	if err != nil {
 		s.log.Error("can't read the configuration of a former queue; what it holds stays there", zap.String("queue", key), zap.Error(err))
 		return true
+	}
+	if e, ok := opener.(delivery.Exister); ok && !e.Exists() {
+		s.log.Debug("a former queue isn't there", zap.String("queue", key))
+		return false
 	}
 	former, err := opener.Open(s.log)
 	if err != nil {
@@ -102,7 +113,13 @@ func (s *spool) fetch(ctx context.Context, key string, config json.RawMessage) b
 		return false
 	}
 	defer former.Close()
-	moved, err := delivery.Move(ctx, former, s.queue)
+	for id := range wanted {
+		if _, err := former.Revive(delivery.DeadFilter{Destination: id}); err != nil {
+			s.log.Warn("can't fetch dead letters from a former queue", zap.String("queue", key), zap.Error(err))
+			return false
+		}
+	}
+	moved, err := delivery.Move(ctx, former, s.queue, func(id string) bool { return wanted[id] })
 	if moved > 0 {
 		s.log.Info("moved records from a former queue", zap.String("queue", key), zap.Int("records", moved))
 	}
@@ -110,11 +127,30 @@ func (s *spool) fetch(ctx context.Context, key string, config json.RawMessage) b
 		s.log.Warn("can't move all records from a former queue; it is tried again", zap.String("queue", key), zap.Error(err))
 		return false
 	}
+	if left, err := former.Stats(); err != nil || len(left.Destinations) > 0 {
+		return true // for others
+	}
 	editNotes(s.log, func(notes map[string]json.RawMessage) bool {
 		delete(notes, key)
 		return true
 	})
 	return true
+}
+
+// wanted are the destinations of the newest configuration.
+func (s *spool) wanted() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wanted := make(map[string]bool)
+	if len(s.users) > 0 {
+		for _, t := range s.users[len(s.users)-1].targets {
+			wanted[t.id] = true
+			if t.waiting != "" {
+				wanted[t.waiting] = true
+			}
+		}
+	}
+	return wanted
 }
 
 // loadOpener makes a queue's configuration from its JSON, outside of any

@@ -267,9 +267,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if known == nil {
 		known = newHit(r, arrived, h.rules)
 	}
-	err := known.serve(h, w, r, arrived, next)
-	traceOutcome(r, known)
-	return err
+	defer traceOutcome(r, known) // also if a handler panics
+	return known.serve(h, w, r, arrived, next)
 }
 
 // Interface guards

@@ -150,7 +150,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), t.deadline)
 	if !h.app.isReady(ctx) {
 		cancel()
-		t.dropped(h, 1, errUnavailable{errOpening})
+		t.dropped(h, 1, errUnavailable{errNotReady})
 		return
 	}
 	if !t.resolved {
@@ -177,8 +177,9 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			t.dropped(h, len(entries), c.err)
 			return
 		}
-		t.count("recorded", "")
-		h.app.events.recorded(t.records)
+		if t.count("recorded", "") {
+			h.app.events.recorded(t.records)
+		}
 	}()
 }
 
@@ -300,11 +301,14 @@ func (t *hit) forget() {
 	}
 }
 
-// count counts the request, whatever number of directives it meets.
-func (t *hit) count(word string, reason tagging.Reason) {
-	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
+// count counts the request, whatever number of directives it meets, and
+// reports whether this is the first time.
+func (t *hit) count(word string, reason tagging.Reason) bool {
+	first := t.outcome.CompareAndSwap(nil, outcome{word, reason})
+	if first {
 		hits.WithLabelValues(word, string(reason)).Inc()
 	}
+	return first
 }
 
 // commit is the queue's work on a hit.

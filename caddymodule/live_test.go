@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -99,6 +100,14 @@ func (l *live) get(target string, headers ...string) (*http.Response, string) {
 		req.Header.Set(headers[i], headers[i+1])
 	}
 	resp, err := l.client.Do(req)
+	for range 10 {
+		// A connection that a server accepts while a reload stops it is closed
+		// without a word, by Caddy as it is.
+		if !errors.Is(err, io.EOF) {
+			break
+		}
+		resp, err = l.client.Do(req)
+	}
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -122,7 +122,9 @@ type observer struct{ events *emitter }
 // Attempt implements delivery.Observer.
 func (observer) Attempt(destination, result string, took time.Duration, records int) {
 	deliveries.WithLabelValues(destination, result).Add(float64(records))
-	deliveryDuration.WithLabelValues(destination).Observe(took.Seconds())
+	if took > 0 { // else it was too old to be tried
+		deliveryDuration.WithLabelValues(destination).Observe(took.Seconds())
+	}
 }
 
 // DeadLetter implements delivery.Observer.

@@ -43,7 +43,8 @@ type spool struct {
 	stopped chan struct{}
 	queue   delivery.Queue
 	engine  *delivery.Engine
-	// former gets a value when another queue of this process was closed.
+	// former gets a value when there may be something to fetch from a former
+	// queue.
 	former chan struct{}
 
 	mu sync.Mutex
@@ -74,7 +75,10 @@ func (a *App) acquire() *spool {
 	return value.(*spool)
 }
 
-var errOpening = errors.New("the queue is being opened")
+var (
+	errOpening  = errors.New("the queue is being opened")
+	errNotReady = errors.New("the configuration is starting, or there is no key for cookies: see the log above")
+)
 
 // release ends a use. The last one closes the queue.
 func (a *App) release() error {
@@ -183,6 +187,7 @@ func (s *spool) use(a *App) {
 	}
 	s.users = append(s.users, a)
 	s.applyLocked()
+	s.lookForFormer()
 }
 
 // unuse puts the configuration's predecessor or successor in force.
@@ -235,7 +240,7 @@ func (s *spool) put(ctx context.Context, entries []delivery.Entry) error {
 // errUnavailable is returned for hits while the queue can't be opened.
 type errUnavailable struct{ why error }
 
-func (e errUnavailable) Error() string { return fmt.Sprintf("the queue isn't open: %v", e.why) }
+func (e errUnavailable) Error() string { return fmt.Sprintf("nothing can be recorded: %v", e.why) }
 
 // Destruct closes the queue. The last user calls it, by way of the pool.
 func (s *spool) Destruct() error {
@@ -244,13 +249,18 @@ func (s *spool) Destruct() error {
 	<-s.stopped
 	closing.CompareAndDelete(s.key, s)
 	spools.Range(func(_, value any) bool {
-		select {
-		case value.(*spool).former <- struct{}{}:
-		default: // it knows
-		}
+		value.(*spool).lookForFormer()
 		return true
 	})
 	return nil
+}
+
+// lookForFormer has fetchFormer look again.
+func (s *spool) lookForFormer() {
+	select {
+	case s.former <- struct{}{}:
+	default: // it will
+	}
 }
 
 // drain delivers what is queued until ctx is done.

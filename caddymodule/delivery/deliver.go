@@ -30,10 +30,12 @@ func (d *dispatcher) deliver(to Destination, items []Item, epoch int) {
 
 // sortOut gives up what is too old and returns the rest.
 func (d *dispatcher) sortOut(items []Item, settlements []Settlement) ([]Item, []Settlement) {
-	oldest := time.Now().Add(-d.engine.options.Load().MaxAge)
+	o := d.engine.options.Load()
+	oldest := time.Now().Add(-o.MaxAge)
 	fresh := items[:0]
 	for _, item := range items {
 		if item.Record.Time.Before(oldest) {
+			o.Observer.Attempt(d.id, "dead", 0, 1)
 			settlements = append(settlements, d.dead(item, tooOld, 0))
 		} else {
 			fresh = append(fresh, item)

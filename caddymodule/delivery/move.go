@@ -10,19 +10,19 @@ import (
 // moveAtOnce is how many records Move takes at a time.
 const moveAtOnce = 100
 
-// Move puts what waits in one queue, for whatever destination, into another:
-// for a queue whose place has changed, or that stood in for another. When
-// nothing waits in the first any more it returns how many records it moved.
-// Dead letters stay.
+// Move puts what waits in one queue for the destinations that are wanted (nil:
+// for whatever destination) into another: for a queue whose place has changed,
+// or that stood in for another. When nothing of that waits in the first any
+// more it returns how many records it moved. Dead letters stay.
 //
 // Nothing is lost at any moment; what is being moved during a crash is in both
 // queues afterwards. Attempts are counted anew. What is leased by somebody
 // else is waited for, and so is a queue that is full or has an error. The
 // error is [ErrClosed], or ctx's with what was last in the way.
-func Move(ctx context.Context, from, to Queue) (moved int, err error) {
+func Move(ctx context.Context, from, to Queue, wanted func(destination string) bool) (moved int, err error) {
 	var last error
 	for failures := 0; ; {
-		n, left, err := moveAll(ctx, from, to)
+		n, left, err := moveAll(ctx, from, to, wanted)
 		moved += n
 		switch {
 		case err == nil && left == 0:
@@ -46,7 +46,7 @@ func Move(ctx context.Context, from, to Queue) (moved int, err error) {
 
 // moveAll moves what can be moved now and returns how many records that were,
 // and how many are left.
-func moveAll(ctx context.Context, from, to Queue) (moved int, left int64, err error) {
+func moveAll(ctx context.Context, from, to Queue, wanted func(string) bool) (moved int, left int64, err error) {
 	if err := from.Hurry(""); err != nil {
 		return 0, 0, err
 	}
@@ -55,6 +55,9 @@ func moveAll(ctx context.Context, from, to Queue) (moved int, left int64, err er
 		return 0, 0, err
 	}
 	for destination, has := range stats.Destinations {
+		if wanted != nil && !wanted(destination) {
+			continue
+		}
 		for before := moved; int64(moved-before) < has.Waiting; {
 			n, err := moveSome(ctx, from, to, destination)
 			if err != nil {
@@ -67,8 +70,10 @@ func moveAll(ctx context.Context, from, to Queue) (moved int, left int64, err er
 		}
 	}
 	stats, err = from.Stats()
-	for _, has := range stats.Destinations {
-		left += has.Waiting
+	for destination, has := range stats.Destinations {
+		if wanted == nil || wanted(destination) {
+			left += has.Waiting
+		}
 	}
 	return moved, left, err
 }

@@ -35,7 +35,7 @@ func TestMove(t *testing.T) {
 			}
 		}()
 
-		moved, err := delivery.Move(t.Context(), from, to)
+		moved, err := delivery.Move(t.Context(), from, to, nil)
 		if err != nil || moved != 1009 {
 			t.Errorf("moved %d, %v; want 1009", moved, err)
 		}
@@ -52,6 +52,22 @@ func TestMove(t *testing.T) {
 	})
 }
 
+// What nobody wants stays.
+func TestMoveWhatIsWanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := deliverytest.NewQueue(), deliverytest.NewQueue()
+		put(t, from, "a", names(10)...)
+		put(t, from, "b", names(10)...)
+		moved, err := delivery.Move(t.Context(), from, to, func(destination string) bool { return destination == "b" })
+		if err != nil || moved != 10 {
+			t.Errorf("moved %d, %v; want 10", moved, err)
+		}
+		if waiting(t, from, "a") != 10 || waiting(t, to, "a") != 0 || waiting(t, to, "b") != 10 {
+			t.Error("the wrong ones were moved")
+		}
+	})
+}
+
 // A queue that is full gets the rest when it has room; what Move can't put
 // stays where it is.
 func TestMoveIntoAFullQueue(t *testing.T) {
@@ -62,7 +78,7 @@ func TestMoveIntoAFullQueue(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		moved, err := delivery.Move(ctx, from, to)
+		moved, err := delivery.Move(ctx, from, to, nil)
 		if !errors.Is(err, delivery.ErrFull) || !errors.Is(err, context.DeadlineExceeded) || moved != 200 {
 			t.Errorf("moved %d, %v; want 200, then that it is full", moved, err)
 		}
@@ -73,7 +89,7 @@ func TestMoveIntoAFullQueue(t *testing.T) {
 		var r recorder
 		e := delivery.NewEngine(to, delivery.Options{})
 		e.Use(one("a", &r, 4))
-		moved, err = delivery.Move(t.Context(), from, to)
+		moved, err = delivery.Move(t.Context(), from, to, nil)
 		if err != nil || moved != 800 {
 			t.Errorf("moved %d, %v; want the other 800", moved, err)
 		}
@@ -90,7 +106,7 @@ func TestMoveClosed(t *testing.T) {
 		from, to := deliverytest.NewQueue(), deliverytest.NewQueue()
 		put(t, from, "a", "x")
 		_ = to.Close()
-		if _, err := delivery.Move(t.Context(), from, to); !errors.Is(err, delivery.ErrClosed) {
+		if _, err := delivery.Move(t.Context(), from, to, nil); !errors.Is(err, delivery.ErrClosed) {
 			t.Errorf("error %v", err)
 		}
 		if n := waiting(t, from, "a"); n != 1 {

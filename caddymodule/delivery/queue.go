@@ -163,3 +163,9 @@ type Opener interface {
 	// opened under the same key.
 	Apply(Queue)
 }
+
+// Exister is an [Opener] that can tell whether there is something to open. A
+// queue that was used before isn't made anew because its volume is missing.
+type Exister interface {
+	Exists() bool
+}

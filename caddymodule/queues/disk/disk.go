@@ -4,6 +4,7 @@ package disk
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/caddyserver/caddy/v2"
@@ -76,6 +77,12 @@ func (q *Queue) Validate() error {
 
 // Key implements [delivery.Opener]: the file's absolute path.
 func (q *Queue) Key() string { return q.path }
+
+// Exists implements [delivery.Exister].
+func (q *Queue) Exists() bool {
+	_, err := os.Stat(q.path)
+	return err == nil
+}
 
 // Open implements [delivery.Opener].
 func (q *Queue) Open(logger *zap.Logger) (delivery.Queue, error) {

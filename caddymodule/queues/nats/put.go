@@ -207,7 +207,7 @@ func (q *openQueue) handOverFrom(fallback delivery.Queue) {
 	if _, err := q.current(q.ctx); err != nil {
 		return
 	}
-	moved, err := delivery.Move(q.ctx, fallback, cluster{q})
+	moved, err := delivery.Move(q.ctx, fallback, cluster{q}, nil)
 	if err == nil {
 		q.stoodIn.Store(false)
 	}
