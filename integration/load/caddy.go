@@ -83,7 +83,7 @@ http://:%s {
 		if time.Now().After(deadline) {
 			c.stop()
 			text, _ := os.ReadFile(output.Name())
-			return nil, fmt.Errorf("Caddy doesn't serve: %w\n%s", err, text)
+			return nil, fmt.Errorf("no answer from Caddy: %w\n%s", err, text)
 		}
 	}
 }
