@@ -178,7 +178,15 @@ func TestShrink(t *testing.T) {
 	if n := q.waiting("stay"); n != stay-10 {
 		t.Errorf("%d records stayed, want %d", n, stay-10)
 	}
-	drain(t, q, "stay", stay-10)
+	// What comes later is behind what was there.
+	prefill(t, q, "stay", 100)
+	prefill(t, q, "late", 1)
+	items, err := q.Take(t.Context(), "stay", 1)
+	if err != nil || number(items[0].Record) != 10 {
+		t.Errorf("took %v (%v), want the oldest", items, err)
+	}
+	drain(t, q, "stay", stay-10+100-1)
+	drain(t, q, "late", 1)
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
