@@ -208,7 +208,7 @@ func TestThingsGo(t *testing.T) {
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0, 1, 2)
-	items := take(t, q, "d", 3)
+	take(t, q, "d", 3)
 	waiting := make(chan []delivery.Item, 1)
 	go func() {
 		items, _ := q.Take(t.Context(), "d", 3)
@@ -218,7 +218,7 @@ func TestThingsGo(t *testing.T) {
 	if err := l.js.DeleteConsumer(t.Context(), s.stream, token("d")); err != nil {
 		t.Fatal(err)
 	}
-	items = <-waiting // they weren't settled, so they come again
+	items := <-waiting // they weren't settled, so they come again
 	items = append(items, take(t, q, "d", 3-len(items))...)
 	if got := numbers(items); !slices.Equal(got, upTo(3)) {
 		t.Errorf("took %v", got)
