@@ -94,7 +94,6 @@ func TestDamaged(t *testing.T) {
 		"half":              good[:len(good)/2],
 		"all but its end":   good[:lastPage(good)*page],
 		"magic of another":  edit(func(b []byte) { b[16]++; b[page+16]++ }),
-		"version of bbolt":  edit(func(b []byte) { b[20]++; b[page+20]++ }),
 		"checksums":         edit(func(b []byte) { b[75]++; b[page+75]++ }),
 		"no pages but meta": edit(func(b []byte) { clear(b[2*page:]) }),
 		"garbage behind":    edit(func(b []byte) { copy(b[2*page:], garbage) }),
@@ -176,6 +175,14 @@ func TestOtherFiles(t *testing.T) {
 				}
 				return tx.Bucket(bucketMeta).Put(keyFormat, []byte(formatMark+"2"))
 			}); err != nil {
+				t.Fatal(err)
+			}
+		}, "was written by a later version of this module"},
+		"a later version of bbolt": {func(t *testing.T, path string) {
+			b, page := sample(t), os.Getpagesize()
+			b[20]++
+			b[page+20]++
+			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, "was written by a later version of this module"},

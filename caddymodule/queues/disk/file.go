@@ -196,7 +196,9 @@ func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo,
 			os.Remove(o.path)
 		}
 		err = o.explain(err)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch),
+	case errors.Is(err, berrors.ErrVersionMismatch):
+		err = fmt.Errorf("%s was written by a later version of this module: use that version, or another path", o.path)
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum),
 		strings.HasPrefix(err.Error(), "file size too small"):
 		err = fmt.Errorf("%w: %w", errDamaged, err)
 	default:
