@@ -43,6 +43,8 @@ type spool struct {
 	stopped chan struct{}
 	queue   delivery.Queue
 	engine  *delivery.Engine
+	// asking has a place for each question to the queue that is under way.
+	asking chan struct{}
 	// former gets a value when there may be something to fetch from a former
 	// queue.
 	former chan struct{}
@@ -66,7 +68,7 @@ func (a *App) acquire() *spool {
 		ctx, stop := context.WithCancel(context.Background())
 		s := &spool{
 			key: key, log: zap.New(core), logger: core,
-			opened: make(chan struct{}), failed: make(chan struct{}), stop: stop, stopped: make(chan struct{}),
+			opened: make(chan struct{}), failed: make(chan struct{}), asking: make(chan struct{}, maxAsking), stop: stop, stopped: make(chan struct{}),
 			former: make(chan struct{}, 1), down: errOpening,
 		}
 		go s.open(ctx, a)
@@ -212,7 +214,7 @@ func (s *spool) applyLocked() {
 	if s.queue != nil {
 		a.queue.Apply(s.queue)
 		s.engine.Configure(delivery.Options{MaxAge: time.Duration(a.MaxAge), Logger: s.log, Observer: observer{a.events}})
-		queued, err := s.queue.Stats()
+		queued, err := s.stats()
 		if err != nil {
 			s.log.Error("asking the queue what it holds", zap.Error(err))
 		}

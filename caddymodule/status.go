@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -76,7 +77,7 @@ func (s *spool) addTo(all *status) {
 		all.destinations[t.id] = d
 	}
 	if queue != nil {
-		stats, err := queue.Stats()
+		stats, err := s.stats()
 		if err != nil {
 			q.Error = err.Error()
 		}
@@ -98,6 +99,41 @@ func (s *spool) addTo(all *status) {
 	}
 	all.bytes += q.Bytes
 	all.queues = append(all.queues, q)
+}
+
+const (
+	// statsTimeout is how long to wait for a queue to say what it holds.
+	statsTimeout = 3 * time.Second
+	// maxAsking is how many may wait for that.
+	maxAsking = 8
+)
+
+var errHangs = fmt.Errorf("the queue hasn't said within %s what it holds: its storage hangs, or is very slow", statsTimeout)
+
+// stats asks the queue what it holds, but not for long: a disk that hangs must
+// hold up neither a reload nor those who want to know what is wrong.
+func (s *spool) stats() (delivery.Stats, error) {
+	timer := time.NewTimer(statsTimeout)
+	defer timer.Stop()
+	select {
+	case s.asking <- struct{}{}:
+	case <-timer.C:
+		return delivery.Stats{}, errHangs
+	}
+	var stats delivery.Stats
+	var err error
+	answered := make(chan struct{})
+	go func() {
+		defer func() { <-s.asking }()
+		stats, err = s.queue.Stats()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+		return stats, err
+	case <-timer.C:
+		return delivery.Stats{}, errHangs
+	}
 }
 
 // prepared reports whether the targets' ids are known.
