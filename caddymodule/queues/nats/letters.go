@@ -19,6 +19,8 @@ import (
 const (
 	// maxChunk is how many messages are read, moved or deleted at a time.
 	maxChunk = 256
+	// chunkTimeout is how long reading that many may take.
+	chunkTimeout = 2 * time.Second
 	// hurryMargin is how near a retry has to be for Hurry to leave it alone.
 	hurryMargin = time.Second
 )
@@ -31,9 +33,11 @@ func (l *link) each(ctx context.Context, stream jetstream.Stream, subject string
 		return err
 	}
 	for last := info.State.LastSeq; from <= last; {
-		request, cancel := context.WithTimeout(ctx, answerTimeout)
-		chunk, err := l.read(request, stream, subject, from, last)
-		cancel()
+		var chunk []*jetstream.RawStreamMsg
+		err := fromAnyReplica(ctx, chunkTimeout, func(ctx context.Context) (err error) {
+			chunk, err = l.read(ctx, stream, subject, from, last)
+			return err
+		})
 		if err != nil || len(chunk) == 0 {
 			return err
 		}

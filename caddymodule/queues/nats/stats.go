@@ -21,6 +21,8 @@ const (
 	statsCost     = 20
 	// statsTimeout is how long the cluster may take.
 	statsTimeout = 3 * time.Second
+	// directTimeout is how long a replica may take to answer.
+	directTimeout = 500 * time.Millisecond
 	// statsRequests is how many requests are under way at once.
 	statsRequests = 64
 )
@@ -119,7 +121,11 @@ func (q *openQueue) countSubject(ctx context.Context, stream jetstream.Stream, s
 	if ok && dead {
 		return known.(string), delivery.DestinationStats{Dead: n}, nil
 	}
-	first, err := stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(subject))
+	var first *jetstream.RawStreamMsg
+	err = fromAnyReplica(ctx, directTimeout, func(ctx context.Context) (err error) {
+		first, err = stream.GetMsg(ctx, 1, jetstream.WithGetMsgSubject(subject))
+		return err
+	})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return "", stats, nil // delivered meanwhile
 	}
@@ -132,4 +138,18 @@ func (q *openQueue) countSubject(ctx context.Context, stream jetstream.Stream, s
 		return destination, delivery.DestinationStats{Dead: n}, nil
 	}
 	return destination, delivery.DestinationStats{Waiting: n, Oldest: moment(first.Header, headerQueued, first.Time)}, nil
+}
+
+// fromAnyReplica reads from a replica that the cluster chooses at random, or
+// from another one if that doesn't answer in time.
+func fromAnyReplica(ctx context.Context, timeout time.Duration, read func(context.Context) error) (err error) {
+	for range maxReplicas {
+		try, cancel := context.WithTimeout(ctx, timeout)
+		err = read(try)
+		cancel()
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			break
+		}
+	}
+	return err
 }
