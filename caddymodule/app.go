@@ -306,8 +306,8 @@ func (a *App) destinations(queued delivery.Stats) []delivery.Destination {
 	return all
 }
 
-// isReady waits until the app can be used, or ctx is done.
-func (a *App) isReady(ctx context.Context) bool {
+// isReady waits until the app can be used, or for the deadline.
+func (a *App) isReady(deadline time.Time) bool {
 	select {
 	case <-a.ready:
 		return true
@@ -316,7 +316,7 @@ func (a *App) isReady(ctx context.Context) bool {
 	select {
 	case <-a.ready:
 		return true
-	case <-ctx.Done():
+	case <-time.After(time.Until(deadline)):
 		return false
 	}
 }

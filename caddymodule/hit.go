@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"context"
 	"crypto/rand"
 	"net"
 	"net/http"
@@ -143,13 +142,10 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 // record enqueues the hit for those of the handler's trackers that don't have
 // it yet. It doesn't wait for the queue; begin does.
 func (t *hit) record(h *Handler, r *http.Request) {
-	// A visitor who goes away has been here nevertheless.
 	if t.deadline.IsZero() {
 		t.deadline = time.Now().Add(time.Duration(h.app.QueueTimeout))
 	}
-	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), t.deadline)
-	if !h.app.isReady(ctx) {
-		cancel()
+	if !h.app.isReady(t.deadline) {
 		t.dropped(h, 1, errUnavailable{errNotReady})
 		return
 	}
@@ -158,29 +154,24 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	}
 	entries := t.entries(h, r)
 	if len(entries) == 0 {
-		cancel()
 		if t.unsent != "" {
 			t.count("skipped", t.unsent)
 		}
 		return
 	}
-	c := &commit{done: make(chan struct{}), ctx: ctx}
+	c := &commit{done: make(chan struct{}), deadline: t.deadline}
 	t.commits = append(t.commits, c)
-	queue := h.app.acquire()
-	go func() {
-		defer h.app.release() //nolint:errcheck // closing reports for itself
-		defer cancel()
-		defer close(c.done)
-		// Queues are guests: their mistakes mustn't end Caddy.
-		if c.err = guarded(func() error { return queue.put(ctx, entries) }); c.err != nil {
+	// A visitor who goes away has been here nevertheless.
+	c.giveUp = h.app.acquire().post(t.deadline, entries, func(err error) {
+		if c.err = err; err != nil {
 			t.forget()
-			t.dropped(h, len(entries), c.err)
-			return
-		}
-		if t.count("recorded", "") {
+			t.dropped(h, len(entries), err)
+		} else if t.count("recorded", "") {
 			h.app.events.recorded(t.records)
 		}
-	}()
+		close(c.done)
+		_ = h.app.release() // closing reports for itself
+	})
 }
 
 // resolve finds out whom the hit is about and what is to be told of them.
@@ -313,30 +304,40 @@ func (t *hit) count(word string, reason tagging.Reason) bool {
 
 // commit is the queue's work on a hit.
 type commit struct {
-	ctx  context.Context
-	done chan struct{}
-	err  error
+	deadline time.Time
+	giveUp   func()
+	done     chan struct{}
+	err      error // once done is closed
 }
 
 // taken waits until all that was enqueued of the hit is durable, and reports
 // whether it is.
 func (t *hit) taken() bool {
 	for _, c := range t.commits {
-		select {
-		case <-c.done:
-		case <-c.ctx.Done():
-			// Both may be the case; what was taken counts.
-			select {
-			case <-c.done:
-			default:
-				return false
-			}
-		}
-		if c.err != nil {
+		if !c.wait() || c.err != nil {
 			return false
 		}
 	}
 	return true
+}
+
+// wait waits until it is done, and reports whether it is: not if it takes too
+// long.
+func (c *commit) wait() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+	}
+	timer := time.NewTimer(time.Until(c.deadline))
+	defer timer.Stop()
+	select {
+	case <-c.done:
+		return true
+	case <-timer.C:
+		c.giveUp()
+		return false
+	}
 }
 
 // hostname is a Host header's without port, in lower case.

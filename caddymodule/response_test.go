@@ -1,19 +1,19 @@
 package caddymodule
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // waitingHit is one that the queue takes when taken is called.
 func waitingHit() (t *hit, taken func(error)) {
-	c := &commit{ctx: context.Background(), done: make(chan struct{})}
+	c := &commit{deadline: time.Now().Add(time.Hour), done: make(chan struct{})}
 	t = &hit{commits: []*commit{c}, setCookie: &http.Cookie{Name: "tu_id", Value: "x"}}
 	return t, func(err error) {
 		c.err = err
@@ -97,13 +97,15 @@ func TestResponseOfAHitThatWasDropped(t *testing.T) {
 
 func TestResponseGivesUpWaiting(t *testing.T) {
 	h, taken := waitingHit()
-	ctx, cancel := context.WithCancel(context.Background())
-	h.commits[0].ctx = ctx
-	cancel()
+	gaveUp := false
+	h.commits[0].deadline, h.commits[0].giveUp = time.Now(), func() { gaveUp = true }
 	w := httptest.NewRecorder()
 	newResponseWriter(w, h, "example.com").WriteHeader(200)
 	if w.Header().Get("Set-Cookie") != "" {
 		t.Error("a cookie was set before the queue had taken the hit")
+	}
+	if !gaveUp {
+		t.Error("the queue still tries what has taken too long")
 	}
 	taken(nil)
 }

@@ -222,6 +222,30 @@ func (s *spool) applyLocked() {
 	}
 }
 
+// post is put for somebody who has other things to do meanwhile, see
+// [delivery.Poster].
+func (s *spool) post(deadline time.Time, entries []delivery.Entry, done func(error)) (giveUp func()) {
+	giveUp = func() {}
+	select {
+	case <-s.opened:
+		if queue, ok := s.queue.(delivery.Poster); ok {
+			// Queues are guests: their mistakes mustn't end Caddy.
+			err := guarded(func() error { giveUp = queue.Post(deadline, done, entries...); return nil })
+			if err != nil {
+				go done(err)
+			}
+			return giveUp
+		}
+	default:
+	}
+	go func() {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		defer cancel()
+		done(guarded(func() error { return s.put(ctx, entries) }))
+	}()
+	return giveUp
+}
+
 // put makes the entries durable, or says why it can't before ctx is done. A
 // queue that is being opened for the first time is waited for; one that
 // couldn't be isn't, or visitors would wait in vain for as long as that lasts.

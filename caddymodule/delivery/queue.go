@@ -59,6 +59,16 @@ type Queue interface {
 	Close() error
 }
 
+// Poster is a [Queue] that can take entries from somebody who has other things
+// to do meanwhile.
+type Poster interface {
+	// Post is [Queue.Put] that doesn't wait. When it is done it calls done,
+	// once and from another goroutine, with what Put would have returned. It
+	// gives up at the deadline, or earlier when giveUp is called, unless the
+	// entries are already being written. Nobody has to call giveUp.
+	Post(deadline time.Time, done func(error), entries ...Entry) (giveUp func())
+}
+
 // Entry is a record on its way to one destination.
 type Entry struct {
 	// Destination is a tracker's identity, see [Destination.ID]. It may be

@@ -31,9 +31,12 @@ type work interface {
 // committer is the part of an openQueue that its goroutine alone uses.
 type committer struct {
 	used      int64     // bytes of the file's pages that are in use
+	high      int64     // bytes of the file up to the last page that ever was; -1 if unknown
+	filled    int64     // bytes of the file that have been written to, at least
 	condemned error     // why the file is to be set aside, if it is
 	unusable  bool      // the file can't be opened, and that was logged
 	failing   bool      // the last write of settlements failed
+	finished  []*put    // whose callers don't know yet
 	dead      dead      // all destinations' dead letters
 	evicted   int       // of them gave way to others, and aren't logged yet
 	logAt     time.Time // when they may be
@@ -63,6 +66,8 @@ func (q *openQueue) run() {
 		batch, wait, closed := q.collect()
 		if len(batch) > 0 {
 			q.commit(batch)
+			q.report()
+			q.fillAhead()
 			q.unthrottle()
 			continue
 		}
@@ -78,6 +83,18 @@ func (q *openQueue) run() {
 		case <-q.wake:
 		case <-timer.C:
 		}
+	}
+}
+
+// report tells the callers of finished puts. What they do then holds up no other.
+func (q *openQueue) report() {
+	if finished := q.finished; len(finished) > 0 {
+		q.finished = nil
+		go func() {
+			for _, p := range finished {
+				p.done(p.err)
+			}
+		}()
 	}
 }
 
@@ -185,6 +202,7 @@ func (q *openQueue) transact(batch []work) error {
 			q.db.MaxSize = t.limits.puts
 		}
 	}
+	q.high = -1
 	err := guard(func() error {
 		return q.db.Update(func(tx *bolt.Tx) error {
 			t.open(tx)

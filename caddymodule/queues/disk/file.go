@@ -53,7 +53,8 @@ func guard(fn func() error) (err error) {
 type opener struct {
 	path    string
 	logger  *zap.Logger
-	info    fs.FileInfo // of the file that is open
+	file    *os.File    // that is open, bbolt's
+	info    fs.FileInfo // of it
 	asideAt time.Time   // when one was last set aside
 }
 
@@ -171,6 +172,7 @@ func (o *opener) check(tx *bolt.Tx, info fs.FileInfo) error {
 func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo, err error) {
 	var file *os.File
 	options.OpenFile = func(name string, flag int, mode fs.FileMode) (_ *os.File, err error) {
+		defer func() { o.file = file }()
 		if file, err = os.OpenFile(name, flag, mode); err == nil {
 			info, err = file.Stat()
 		}

@@ -150,10 +150,13 @@ func readMillis(b []byte) int64 {
 	return int64(b[0])<<40 | int64(b[1])<<32 | int64(b[2])<<24 | int64(b[3])<<16 | int64(b[4])<<8 | int64(b[5])
 }
 
-func (s stored) encode() []byte {
-	b := binary.AppendUvarint(make([]byte, 4, 4+3+12+len(s.record)), uint64(s.attempts))
-	b = appendMillis(appendMillis(b, s.queued), s.due)
-	return sum(append(b, s.record...))
+func (s stored) encode() []byte { return sum(append(s.head(len(s.record)), s.record...)) }
+
+// head returns what comes before the record, with room for it, and for the
+// checksum.
+func (s stored) head(room int) []byte {
+	b := binary.AppendUvarint(make([]byte, 4, 4+3+12+room), uint64(s.attempts))
+	return appendMillis(appendMillis(b, s.queued), s.due)
 }
 
 // decodeStored reads a value. Its record is a part of v.

@@ -16,27 +16,31 @@ const maxDestination = 1 << 10
 // encoding, in bytes, about.
 const entryOverhead = 64
 
-// put is a call of Put.
+// typicalRecord is how long most records' encoding is at most, in bytes.
+const typicalRecord = 200
+
+// put is a call of Put or Post.
 type put struct {
-	ctx     context.Context
-	entries []encoded
-	size    int   // of the entries in the file, about
-	held    int64 // of openQueue.room
-	stage   atomic.Int32
-	err     error // why it was left out
-	result  chan error
+	entries   []encoded
+	size      int          // of the entries in the file, about
+	held      int64        // of openQueue.room
+	cancelled func() error // why nobody waits for it any more
+	stage     atomic.Int32
+	err       error // why it was left out; the outcome, when it is done
+	done      func(error)
 }
 
 type encoded struct {
 	destination string
-	record      []byte
+	stored      []byte
 }
 
 // Stages of a put.
 const (
 	waiting int32 = iota
 	writing
-	givenUp
+	leftOut // by the committer
+	givenUp // by the caller, who knows that
 )
 
 // Put implements [delivery.Queue].
@@ -44,19 +48,11 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	p := &put{ctx: ctx, result: make(chan error, 1), entries: make([]encoded, len(entries))}
-	for i, e := range entries {
-		if n := len(e.Destination); n == 0 || n > maxDestination {
-			return fmt.Errorf("a destination's identity has %d bytes, but may have 1 to %d", n, maxDestination)
-		}
-		b, err := e.Record.AppendBinary(nil)
-		if err != nil {
-			return err
-		}
-		p.entries[i] = encoded{e.Destination, b}
-		p.size += len(b) + entryOverhead
+	result := make(chan error, 1)
+	p, err := newPut(entries, ctx.Err, func(err error) { result <- err })
+	if err != nil {
+		return err
 	}
-	p.held = min(int64(p.size), maxPending)
 	if err := q.room.Acquire(ctx, p.held); err != nil {
 		return err
 	}
@@ -65,21 +61,71 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 		return delivery.ErrClosed
 	}
 	select {
-	case err := <-p.result:
+	case err := <-result:
 		return err
 	case <-ctx.Done():
 		if p.stage.CompareAndSwap(waiting, givenUp) {
 			return ctx.Err()
 		}
-		return <-p.result
+		return <-result
 	}
+}
+
+// Post implements [delivery.Poster].
+func (q *openQueue) Post(deadline time.Time, done func(error), entries ...delivery.Entry) (giveUp func()) {
+	expired := func() error {
+		if time.Now().Before(deadline) {
+			return nil
+		}
+		return context.DeadlineExceeded
+	}
+	p, err := newPut(entries, expired, done)
+	switch {
+	case err != nil:
+	case !q.room.TryAcquire(p.held): // somebody has to wait for it
+		go func() {
+			ctx, cancel := context.WithDeadline(context.Background(), deadline)
+			defer cancel()
+			done(q.Put(ctx, entries...))
+		}()
+		return func() {}
+	case !q.submit(p):
+		q.room.Release(p.held)
+		err = delivery.ErrClosed
+	default:
+		return func() {
+			if p.stage.CompareAndSwap(waiting, givenUp) {
+				go done(context.DeadlineExceeded)
+			}
+		}
+	}
+	go done(err)
+	return func() {}
+}
+
+func newPut(entries []delivery.Entry, cancelled func() error, done func(error)) (*put, error) {
+	p := &put{entries: make([]encoded, len(entries)), cancelled: cancelled, done: done}
+	queued := millis(time.Now())
+	for i, e := range entries {
+		if n := len(e.Destination); n == 0 || n > maxDestination {
+			return nil, fmt.Errorf("a destination's identity has %d bytes, but may have 1 to %d", n, maxDestination)
+		}
+		b, err := e.Record.AppendBinary(stored{queued: queued}.head(typicalRecord))
+		if err != nil {
+			return nil, err
+		}
+		p.entries[i] = encoded{e.Destination, sum(b)}
+		p.size += len(b) + entryOverhead
+	}
+	p.held = min(int64(p.size), maxPending)
+	return p, nil
 }
 
 // start implements [work]: it leaves out what nobody waits for any more.
 func (p *put) start() bool {
 	if p.stage.CompareAndSwap(waiting, writing) {
-		if p.err = p.ctx.Err(); p.err != nil {
-			p.stage.Store(givenUp)
+		if p.err = p.cancelled(); p.err != nil {
+			p.stage.Store(leftOut)
 		}
 	}
 	return p.stage.Load() == writing
@@ -92,7 +138,6 @@ func (p *put) apply(t *txn) error {
 		return nil
 	}
 	t.added += p.size
-	queued := millis(time.Now())
 	for _, e := range p.entries {
 		t.q.mu.Lock()
 		d := t.q.lookup(e.destination)
@@ -107,7 +152,7 @@ func (p *put) apply(t *txn) error {
 		if err != nil {
 			return err
 		}
-		if err := t.records.Put(recordKey(c.num, seq), stored{queued: queued, record: e.record}.encode()); err != nil {
+		if err := t.records.Put(recordKey(c.num, seq), e.stored); err != nil {
 			return err
 		}
 		c.waiting++
@@ -119,8 +164,11 @@ func (p *put) apply(t *txn) error {
 // finish implements [work].
 func (p *put) finish(q *openQueue, err error) {
 	q.room.Release(p.held)
-	if err == nil {
-		err = p.err
+	if p.stage.Load() == givenUp {
+		return
 	}
-	p.result <- err
+	if err != nil {
+		p.err = err
+	}
+	q.finished = append(q.finished, p)
 }

@@ -86,6 +86,62 @@ func TestPutGivesUp(t *testing.T) {
 	}
 }
 
+// TestPost posts what is taken, and what isn't.
+func TestPost(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	soon, results := time.Now().Add(time.Hour), make(chan error)
+	post := func(deadline time.Time, destination string, n int) (giveUp func()) {
+		return q.Post(deadline, func(err error) { results <- err }, delivery.Entry{Destination: destination, Record: typical(n)})
+	}
+	resume := stall(t, q)
+	tooLate := post(soon, "d", 1)
+	post(soon, "d", 2)()
+	if err := <-results; !errors.Is(err, context.DeadlineExceeded) { // though the queue is stalled
+		t.Errorf("Post: %v, want %v", err, context.DeadlineExceeded)
+	}
+	post(time.Now(), "d", 3)
+	post(soon, "", 4)
+	if err := <-results; err == nil {
+		t.Error("a destination without a name was taken")
+	}
+	resume()
+	first, second := <-results, <-results
+	if !slices.Contains([]error{first, second}, nil) || !slices.Contains([]error{first, second}, context.DeadlineExceeded) {
+		t.Errorf("Post: %v and %v, want one that is taken and one that is too late", first, second)
+	}
+	tooLate()
+	if items, err := q.Take(t.Context(), "d", 10); err != nil || len(items) != 1 || number(items[0].Record) != 1 {
+		t.Errorf("took %v (%v), want what was put, and not what was given up", items, err)
+	}
+
+	// Where there is no room in memory, somebody waits for it.
+	resume = stall(t, q)
+	if !q.room.TryAcquire(maxPending) {
+		t.Fatal("memory is in use")
+	}
+	post(soon, "d", 5)
+	post(time.Now(), "d", 6)
+	if err := <-results; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Post: %v, want %v", err, context.DeadlineExceeded)
+	}
+	q.room.Release(maxPending)
+	resume()
+	if err := <-results; err != nil {
+		t.Errorf("Post: %v", err)
+	}
+
+	q.Close()
+	post(soon, "d", 7)
+	if err := <-results; !errors.Is(err, delivery.ErrClosed) {
+		t.Errorf("Post: %v, want %v", err, delivery.ErrClosed)
+	}
+	select {
+	case err := <-results:
+		t.Errorf("it was done twice: %v", err)
+	default:
+	}
+}
+
 // TestPendingIsBounded has more to write than may wait in memory.
 func TestPendingIsBounded(t *testing.T) {
 	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))

@@ -52,7 +52,10 @@ type openQueue struct {
 	committer // what only the committer uses
 }
 
-var _ delivery.Queue = (*openQueue)(nil)
+var (
+	_ delivery.Queue  = (*openQueue)(nil)
+	_ delivery.Poster = (*openQueue)(nil)
+)
 
 // open opens the queue in a file.
 func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {

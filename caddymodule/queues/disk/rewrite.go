@@ -286,11 +286,12 @@ func (r *rewrite) replace() error {
 		return err
 	}
 	q.swap(r.db)
-	q.info = r.opener.info
+	q.file, q.info = r.opener.file, r.opener.info
 	_ = guard(old.Close)
 	if err := syncDir(q.path); err != nil {
 		q.logger.Warn("the queue's directory can't be synced", zap.String("path", q.path), zap.Error(err))
 	}
+	q.filled = 0
 	q.measure()
 	return nil
 }

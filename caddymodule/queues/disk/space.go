@@ -1,6 +1,9 @@
 package disk
 
-import "math"
+import (
+	"math"
+	"runtime"
+)
 
 // limits say how far a file may grow, in bytes.
 type limits struct {
@@ -25,4 +28,28 @@ func limitsFor(maxSize int64) limits {
 		dead:  maxSize / 16,
 		alloc: int(min(max(maxSize/64, 32<<10), 16<<20)),
 	}
+}
+
+const (
+	// fillStep is how many bytes are filled at once, and fillAhead how many
+	// must be left of them when a transaction begins.
+	fillStep  = 256 << 10
+	fillAhead = 128 << 10
+)
+
+var zeros [fillStep]byte
+
+// fillAhead writes zeros where the file will grow next. To sync a page that the
+// file system has yet to allocate takes several writes, one after the other,
+// and visitors wait for them.
+func (q *openQueue) fillAhead() {
+	if q.db == nil || q.high < 0 || runtime.GOOS == "windows" { // where a file has no holes
+		return
+	}
+	from := max(q.filled, q.high)
+	if from-q.high >= fillAhead || from+fillStep > int64(limitsFor(q.maxSize.Load()).puts) {
+		return
+	}
+	q.filled = from + fillStep
+	_, _ = q.file.WriteAt(zeros[:], from) // what fails here will fail where it matters
 }

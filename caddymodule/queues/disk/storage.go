@@ -86,6 +86,7 @@ func (q *openQueue) load() error {
 			tallies[d.id] = tally{}
 		}
 	}
+	q.filled = 0
 	q.dead, q.byNumber = dead{}, make(map[uint32]*destination)
 	for id, t := range tallies {
 		q.mu.Lock()
@@ -109,7 +110,8 @@ func (q *openQueue) load() error {
 func (q *openQueue) measure() {
 	_ = q.view(func(tx *bolt.Tx) error { // of damage, view informs the committer
 		stats := q.db.Stats()
-		q.used = tx.Size() - int64(stats.FreePageN+stats.PendingPageN)*int64(q.db.Info().PageSize)
+		q.high = tx.Size()
+		q.used = q.high - int64(stats.FreePageN+stats.PendingPageN)*int64(q.db.Info().PageSize)
 		return nil
 	})
 }
