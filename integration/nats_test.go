@@ -210,19 +210,20 @@ func TestFleet(t *testing.T) {
 
 	nodes[0].kill()
 	maps.Copy(hits, nodes[0].load.stop())
-	reach("a Caddy was killed, and what it had is delivered by others")
-	for hit := range hits {
-		eventually(t, "hit "+hit+" of the node that is gone", func() bool { return arrivedHits(t, trk)[hit] != nil })
-	}
-	nodes[0].start()
-	nodes[0].load = startLoad(t, nodes[0].URL, 1)
-	reach("it is back")
+	reach("a Caddy was killed")
 
 	servers[0].signal(t, syscall.SIGKILL)
 	working("a NATS server was killed")
 	servers[0].start()
 	servers[0].healthy()
 	reach("it is back")
+
+	for hit := range hits {
+		eventually(t, "hit "+hit+" of the Caddy that is gone", func() bool { return arrivedHits(t, trk)[hit] != nil })
+	}
+	nodes[0].start()
+	nodes[0].load = startLoad(t, nodes[0].URL, 1)
+	reach("what the killed Caddy had was delivered by others, and it is back")
 
 	servers[1].pause()
 	working("a NATS server doesn't answer")
