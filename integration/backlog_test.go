@@ -162,6 +162,13 @@ func (c *counter) got() int {
 	return len(c.hits)
 }
 
+// has tells whether all of the hits arrived.
+func (c *counter) has(hits []string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !slices.ContainsFunc(hits, func(hit string) bool { return c.hits[hit] == 0 })
+}
+
 // gotNumbers returns how many of them prefill had made.
 func (c *counter) gotNumbers() int {
 	c.mu.Lock()

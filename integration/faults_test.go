@@ -275,14 +275,18 @@ func TestFaults(t *testing.T) {
 			t.Logf("the last that was waited for: %s", pending)
 		}
 	}()
-	eventually(t, "a delivery to each tracker", func() bool {
-		deliveries := c.deliveries()
+	eventually(t, "the records' fate", func() bool {
+		deliveries, states := c.deliveries(), c.trackers(t)
 		for i, f := range all {
-			least := records
-			if f.want == waits {
-				least = 1 // the others needn't be tried now
+			least, waiting, dead := records, 0, 0
+			switch f.want {
+			case waits:
+				least, waiting = 1, records // the others needn't be tried now
+			case condemned:
+				dead = records
 			}
-			if pending = f.name; deliveries[id(i)][results[f.want]] < least {
+			pending = f.name
+			if state := states[id(i)]; deliveries[id(i)][results[f.want]] < least || state.Records != waiting || state.DeadLetters != dead {
 				return false
 			}
 		}
@@ -305,21 +309,10 @@ func TestFaults(t *testing.T) {
 	})
 	states, deliveries := c.trackers(t), c.deliveries()
 	for i, f := range all {
-		state, left, dead := states[id(i)], 0, 0
-		switch f.want {
-		case delivered:
-			if n := deliveries[id(i)]; len(n) != 1 || n["delivered"] != records {
-				t.Errorf("%s: the deliveries of %d records were %v", f.name, records, n)
-			}
-		case waits:
-			left = records
-		case condemned:
-			dead = records
+		if n := deliveries[id(i)]; f.want != waits && (len(n) != 1 || n[results[f.want]] != records) {
+			t.Errorf("%s: the deliveries of %d records were %v", f.name, records, n)
 		}
-		if state.Records != left || state.DeadLetters != dead {
-			t.Errorf("%s: %d records wait and %d are dead letters, want %d and %d", f.name, state.Records, state.DeadLetters, left, dead)
-		}
-		f.explained(t, lines[id(i)], state, began)
+		f.explained(t, lines[id(i)], states[id(i)], began)
 		if leaked := patients[i].leaked; leaked != nil && leaked() > 0 {
 			t.Errorf("%s: the other host got the record", f.name)
 		}
