@@ -302,3 +302,16 @@ func arrivedHits(t *testing.T, trk *tracker) map[string][]record {
 	}
 	return arrived
 }
+
+// Who doesn't use the queue for fleets doesn't carry it.
+func TestDefaultBuildHasNoNATS(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "../caddymodule/cmd/caddy").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for pkg := range strings.Lines(string(out)) {
+		if strings.Contains(pkg, "nats") || strings.Contains(pkg, "orbit.go") {
+			t.Errorf("the default build contains %s", strings.TrimSpace(pkg))
+		}
+	}
+}

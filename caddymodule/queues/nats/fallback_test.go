@@ -12,6 +12,7 @@ import (
 
 // Hits are taken while the cluster is away, and handed over when it's back.
 func TestFallback(t *testing.T) {
+	t.Parallel()
 	n := startServer(t)
 	q := mustOpen(t, settingsFor(n), onDisk(t))
 	put(t, q, "d", 0, 1, 2)
@@ -41,6 +42,7 @@ func TestFallback(t *testing.T) {
 
 // A node starts, records and stops without having seen the cluster.
 func TestFallbackFromTheBeginning(t *testing.T) {
+	t.Parallel()
 	n := startServer(t)
 	s, fallback := settingsFor(n), onDisk(t)
 	n.stop()
@@ -99,6 +101,7 @@ func TestNoFallback(t *testing.T) {
 // A cluster that doesn't answer delays only a few hits, and those no longer
 // than half of what they can wait.
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	n := startServer(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, onDisk(t))

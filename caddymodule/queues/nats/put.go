@@ -41,10 +41,16 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 	}
 	fallback := q.fallbackQueue()
 	if fallback == nil {
-		return q.publish(ctx, messages)
+		err = q.publish(ctx, messages)
+	} else {
+		err = q.tryPublish(ctx, messages)
 	}
-	err = q.tryPublish(ctx, messages)
-	if err == nil || ctx.Err() != nil || q.closed() {
+	switch {
+	case err == nil:
+		return nil
+	case q.closed():
+		return delivery.ErrClosed
+	case fallback == nil || ctx.Err() != nil:
 		return err
 	}
 	if instead := fallback.Put(ctx, entries...); instead != nil {

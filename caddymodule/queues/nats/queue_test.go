@@ -8,6 +8,7 @@ import (
 )
 
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	s := startServer(t)
 	queuetest.Run(t,
 		func(t *testing.T) delivery.Queue { return mustOpen(t, settingsFor(s), nil) },

@@ -69,7 +69,7 @@ func (n *node) stop() {
 }
 
 // startCluster starts three servers that make a cluster.
-func startCluster(t testing.TB) []*node {
+func startCluster(t testing.TB, options ...func(*server.Options)) []*node {
 	t.Helper()
 	var routes []*url.URL
 	var reserved []net.Listener
@@ -85,11 +85,11 @@ func startCluster(t testing.TB) []*node {
 	for i, l := range reserved {
 		port := l.Addr().(*net.TCPAddr).Port
 		l.Close()
-		nodes = append(nodes, startServer(t, func(o *server.Options) {
+		nodes = append(nodes, startServer(t, append(options, func(o *server.Options) {
 			o.ServerName = fmt.Sprint("n", i)
 			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
 			o.Routes = routes
-		}))
+		})...))
 	}
 	eventually(t, "a cluster with a leader", func() bool {
 		return slices.ContainsFunc(nodes, func(n *node) bool {

@@ -48,7 +48,10 @@ func (l *link) source(ctx context.Context, destination string) (*source, error) 
 	defer cancel()
 	consumer, err := l.consumer(ctx, l.consumerConfig(destination))
 	if err != nil {
-		if denied := l.denied.Load(); denied != nil {
+		switch denied := l.denied.Load(); {
+		case errors.Is(err, jetstream.ErrMaximumConsumersLimit):
+			err = fmt.Errorf("%w: raise the stream's max_consumers", err)
+		case denied != nil:
 			err = fmt.Errorf("%w (%s)", err, *denied)
 		}
 		return nil, fmt.Errorf("the consumer of %s: %w", destination, err)

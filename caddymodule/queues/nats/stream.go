@@ -19,6 +19,9 @@ const (
 	// duplicateWindow is how long JetStream remembers messages' IDs. It keeps
 	// them in memory, so it is no longer than JetStream's own default.
 	duplicateWindow = 2 * time.Minute
+	// maxConsumers is how many destinations there can be. Without a number of
+	// its own a stream has the server's, which is 1,000 since version 2.15.
+	maxConsumers = 10_000
 	// Dead letters: how many, how long, and which part of the queue's size.
 	maxLetters = 100_000
 	maxDeadAge = 30 * 24 * time.Hour
@@ -46,7 +49,7 @@ func wanted(s settings) (records, dead jetstream.StreamConfig) {
 		MaxMsgs:            -1,
 		MaxMsgsPerSubject:  -1,
 		MaxMsgSize:         -1,
-		MaxConsumers:       -1,
+		MaxConsumers:       maxConsumers,
 	}
 	dead = records
 	dead.Name = n.dead()

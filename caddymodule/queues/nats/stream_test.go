@@ -110,7 +110,7 @@ func TestStreamGrows(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := mustOpen(t, s, nil)
-	if after := info(t, js, s.stream); !after.AllowAtomicPublish || !after.AllowDirect || after.MaxBytes != defaultMaxBytes {
+	if after := info(t, js, s.stream); !after.AllowAtomicPublish || !after.AllowDirect || after.MaxBytes != defaultMaxBytes || after.MaxConsumers < 10_000 {
 		t.Errorf("opened: %+v", after)
 	}
 	s.maxBytes, s.maxAge = 2*defaultMaxBytes, 2*defaultMaxAge
@@ -199,6 +199,7 @@ func permissions(stream string, create bool) *server.Permissions {
 
 // A user needs no more permissions than documented.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	s := settings{stream: "limited", replicas: 1}
 	n := startServer(t, func(o *server.Options) {
 		o.Users = []*server.User{

@@ -1,0 +1,152 @@
+package natsqueue
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// A hit is stored with all its records or with none.
+func TestAllOrNone(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	s.maxBytes = 4000
+	q := mustOpen(t, s, nil)
+	var mu sync.Mutex
+	var stored []int
+	refused := 0
+	var hits sync.WaitGroup
+	for i := range 20 {
+		hits.Go(func() {
+			err := q.Put(t.Context(), entry("a", i), entry("b", i), entry("c", i))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				stored = append(stored, i)
+			case errorIsFull(err):
+				refused++
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	hits.Wait()
+	slices.Sort(stored)
+	if len(stored) == 0 || refused == 0 {
+		t.Fatalf("%d stored, %d refused: want some of both", len(stored), refused)
+	}
+	for _, d := range []string{"a", "b", "c"} {
+		if got := numbers(take(t, q, d, len(stored))); !slices.Equal(got, stored) {
+			t.Errorf("%s has %v, want %v", d, got, stored)
+		}
+		nothing(t, q, d, 50*time.Millisecond)
+	}
+}
+
+// In a full stream a retry has to do with the room that it has.
+func TestRetryInAFullStream(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	s.maxBytes = 2000
+	q := mustOpen(t, s, nil)
+	var err error
+	for i := 0; err == nil; i++ {
+		err = q.Put(t.Context(), entry("d", i))
+	}
+	if !errorIsFull(err) {
+		t.Fatal(err)
+	}
+	items := take(t, q, "d", 1)
+	at := time.Now().Add(300 * time.Millisecond)
+	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: at}, items...)
+	for {
+		item := take(t, q, "d", 1)[0]
+		if numberOf(item) == numberOf(items[0]) {
+			break
+		}
+		settle(t, q, done, item)
+	}
+	if early := time.Until(at); early > 0 {
+		t.Errorf("%v too early", early)
+	}
+}
+
+// Somebody deletes the consumer, or all of the stream.
+func TestThingsGo(t *testing.T) {
+	t.Parallel()
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", 0, 1, 2)
+	take(t, q, "d", 3)
+	waiting := make(chan []delivery.Item, 1)
+	go func() {
+		items, _ := q.Take(t.Context(), "d", 3)
+		waiting <- items
+	}()
+	l := q.link.Load()
+	if err := l.js.DeleteConsumer(t.Context(), s.stream, token("d")); err != nil {
+		t.Fatal(err)
+	}
+	items := <-waiting // they weren't settled, so they come again
+	items = append(items, take(t, q, "d", 3-len(items))...)
+	if got := numbers(items); !slices.Equal(got, upTo(3)) {
+		t.Errorf("took %v", got)
+	}
+	if err := l.js.DeleteStream(t.Context(), s.stream); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, q, done, items...) // needn't be tried for ever
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := q.Put(ctx, entry("d", 3)); err != nil { // it is made again
+		t.Fatal(err)
+	}
+	take(t, q, "d", 1)
+}
+
+// What this version can't read goes to the dead letters, and comes back as it
+// was.
+func TestUnreadable(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	body := []byte("\x63 of the future")
+	m := q.derived(kindNew, token("d"), "x", nats.Header{headerDestination: {"d"}}, body)
+	if _, err := q.link.Load().js.PublishMsg(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	put(t, q, "d", 1)
+	if got := numbers(take(t, q, "d", 1)); got[0] != 1 {
+		t.Errorf("took %v", got)
+	}
+	var letters []delivery.DeadLetter
+	eventually(t, "a dead letter", func() bool {
+		letters = nil
+		if err := q.DeadLetters("d", func(l delivery.DeadLetter) bool { letters = append(letters, l); return true }); err != nil {
+			t.Fatal(err)
+		}
+		return len(letters) == 1
+	})
+	if letters[0].Destination != "d" || letters[0].Reason == "" {
+		t.Errorf("dead letter %+v", letters[0])
+	}
+	if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
+		t.Fatalf("revived %d, %v", n, err)
+	}
+	messages, err := q.link.Load().read(t.Context(), q.link.Load().records, q.subject(kindNew, token("d")), 1, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(messages, func(m *jetstream.RawStreamMsg) bool { return string(m.Data) == string(body) }) {
+		t.Errorf("%d messages, none is the revived one", len(messages))
+	}
+}
