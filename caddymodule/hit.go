@@ -162,7 +162,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	c := &commit{done: make(chan struct{}), deadline: t.deadline}
 	t.commits = append(t.commits, c)
 	// A visitor who goes away has been here nevertheless.
-	c.giveUp = h.app.acquire().post(t.deadline, entries, func(err error) {
+	c.posted = h.app.acquire().post(t.deadline, entries, func(err error) {
 		if c.err = err; err != nil {
 			t.forget()
 			t.dropped(h, len(entries), err)
@@ -305,7 +305,7 @@ func (t *hit) count(word string, reason tagging.Reason) bool {
 // commit is the queue's work on a hit.
 type commit struct {
 	deadline time.Time
-	giveUp   func()
+	posted   delivery.Posted
 	done     chan struct{}
 	err      error // once done is closed
 }
@@ -329,13 +329,14 @@ func (c *commit) wait() bool {
 		return true
 	default:
 	}
+	c.posted.Hurry()
 	timer := time.NewTimer(time.Until(c.deadline))
 	defer timer.Stop()
 	select {
 	case <-c.done:
 		return true
 	case <-timer.C:
-		c.giveUp()
+		c.posted.GiveUp()
 		return false
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
 // waitingHit is one that the queue takes when taken is called.
 func waitingHit() (t *hit, taken func(error)) {
-	c := &commit{deadline: time.Now().Add(time.Hour), done: make(chan struct{})}
+	c := &commit{deadline: time.Now().Add(time.Hour), posted: delivery.Underway{}, done: make(chan struct{})}
 	t = &hit{commits: []*commit{c}, setCookie: &http.Cookie{Name: "tu_id", Value: "x"}}
 	return t, func(err error) {
 		c.err = err
@@ -95,10 +97,16 @@ func TestResponseOfAHitThatWasDropped(t *testing.T) {
 	}
 }
 
+// givingUp notes that it was given up.
+type givingUp struct{ gaveUp *bool }
+
+func (givingUp) Hurry()    {}
+func (g givingUp) GiveUp() { *g.gaveUp = true }
+
 func TestResponseGivesUpWaiting(t *testing.T) {
 	h, taken := waitingHit()
 	gaveUp := false
-	h.commits[0].deadline, h.commits[0].giveUp = time.Now(), func() { gaveUp = true }
+	h.commits[0].deadline, h.commits[0].posted = time.Now(), givingUp{&gaveUp}
 	w := httptest.NewRecorder()
 	newResponseWriter(w, h, "example.com").WriteHeader(200)
 	if w.Header().Get("Set-Cookie") != "" {

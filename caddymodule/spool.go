@@ -224,17 +224,17 @@ func (s *spool) applyLocked() {
 
 // post is put for somebody who has other things to do meanwhile, see
 // [delivery.Poster].
-func (s *spool) post(deadline time.Time, entries []delivery.Entry, done func(error)) (giveUp func()) {
-	giveUp = func() {}
+func (s *spool) post(deadline time.Time, entries []delivery.Entry, done func(error)) (posted delivery.Posted) {
+	posted = delivery.Underway{}
 	select {
 	case <-s.opened:
 		if queue, ok := s.queue.(delivery.Poster); ok {
 			// Queues are guests: their mistakes mustn't end Caddy.
-			err := guarded(func() error { giveUp = queue.Post(deadline, done, entries...); return nil })
+			err := guarded(func() error { posted = queue.Post(deadline, done, entries...); return nil })
 			if err != nil {
 				go done(err)
 			}
-			return giveUp
+			return posted
 		}
 	default:
 	}
@@ -243,7 +243,7 @@ func (s *spool) post(deadline time.Time, entries []delivery.Entry, done func(err
 		defer cancel()
 		done(guarded(func() error { return s.put(ctx, entries) }))
 	}()
-	return giveUp
+	return posted
 }
 
 // put makes the entries durable, or says why it can't before ctx is done. A

@@ -64,10 +64,26 @@ type Queue interface {
 type Poster interface {
 	// Post is [Queue.Put] that doesn't wait. When it is done it calls done,
 	// once and from another goroutine, with what Put would have returned. It
-	// gives up at the deadline, or earlier when giveUp is called, unless the
-	// entries are already being written. Nobody has to call giveUp.
-	Post(deadline time.Time, done func(error), entries ...Entry) (giveUp func())
+	// gives up at the deadline, unless the entries are already being written.
+	Post(deadline time.Time, done func(error), entries ...Entry) Posted
 }
+
+// Posted is what [Poster.Post] has begun. Nobody has to call its methods.
+type Posted interface {
+	// Hurry says that now somebody waits for it.
+	Hurry()
+	// GiveUp gives up before the deadline.
+	GiveUp()
+}
+
+// Underway is a [Posted] that can't be influenced.
+type Underway struct{}
+
+// Hurry implements [Posted].
+func (Underway) Hurry() {}
+
+// GiveUp implements [Posted].
+func (Underway) GiveUp() {}
 
 // Entry is a record on its way to one destination.
 type Entry struct {

@@ -16,6 +16,13 @@ const (
 	// wait that come while it's being written.
 	maxBatch      = 1024
 	maxBatchBytes = 4 << 20
+
+	// gatherFrom is how many puts in a transaction make it worthwhile to wait
+	// for more, unless somebody waits for all that are there, and gatherTime for
+	// how long, from one transaction's beginning to that of the next. To make a
+	// transaction durable takes more of a processor than a visitor's request.
+	gatherFrom = 2
+	gatherTime = 2 * time.Millisecond
 )
 
 // work is something that a transaction does.
@@ -37,6 +44,7 @@ type committer struct {
 	unusable  bool      // the file can't be opened, and that was logged
 	failing   bool      // the last write of settlements failed
 	finished  []*put    // whose callers don't know yet
+	gathered  time.Time // until when more puts are waited for
 	dead      dead      // all destinations' dead letters
 	evicted   int       // of them gave way to others, and aren't logged yet
 	logAt     time.Time // when they may be
@@ -118,12 +126,25 @@ func (q *openQueue) unthrottle() {
 func (q *openQueue) collect() (batch []work, wait time.Duration, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	size, n := 0, 0
+	wait = time.Until(q.gathered)
+	q.gathering = wait > 0 && q.patient > 0 && len(q.pending) < maxBatch && !q.closed
+	if q.gathering {
+		return nil, wait, false
+	}
+	size, n, puts := 0, 0, 0
 	for n < len(q.pending) && n < maxBatch && size < maxBatchBytes {
 		if p, ok := q.pending[n].(*put); ok {
 			size += p.size
+			puts++
+			if p.patient {
+				p.patient = false
+				q.patient--
+			}
 		}
 		n++
+	}
+	if puts >= gatherFrom {
+		q.gathered = time.Now().Add(gatherTime)
 	}
 	batch = slices.Clone(q.pending[:n])
 	q.pending = slices.Delete(q.pending, 0, n) // which lets go of them
@@ -131,8 +152,7 @@ func (q *openQueue) collect() (batch []work, wait time.Duration, closed bool) {
 		return batch, time.Hour, q.closed
 	}
 	wait = time.Until(q.settleAt)
-	company := n > 0 || len(q.settled) >= maxBatch
-	if wait <= 0 || q.closed || company && !q.failing { // puts aren't burdened with what just failed
+	if wait <= 0 || q.closed || len(q.settled) >= maxBatch && !q.failing {
 		m := min(len(q.settled), maxBatch)
 		for _, s := range q.settled[:m] {
 			batch = append(batch, s)

@@ -26,6 +26,7 @@ type put struct {
 	held      int64        // of openQueue.room
 	cancelled func() error // why nobody waits for it any more
 	stage     atomic.Int32
+	patient   bool  // nobody waits for it yet; guarded by openQueue.mu
 	err       error // why it was left out; the outcome, when it is done
 	done      func(error)
 }
@@ -72,7 +73,7 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 }
 
 // Post implements [delivery.Poster].
-func (q *openQueue) Post(deadline time.Time, done func(error), entries ...delivery.Entry) (giveUp func()) {
+func (q *openQueue) Post(deadline time.Time, done func(error), entries ...delivery.Entry) delivery.Posted {
 	expired := func() error {
 		if time.Now().Before(deadline) {
 			return nil
@@ -80,6 +81,9 @@ func (q *openQueue) Post(deadline time.Time, done func(error), entries ...delive
 		return context.DeadlineExceeded
 	}
 	p, err := newPut(entries, expired, done)
+	if err == nil {
+		p.patient = true
+	}
 	switch {
 	case err != nil:
 	case !q.room.TryAcquire(p.held): // somebody has to wait for it
@@ -88,19 +92,41 @@ func (q *openQueue) Post(deadline time.Time, done func(error), entries ...delive
 			defer cancel()
 			done(q.Put(ctx, entries...))
 		}()
-		return func() {}
+		return delivery.Underway{}
 	case !q.submit(p):
 		q.room.Release(p.held)
 		err = delivery.ErrClosed
 	default:
-		return func() {
-			if p.stage.CompareAndSwap(waiting, givenUp) {
-				go done(context.DeadlineExceeded)
-			}
-		}
+		return posted{q, p}
 	}
 	go done(err)
-	return func() {}
+	return delivery.Underway{}
+}
+
+// posted is a put that Post has begun.
+type posted struct {
+	q *openQueue
+	p *put
+}
+
+// Hurry implements [delivery.Posted].
+func (o posted) Hurry() {
+	o.q.mu.Lock()
+	defer o.q.mu.Unlock()
+	if !o.p.patient {
+		return
+	}
+	o.p.patient = false
+	if o.q.patient--; o.q.patient == 0 {
+		o.q.kick()
+	}
+}
+
+// GiveUp implements [delivery.Posted].
+func (o posted) GiveUp() {
+	if o.p.stage.CompareAndSwap(waiting, givenUp) {
+		go o.p.done(context.DeadlineExceeded)
+	}
 }
 
 func newPut(entries []delivery.Entry, cancelled func() error, done func(error)) (*put, error) {

@@ -90,12 +90,12 @@ func TestPutGivesUp(t *testing.T) {
 func TestPost(t *testing.T) {
 	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
 	soon, results := time.Now().Add(time.Hour), make(chan error)
-	post := func(deadline time.Time, destination string, n int) (giveUp func()) {
+	post := func(deadline time.Time, destination string, n int) delivery.Posted {
 		return q.Post(deadline, func(err error) { results <- err }, delivery.Entry{Destination: destination, Record: typical(n)})
 	}
 	resume := stall(t, q)
 	tooLate := post(soon, "d", 1)
-	post(soon, "d", 2)()
+	post(soon, "d", 2).GiveUp()
 	if err := <-results; !errors.Is(err, context.DeadlineExceeded) { // though the queue is stalled
 		t.Errorf("Post: %v, want %v", err, context.DeadlineExceeded)
 	}
@@ -109,7 +109,8 @@ func TestPost(t *testing.T) {
 	if !slices.Contains([]error{first, second}, nil) || !slices.Contains([]error{first, second}, context.DeadlineExceeded) {
 		t.Errorf("Post: %v and %v, want one that is taken and one that is too late", first, second)
 	}
-	tooLate()
+	tooLate.Hurry()
+	tooLate.GiveUp()
 	if items, err := q.Take(t.Context(), "d", 10); err != nil || len(items) != 1 || number(items[0].Record) != 1 {
 		t.Errorf("took %v (%v), want what was put, and not what was given up", items, err)
 	}

@@ -44,6 +44,8 @@ type openQueue struct {
 	mu           sync.Mutex
 	closed       bool
 	pending      []work        // puts and operations
+	patient      int           // puts among them that nobody waits for yet
+	gathering    bool          // the committer waits for more of them
 	settled      []*settlement // settlements
 	settleAt     time.Time     // when the settlements are written at the latest
 	throttled    bool          // Take waits for settlements to be written
@@ -95,7 +97,12 @@ func (q *openQueue) submit(w work) bool {
 		return false
 	}
 	q.pending = append(q.pending, w)
-	q.kick()
+	if p, ok := w.(*put); ok && p.patient {
+		q.patient++
+	}
+	if !q.gathering || len(q.pending) == maxBatch {
+		q.kick()
+	}
 	return true
 }
 
