@@ -48,7 +48,7 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 	// Digest, would no longer be what it was.
 	for _, values := range r.Header {
 		for i, value := range values {
-			if !strings.ContainsAny(value, " \"<>,;") {
+			if strings.IndexByte(value, '?') >= 0 && !strings.ContainsAny(value, " \"<>,;") {
 				scrubValues(values[i:i+1], strip)
 			}
 		}
@@ -56,14 +56,19 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 }
 
 func scrubRequest(r *http.Request, strip tagging.Strip) {
-	if query, changed := strip.Query(r.URL.RawQuery); changed {
+	tagged := r.URL.RawQuery
+	query, changed := strip.Query(tagged)
+	if changed {
 		r.URL.RawQuery = query
 		r.URL.ForceQuery = false
 		r.Form = nil // whoever needs it parses again
 	}
 	// A request's target has no fragment: a # in it is a character as others.
-	if path, query, ok := strings.Cut(r.RequestURI, "?"); ok {
-		if query, changed := strip.Query(query); changed {
+	if path, target, ok := strings.Cut(r.RequestURI, "?"); ok {
+		if target != tagged {
+			query, changed = strip.Query(target)
+		}
+		if changed {
 			r.RequestURI = strings.TrimSuffix(path+"?"+query, "?")
 		}
 	}

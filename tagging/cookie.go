@@ -6,7 +6,9 @@ import (
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
+	"hash"
 	"io"
+	"sync"
 )
 
 // Cookie is what this module's own cookie says about a browser. It holds no personal data.
@@ -39,36 +41,60 @@ func newAnonymous(random io.Reader) (string, error) {
 
 // Keys are made from one secret, a separate one for each purpose. Nodes with the same secret understand each other's
 // cookies.
-type Keys struct{ seal, claim, destination []byte }
+type Keys struct{ seal, claim, destination *key }
 
 // NewKeys derives the keys from a secret, which should have at least 128 bits of randomness.
 func NewKeys(secret []byte) *Keys {
 	return &Keys{
-		seal:        authenticate(secret, "tagged-urls cookie"),
-		claim:       authenticate(secret, "tagged-urls claim"),
-		destination: authenticate(secret, "tagged-urls destination"),
+		seal:        newKey(secret, "tagged-urls cookie"),
+		claim:       newKey(secret, "tagged-urls claim"),
+		destination: newKey(secret, "tagged-urls destination"),
 	}
 }
 
+// key is one of the keys.
+type key struct {
+	secret []byte
+	ready  sync.Pool // of *mac, keyed: to key one takes longer than to use it
+}
+
+type mac struct {
+	hash.Hash
+	buf []byte
+}
+
+func newKey(secret []byte, purpose string) *key {
+	derived := (&key{secret: secret}).authenticate(purpose)
+	return &key{secret: derived[:]}
+}
+
 // authenticate returns the HMAC-SHA-256 of the parts, which can't be taken for other ones with the same bytes.
-func authenticate(key []byte, parts ...string) []byte {
-	mac := hmac.New(sha256.New, key)
-	buf := make([]byte, 0, 128)
-	for _, p := range parts {
-		buf = appendString(buf, p)
+func (k *key) authenticate(parts ...string) [sha256.Size]byte {
+	m, ok := k.ready.Get().(*mac)
+	if !ok {
+		m = &mac{Hash: hmac.New(sha256.New, k.secret)}
 	}
-	mac.Write(buf)
-	return mac.Sum(nil)
+	defer k.ready.Put(m)
+	m.buf = m.buf[:0]
+	for _, p := range parts {
+		m.buf = appendString(m.buf, p)
+	}
+	m.Reset()
+	m.Write(m.buf)
+	m.buf = m.Sum(m.buf[:0])
+	return [sha256.Size]byte(m.buf)
 }
 
 // Destination returns a short keyed hash of a tracker's API key, in hexadecimal: it tells trackers apart without
 // giving the key away.
 func (k *Keys) Destination(key string) string {
-	return hex.EncodeToString(authenticate(k.destination, key)[:8])
+	sum := k.destination.authenticate(key)
+	return hex.EncodeToString(sum[:8])
 }
 
 func (k *Keys) claimOf(name string) Claim {
-	return Claim(authenticate(k.claim, name)[:len(Claim{})])
+	sum := k.claim.authenticate(name)
+	return Claim(sum[:len(Claim{})])
 }
 
 // A cookie's value is one character for the version and whether there is a claim, then, in URL-safe base64,
@@ -87,8 +113,10 @@ func (k *Keys) Seal(c Cookie, scope string) string {
 	if c.Claim != (Claim{}) {
 		version, body = versionClaimed, string(c.Claim[:])+c.Anonymous
 	}
-	mac := authenticate(k.seal, scope, version, body)[:macSize]
-	return version + cookieEncoding.EncodeToString(append(mac, body...))
+	sum := k.seal.authenticate(scope, version, body)
+	value := make([]byte, 0, 256)
+	value = cookieEncoding.AppendEncode(append(value, version...), append(sum[:macSize:macSize], body...))
+	return string(value)
 }
 
 // Open returns the cookie that Seal made for the same scope; not ok is any other value.
@@ -103,7 +131,7 @@ func (k *Keys) Open(value, scope string) (c Cookie, ok bool) {
 		return Cookie{}, false
 	}
 	mac, body := raw[:macSize], string(raw[macSize:])
-	if !hmac.Equal(mac, authenticate(k.seal, scope, version, body)[:macSize]) {
+	if sum := k.seal.authenticate(scope, version, body); !hmac.Equal(mac, sum[:macSize]) {
 		return Cookie{}, false
 	}
 	if version == versionClaimed { // what verifies, Seal has made: there is a claim

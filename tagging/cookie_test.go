@@ -76,7 +76,7 @@ func TestKeysDifferByPurpose(t *testing.T) {
 	if len(d) != 16 || strings.Trim(d, "0123456789abcdef") != "" {
 		t.Errorf("the destination %q isn't 16 hexadecimal digits", d)
 	}
-	if string(keys.seal) == string(keys.claim) || string(keys.claim) == string(keys.destination) {
+	if string(keys.seal.secret) == string(keys.claim.secret) || string(keys.claim.secret) == string(keys.destination.secret) {
 		t.Error("one key serves two purposes")
 	}
 	if keys.claimOf("john") == others.claimOf("john") || keys.claimOf("john") == keys.claimOf("mary") || keys.claimOf("john") != same.claimOf("john") {

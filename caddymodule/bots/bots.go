@@ -34,14 +34,14 @@ func Is(userAgent string) bool {
 	switch {
 	case containsAny(ua, onBehalf):
 		return false
-	case hasAnyPrefix(ua, messengers), containsAny(ua, names), hasAddress(ua), saysSo(withoutModels(ua)):
+	case hasAnyPrefix(ua, messengers), anyName.in(ua), hasAddress(ua), saysSo(withoutModels(ua)):
 		return true
 	case strings.Contains(ua, "compatible"):
 		return !containsAny(ua, compatibles)
 	case strings.Contains(ua, "mozilla/") && containsAny(ua, desktops):
 		return false
 	}
-	return !containsAny(ua, browsersAndDevices)
+	return !anyBrowser.in(ua)
 }
 
 // onBehalf ask for a person whose User-Agent they replace by their own.
@@ -130,7 +130,7 @@ func hasAddress(ua string) bool {
 // saysSo reports whether ua has one of the words in it, or one that ends in
 // bot, scan or scanner.
 func saysSo(ua string) bool {
-	return containsAny(ua, words) ||
+	return anyWord.in(ua) ||
 		endsWord(ua, "bot", "cu") || // phones, also those without Android
 		endsWord(ua, "scan") ||
 		endsWord(ua, "scanner", "cam", "code", "qr", "code ", "qr ") // apps with a browser in them
@@ -169,6 +169,35 @@ func withoutModels(ua string) string {
 		}
 		ua = after[len(model):]
 	}
+}
+
+var anyWord, anyName, anyBrowser = newNeedles(words), newNeedles(names), newNeedles(browsersAndDevices)
+
+// needles are strings that are looked for all at once, by their first two
+// bytes.
+type needles [256][]string
+
+func newNeedles(all []string) *needles {
+	n := new(needles)
+	for _, needle := range all {
+		i := needleIndex(needle[0], needle[1])
+		n[i] = append(n[i], needle)
+	}
+	return n
+}
+
+func needleIndex(first, second byte) byte { return 7*first + second }
+
+// in reports whether any of them is in s.
+func (n *needles) in(s string) bool {
+	for i := range len(s) - 1 {
+		for _, needle := range n[needleIndex(s[i], s[i+1])] {
+			if strings.HasPrefix(s[i:], needle) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func containsAny(s string, substrings []string) bool {
