@@ -90,7 +90,12 @@ func (s *natsServer) healthy() {
 }
 
 // pause stops the server's process without ending it.
-func (s *natsServer) pause()  { s.send(syscall.SIGSTOP) }
+func (s *natsServer) pause() {
+	s.t.Helper()
+	s.t.Cleanup(s.resume) // else it couldn't be ended
+	s.send(syscall.SIGSTOP)
+}
+
 func (s *natsServer) resume() { s.send(syscall.SIGCONT) }
 
 func (s *natsServer) send(sig os.Signal) {

@@ -43,6 +43,10 @@ func init() {
 // All Caddys with the same stream share its records: any of them delivers what
 // any of them recorded.
 //
+// A hit is on `replicas` servers before the visitor's response begins. Whether
+// it then survives that all of them lose power at once is up to their
+// `sync_interval`: only `always` makes sure of it.
+//
 // It needs nats-server 2.12 or newer. The stream is made if it isn't there,
 // and a second one, named `<stream>_dead`, for dead letters. What exists is
 // checked, and made larger if the configuration says so, but never smaller.

@@ -2,6 +2,7 @@ package natsqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	// it is worth a line in the log.
 	leastPause = 50 * time.Millisecond
 	mostPause  = 3 * time.Second
+	// forgetPause is when it is worth finding out whether the consumer is
+	// still there, which costs the cluster more.
+	forgetPause = time.Second
 )
 
 // lease is what [delivery.Item.Lease] holds.
@@ -54,7 +58,9 @@ func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]
 		case l.ctx.Err() != nil:
 			continue // there's another connection
 		}
-		l.forget(destination)
+		if pause >= forgetPause || errors.Is(err, jetstream.ErrConsumerDeleted) {
+			l.forget(destination)
+		}
 		if l.usable() && pause == mostPause {
 			q.complain("can't take records from the NATS cluster; trying again", err)
 		}
