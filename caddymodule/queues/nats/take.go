@@ -46,9 +46,13 @@ func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]
 		if err != nil {
 			return nil, err
 		}
+		began := time.Now()
 		items, err := l.take(ctx, destination, max(1, limit))
 		if len(items) > 0 {
 			return items, nil
+		}
+		if time.Since(began) > mostPause {
+			pause = leastPause // it had worked
 		}
 		switch {
 		case q.closed():
@@ -72,8 +76,8 @@ func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]
 	}
 }
 
-// beginPull is called before messages are asked for, and endPull when no more
-// can come.
+// beginPull is called before messages are asked for. l.pulls is to be told when
+// no more can come.
 func (l *link) beginPull() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
