@@ -117,6 +117,7 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	c.now++
 	c.atOnce = max(c.atOnce, c.now)
+	takes := c.takes
 	c.mu.Unlock()
 	hits := []string{r.URL.Query().Get("hit")}
 	var err error
@@ -128,8 +129,8 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			hits = append(hits, record.Properties["hit"])
 		}
 	}
-	if c.takes > 0 {
-		timer := time.NewTimer(c.takes)
+	if takes > 0 {
+		timer := time.NewTimer(takes)
 		select {
 		case <-timer.C:
 		case <-r.Context().Done():

@@ -236,6 +236,8 @@ func TestBrowserOpensPDF(t *testing.T) {
 	})
 	b.do("click", chromedp.Click(chromedp.ID("pdf")))
 	eventually(t, "the browser to ask for it", func() bool { return len(upstream.to("/paper.pdf")) > 0 })
+	// The site is asked while the hit is being written.
+	eventually(t, "the hit", func() bool { return c.metric("caddy_tagged_urls_hits_total") > 0 })
 	trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Read")
 }
 
