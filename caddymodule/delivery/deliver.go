@@ -13,19 +13,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// deliver is a delivery's goroutine.
-func (d *dispatcher) deliver(to Destination, items []Item, epoch int) {
-	settlements := make([]Settlement, 0, len(items))
-	items, settlements = d.sortOut(items, settlements)
-	attempted := len(items) > 0
-	var err error
-	if attempted {
-		settlements, err = d.attempt(to.Tracker, items, settlements)
+// deliver is a goroutine for deliveries, one after the other while there are
+// any.
+func (d *dispatcher) deliver(next job) {
+	for next.items != nil {
+		settlements := make([]Settlement, 0, len(next.items))
+		items, settlements := d.sortOut(next.items, settlements)
+		attempted := len(items) > 0
+		var err error
+		if attempted {
+			settlements, err = d.attempt(next.to.Tracker, items, settlements)
+		}
+		// First settled, then ended: else a queue that can't write would pile up
+		// what was delivered.
+		d.settle(settlements)
+		next = d.ended(attempted, err, next.epoch)
 	}
-	// First settled, then ended: else a queue that can't write would pile up
-	// what was delivered.
-	d.settle(settlements)
-	d.ended(attempted, err, epoch)
 }
 
 // sortOut gives up what is too old and returns the rest.

@@ -24,8 +24,10 @@ type dispatcher struct {
 	to       Destination
 	batch    int
 	throttle throttle
+	taken    []Item    // and not yet under way
 	underWay int       // deliveries
 	leased   int       // records taken and not yet settled
+	due      time.Time // when the next delivery may begin, see pace
 	parked   time.Time // since when Take waits; zero if it doesn't
 	panicked bool      // one was logged
 	warned   time.Time // when it was last logged that this destination fails
@@ -62,22 +64,17 @@ func (d *dispatcher) wakeUp() {
 
 // run is the dispatcher's goroutine.
 func (d *dispatcher) run() {
-	var taken []Item // and not yet under way
 	failures := 0
 	for d.ctx.Err() == nil {
-		var pause time.Duration
-		var limit int
-		taken, limit, pause = d.start(taken)
+		limit, rest, pause := d.start()
 		switch {
 		case pause > 0:
-			d.release(taken)
-			taken = nil
+			d.release()
 			d.sleep(pause)
 		case limit == 0: // one of our own deliveries will end and wake us
-			d.sleep(0)
+			d.sleep(rest)
 		default:
-			items, err := d.take(limit)
-			taken = items
+			err := d.take(limit)
 			switch {
 			case err == nil:
 				failures = 0
@@ -92,7 +89,7 @@ func (d *dispatcher) run() {
 			}
 		}
 	}
-	d.release(taken)
+	d.release()
 }
 
 // sleep waits until it is woken or stopped, or for so long (0: no limit).
@@ -110,21 +107,27 @@ func (d *dispatcher) sleep(limit time.Duration) {
 	}
 }
 
-func (d *dispatcher) take(limit int) ([]Item, error) {
+// take takes more, when nothing is left of what was taken before.
+func (d *dispatcher) take(limit int) error {
 	e := d.engine
 	e.mu.Lock()
 	d.parked = time.Now()
 	e.mu.Unlock()
 	items, err := e.queue.Take(d.ctx, d.id, limit)
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	d.parked = time.Time{}
+	d.taken = items
 	d.leased += len(items)
-	e.mu.Unlock()
-	return items, err
+	return err
 }
 
 // release lets what wasn't tried wait in the queue again.
-func (d *dispatcher) release(items []Item) {
+func (d *dispatcher) release() {
+	d.engine.mu.Lock()
+	items := d.taken
+	d.taken = nil
+	d.engine.mu.Unlock()
 	settlements := make([]Settlement, len(items))
 	for i, item := range items {
 		settlements[i] = Settlement{Item: item, Outcome: Release}
@@ -142,38 +145,68 @@ func (d *dispatcher) settle(settlements []Settlement) {
 	}
 }
 
-// start begins as many deliveries as there may be now and returns the rest;
-// how many more records to take (0: wait until a delivery ends); and for how
-// long the destination pauses.
-func (d *dispatcher) start(taken []Item) (rest []Item, limit int, pause time.Duration) {
+// start begins as many deliveries as there may be now. It returns how many
+// more records to take (0: wait until a delivery ends, or for a rest), and for
+// how long the destination pauses.
+func (d *dispatcher) start() (limit int, rest, pause time.Duration) {
 	e := d.engine
+	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if pause = time.Until(d.throttle.until); pause > 0 {
-		return taken, 0, pause
+	if pause = d.throttle.until.Sub(now); pause > 0 {
+		return 0, 0, pause
 	}
-	for len(taken) > 0 && d.free() > 0 {
-		n := min(d.batch, len(taken))
-		items, to, epoch := taken[:n:n], d.to, d.throttle.epoch
-		taken = taken[n:]
-		if d.underWay > 0 {
-			e.extra++
+	for {
+		job := d.next(now)
+		if job.items == nil {
+			break
 		}
-		d.underWay++
-		e.deliveries.Go(func() { d.deliver(to, items, epoch) })
+		e.deliveries.Go(func() { d.deliver(job) })
 	}
-	free := d.free()
-	if len(taken) > 0 || free <= 0 {
-		return taken, 0, 0
+	if len(d.taken) > 0 {
+		if d.due.After(now) {
+			rest = d.due.Add(together).Sub(now)
+		}
+		return 0, rest, 0
 	}
+	free := max(0, d.free())
 	if d.underWay == 0 {
 		// A thousand idle destinations must not wake up with a full load
 		// each; whoever has more comes back at once.
-		return nil, min(free, 4) * d.batch, 0
+		return min(free, 4) * d.batch, 0, 0
 	}
 	// Some more than can start, so that the queue isn't asked for each.
 	ahead := min(d.throttle.allowed/2, (maxExtra-e.extra)/8)
-	return nil, min((free+ahead)*d.batch, max(maxTake, d.batch)), 0
+	return min((free+ahead)*d.batch, max(maxTake, d.batch)), 0, 0
+}
+
+// job is a delivery.
+type job struct {
+	to    Destination
+	items []Item
+	epoch int
+}
+
+// next returns a delivery that begins now, if there may be one. The engine's
+// mutex is held.
+func (d *dispatcher) next(now time.Time) job {
+	if len(d.taken) == 0 || d.free() <= 0 || d.due.After(now) {
+		return job{}
+	}
+	if rest := d.engine.pace.rest; rest > 0 {
+		if early := now.Add(-rest); d.due.Before(early) { // all slots have rested
+			d.due = early
+		}
+		d.due = d.due.Add(rest / time.Duration(d.throttle.concurrency))
+	}
+	n := min(d.batch, len(d.taken))
+	items := d.taken[:n:n]
+	d.taken = d.taken[n:]
+	if d.underWay > 0 {
+		d.engine.extra++
+	}
+	d.underWay++
+	return job{d.to, items, d.throttle.epoch}
 }
 
 // free is how many deliveries may begin now.
@@ -185,20 +218,29 @@ func (d *dispatcher) free() int {
 	return free
 }
 
-// ended takes note of how a delivery went: err is nil if the tracker works.
-func (d *dispatcher) ended(attempted bool, err error, epoch int) {
+// ended takes note of how a delivery went: err is nil if the tracker works. It
+// returns the next one for the same goroutine, if there may be one.
+func (d *dispatcher) ended(attempted bool, err error, epoch int) (next job) {
 	e := d.engine
 	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	defer d.wakeUp()
+	e.pace.look(now)
+	defer func() {
+		if !d.throttle.until.After(now) && d.ctx.Err() == nil {
+			next = d.next(now)
+		}
+		if next.items == nil || len(d.taken) == 0 || d.free() > 0 {
+			d.wakeUp()
+		}
+	}()
 	underWay := d.underWay
 	d.underWay--
 	if d.underWay > 0 {
 		e.extra--
 	}
 	if !attempted || e.delivering.Err() != nil {
-		return
+		return job{}
 	}
 	log := e.options.Load().Logger
 	if err == nil {
@@ -209,7 +251,7 @@ func (d *dispatcher) ended(attempted bool, err error, epoch int) {
 				zap.String("tracker", d.id), zap.String("module", d.to.Module),
 				zap.Duration("after", now.Sub(d.warned)))
 		}
-		return
+		return job{}
 	}
 	status, reason, after := explain(err)
 	if status != 0 && status != 429 && status != 503 {
@@ -223,4 +265,5 @@ func (d *dispatcher) ended(attempted bool, err error, epoch int) {
 			zap.String("error", reason),
 			zap.Duration("next_try_in", time.Until(d.throttle.until)))
 	}
+	return job{}
 }

@@ -72,6 +72,7 @@ type Engine struct {
 	mu     sync.Mutex // guards the following and what dispatchers say it does
 	used   map[string]*dispatcher
 	extra  int // see maxExtra
+	pace   pace
 	closed bool
 }
 

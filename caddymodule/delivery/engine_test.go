@@ -190,3 +190,26 @@ func TestDelivers(t *testing.T) {
 func newRecord(kind delivery.Kind, person, name string) *delivery.Record {
 	return &delivery.Record{Kind: kind, Time: time.Now(), Person: person, Name: name}
 }
+
+// TestDeliveriesRest has visitors crowd the processors all the time.
+func TestDeliveriesRest(t *testing.T) {
+	defer delivery.Crowded(-1)()
+	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		var r recorder
+		put(t, q, "d", names(5000)...)
+		e.Use([]delivery.Destination{{ID: "d", Concurrency: 8, Tracker: trackerFunc(func(ctx context.Context, records []*delivery.Record) error {
+			<-time.After(10 * time.Millisecond)
+			return r.Deliver(ctx, records)
+		})}})
+		elapse(time.Second) // until they rest as long as they can
+		before := r.total()
+		elapse(10 * time.Second)
+		if n := r.total() - before; n < 10*8*20-8 || n > 10*8*20+8 {
+			t.Errorf("%d records were delivered in 10s, want each slot to deliver one in 50ms", n)
+		}
+		elapse(30 * time.Second)
+		if n := r.total(); n != 5000 {
+			t.Errorf("%d of 5000 records were delivered", n)
+		}
+	})
+}

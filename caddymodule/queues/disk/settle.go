@@ -14,7 +14,7 @@ const (
 	maxSettled = 4 * maxBatch
 	// settleDelay is how long a settlement may wait for others, to share one
 	// transaction with them. A crash before that only repeats a delivery.
-	settleDelay = 50 * time.Millisecond
+	settleDelay = 200 * time.Millisecond
 	// retryDelay is how long settlements wait after the storage refused them.
 	retryDelay = time.Second
 )
