@@ -305,7 +305,6 @@ func measureSize() error {
 	if err := os.WriteFile(plain, []byte(`package main
 
 import (
-	"errors"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
