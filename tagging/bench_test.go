@@ -10,10 +10,11 @@ import (
 const documented = "kme=Clicked+Link&kmi=john.smith&km_Link+Location=top"
 
 var untagged = map[string]string{
-	"none":            "",
-	"100B":            "utm_source=newsletter&utm_medium=email&utm_campaign=spring%20sale&id=48151623&page=2&sort=price_asc&x=1",
-	"1KB":             strings.Repeat("utm_source=newsletter&id=4815&q=a%20b&page=2&", 23),
-	"1KB_near_misses": strings.Repeat("km=1&akme=2&kmx=3&kMe=4&km%5=5&", 33),
+	"none":                    "",
+	"100B":                    "utm_source=newsletter&utm_medium=email&utm_campaign=spring%20sale&id=48151623&page=2&sort=price_asc&x=1",
+	"1KB":                     strings.Repeat("utm_source=newsletter&id=4815&q=a%20b&page=2&", 23),
+	"1KB_near_misses":         strings.Repeat("km=1&akme=2&kmx=3&kMe=4&k=5&mkmi=6&", 30),
+	"1KB_encoded_near_misses": strings.Repeat("km=1&akme=2&kmx=3&kMe=4&km%5=5&", 33),
 }
 
 func BenchmarkHasTags(b *testing.B) {

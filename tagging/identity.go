@@ -156,7 +156,13 @@ func plain(s string) string {
 	return fold(s)
 }
 
-func fold(s string) string { return strings.ReplaceAll(strings.ToLower(s), "_", " ") }
+func fold(s string) string {
+	s = strings.ToLower(s)
+	if strings.IndexByte(s, '_') < 0 {
+		return s
+	}
+	return strings.ReplaceAll(s, "_", " ")
+}
 
 // meaningless reports whether s is but punctuation, zeros and unreadable characters: "-", "???", "0", the nil
 // UUID, or a name in a broken encoding, of which only its length is left.

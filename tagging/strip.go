@@ -17,7 +17,8 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 	if s == StripNone {
 		return rawQuery, false
 	}
-	t, ok := s.next(rawQuery, 0)
+	encoded := encoded(rawQuery)
+	t, ok := s.next(rawQuery, 0, encoded)
 	if !ok {
 		return rawQuery, false
 	}
@@ -27,7 +28,7 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 	var b strings.Builder
 	b.Grow(len(rawQuery) - (t.end - t.start))
 	kept := 0 // what is before has been copied or removed
-	for ; ok; t, ok = s.next(rawQuery, t.end) {
+	for ; ok; t, ok = s.next(rawQuery, t.end, encoded) {
 		if t.start == kept { // the first that is left: the '&' behind it goes with it
 			kept = min(t.end+1, len(rawQuery))
 			continue
@@ -40,10 +41,10 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 }
 
 // next is nextTag for the tags that s removes.
-func (s Strip) next(query string, from int) (tag, bool) {
-	t, ok := nextTag(query, from)
+func (s Strip) next(query string, from int, encoded bool) (tag, bool) {
+	t, ok := nextTag(query, from, encoded)
 	for ok && s == StripIdentity && t.kind != identity {
-		t, ok = nextTag(query, t.end)
+		t, ok = nextTag(query, t.end, encoded)
 	}
 	return t, ok
 }

@@ -45,7 +45,8 @@ func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.
 // is decided in their order; room for the longest event and identity is always left.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
-	for t, ok := nextTag(rawQuery, 0); ok; t, ok = nextTag(rawQuery, t.end) {
+	encoded := encoded(rawQuery)
+	for t, ok := nextTag(rawQuery, 0, encoded); ok; t, ok = nextTag(rawQuery, t.end, encoded) {
 		if p.text.size == 0 {
 			p.text.size = len(rawQuery) - t.start
 		}
@@ -129,7 +130,7 @@ func (p *parser) property(query string, t tag, name, value string) {
 		p.index[name] = len(p.tags.Properties)
 	}
 	if p.tags.Properties == nil {
-		p.tags.Properties = make([]Property, 0, 4)
+		p.tags.Properties = make([]Property, 0, 2)
 	}
 	p.tags.Properties = append(p.tags.Properties, Property{name, cut})
 }
