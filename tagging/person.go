@@ -56,7 +56,7 @@ func (k *Keys) Resolve(b Browser, claims *Claims, random io.Reader) (Person, err
 	name := cmp.Or(b.Name, b.LibraryName)
 	library := ""
 	if !b.LibraryNamed && madeByLibrary(b.LibraryAnonymous) {
-		library = b.LibraryAnonymous
+		library = strings.Clone(b.LibraryAnonymous) // claims keep it, and it may be a part of a whole Cookie header
 	}
 	cookie := Cookie{Anonymous: library}
 	if b.HasCookie {
