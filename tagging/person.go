@@ -102,6 +102,7 @@ type visit struct {
 	aliases   []Alias
 	made      []made
 	unsettled bool // the cookie relies on what another request may yet have to take back
+	tangled   bool // it takes too many links to tell whose the identity is
 }
 
 // link is rule 2.
@@ -111,7 +112,9 @@ func (v *visit) link(m *memory) {
 	if v.noAlias {
 		return // the library's identity isn't connected with ours, so neither with our claim
 	}
-	if m.known(v, ours.Anonymous, v.library) {
+	if known := m.known(v, ours.Anonymous, v.library); v.tangled {
+		return
+	} else if known {
 		v.cookie.Claim = ours.Claim
 	} else if theirs := v.cookie.Claim; theirs == ours.Claim || theirs == (Claim{}) || ours.Claim == (Claim{}) {
 		v.alias(ours.Anonymous, v.library)

@@ -175,6 +175,58 @@ func TestNameThatWasTheAnonymousIdentity(t *testing.T) {
 	}
 }
 
+// Somebody replays cookies with ever other identities of the library's. What is remembered of it, and followed for each
+// request, has bounds; and nobody's names are connected by it.
+func TestChainsAreBounded(t *testing.T) {
+	library := func(i int) string { return fmt.Sprintf("%027d", i) }
+	for what, replay := range map[string]func(w *world, b *browser, first string){
+		"the first cookie": func(_ *world, b *browser, first string) { b.ours = first },
+		"the last cookie":  func(*world, *browser, string) {},
+		"cookies of all":   func(w *world, b *browser, _ string) { b.ours = w.keys.Seal(Cookie{Anonymous: b.libraryAnonymous}, scope) },
+	} {
+		t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w, b := newWorld(t), &browser{}
+				w.respond(w.request(b, "", true, false), true)
+				first := b.ours
+				if what != "cookies of all" {
+					w.respond(w.request(b, "john", true, false), true)
+				}
+				for i := range 100 {
+					// They are john's already by another browser.
+					other := &browser{libraryAnonymous: library(i)}
+					if what != "cookies of all" {
+						w.respond(w.request(other, "john", true, false), true)
+					}
+					<-time.After(2 * settling)
+					b.libraryAnonymous = library(i)
+					r := w.request(b, "", true, false)
+					if len(r.person.made) > 2*maxNumbers {
+						t.Fatalf("the request makes %d facts", len(r.person.made))
+					}
+					w.respond(r, true)
+					replay(w, b, first)
+				}
+				for _, e := range w.claims.memory.entries {
+					if len(e.value.numbers) > maxNumbers {
+						t.Fatalf("one fact was made %d times", len(e.value.numbers))
+					}
+				}
+				<-time.After(2 * settling)
+				stale := &browser{ours: first}
+				for _, name := range names {
+					w.respond(w.request(stale, name, true, false), true)
+				}
+				v := new(visit)
+				w.claims.memory.root(v, library(0))
+				if what == "the last cookie" && !v.tangled {
+					t.Error("all the links are followed")
+				}
+			})
+		})
+	}
+}
+
 // TestAnyStory tells random stories: several browsers and people, requests that overlap, hits that the queue doesn't take,
 // cookies that come and go. The tracker and the cookies are checked at each step.
 func TestAnyStory(t *testing.T) {
