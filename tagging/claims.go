@@ -43,6 +43,21 @@ func (c *Claims) resolve(v *visit) {
 	}
 }
 
+// Cookie returns the cookie to set for a person, if any. It is to be asked when the response begins, which may be long
+// after the request came: meanwhile another one may have claimed the identity, and a cookie that doesn't say so would
+// take the place of the one that does.
+func (c *Claims) Cookie(p Person) (cookie Cookie, ok bool) {
+	cookie = p.Cookie
+	if c == nil || !p.SetCookie || cookie.Claim != (Claim{}) {
+		return cookie, p.SetCookie
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var now visit
+	cookie.Claim = c.memory.claimOf(&now, cookie.Anonymous)
+	return cookie, !now.unsettled && !now.tangled
+}
+
 // Forget makes it as if the person's request had never been: its aliases weren't sent.
 func (c *Claims) Forget(p Person) {
 	if c == nil {

@@ -30,7 +30,7 @@ type Person struct {
 	ID        string  // "" if it's nobody: the hit isn't recorded
 	Aliases   []Alias // to send, in this order, before the hit
 	Cookie    Cookie
-	SetCookie bool // set Cookie, or renew it
+	SetCookie bool // set the cookie, or renew it: what [Claims.Cookie] says then
 
 	made []made
 }
@@ -145,7 +145,7 @@ func (v *visit) identify(m *memory) {
 			return
 		}
 		replaced := v.cookie.Anonymous
-		v.cookie, v.unsettled = Cookie{Anonymous: v.fresh}, false
+		v.cookie = Cookie{Anonymous: v.fresh}
 		if v.noAlias {
 			return
 		}
@@ -154,6 +154,7 @@ func (v *visit) identify(m *memory) {
 	v.alias(v.cookie.Anonymous, v.name)
 	m.claim(v, v.cookie.Anonymous, v.claim)
 	v.cookie.Claim = v.claim
+	v.unsettled = false // the cookie says what is sent along with this very hit
 }
 
 func (v *visit) alias(from, to string) { v.aliases = append(v.aliases, Alias{from, to}) }
