@@ -42,8 +42,10 @@ type hit struct {
 
 	deadline time.Time // for the queue to take it
 
-	setCookie *http.Cookie // when the queue has taken the hit
-	noStore   bool         // the answer is ours and not to be kept at all
+	// setCookie makes the cookie when the queue has taken the hit and the
+	// response begins, if one is to be set.
+	setCookie func() *http.Cookie
+	noStore   bool // the answer is ours and not to be kept at all
 }
 
 // Memories of a node. They belong to no configuration: a reload forgets
@@ -229,13 +231,22 @@ func (t *hit) meet(h *Handler, r *http.Request, site string) (err error) {
 		browser.LibraryName, _ = h.rules.Accept(tagging.LibraryCookie(cookie.Value))
 	}
 	t.person, err = h.app.keys.Resolve(browser, recentClaims, rand.Reader)
-	if err == nil && t.person.SetCookie {
-		t.setCookie = h.Cookie.make(h.app.keys.Seal(t.person.Cookie, scope), secure(r))
-		if shared {
-			t.setCookie.Domain = scope
-		}
+	if err != nil {
+		return err
 	}
-	return err
+	keys, isSecure := h.app.keys, secure(r)
+	t.setCookie = func() *http.Cookie {
+		says, ok := recentClaims.Cookie(t.person)
+		if !ok {
+			return nil
+		}
+		cookie := h.Cookie.make(keys.Seal(says, scope), isSecure)
+		if shared {
+			cookie.Domain = scope
+		}
+		return cookie
+	}
+	return nil
 }
 
 // remember returns what tells the hit from others that aren't recorded twice:

@@ -34,7 +34,9 @@ func (w *responseWriter) begin() {
 	w.begun = true
 	header := w.Header()
 	if w.hit.taken() && w.hit.setCookie != nil {
-		http.SetCookie(w.ResponseWriter, w.hit.setCookie)
+		if cookie := w.hit.setCookie(); cookie != nil {
+			http.SetCookie(w.ResponseWriter, cookie)
+		}
 		w.hit.setCookie = nil // another directive's writer may come later
 	}
 	w.hit.uncache(header)

@@ -34,9 +34,28 @@ func (c *Claims) resolve(v *visit) {
 	if v.library != "" && v.library != ours {
 		v.link(m)
 	}
+	if v.tangled {
+		v.unsettled = true
+		return
+	}
 	if v.name != "" && v.name != ours && v.name != v.cookie.Anonymous {
 		v.identify(m)
 	}
+}
+
+// Cookie returns the cookie to set for a person, if any. It is to be asked when the response begins, which may be long
+// after the request came: meanwhile another one may have claimed the identity, and a cookie that doesn't say so would
+// take the place of the one that does.
+func (c *Claims) Cookie(p Person) (cookie Cookie, ok bool) {
+	cookie = p.Cookie
+	if c == nil || !p.SetCookie || cookie.Claim != (Claim{}) {
+		return cookie, p.SetCookie
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var now visit
+	cookie.Claim = c.memory.claimOf(&now, cookie.Anonymous)
+	return cookie, !now.unsettled && !now.tangled
 }
 
 // Forget makes it as if the person's request had never been: its aliases weren't sent.
@@ -74,7 +93,7 @@ const (
 type fact struct {
 	claim     Claim
 	anonymous string
-	numbers   []int64 // of each time it was made, of late; it holds until all are taken back
+	numbers   []int64 // of each time it was made; it holds until all are taken back
 	at        time.Time
 }
 
@@ -112,7 +131,12 @@ func (m *memory) support(v *visit, key factKey, f fact, numbers ...int64) {
 		v.made = append(v.made, made{key, n})
 	}
 	if old, ok := m.get(key); ok && old.claim == f.claim && old.anonymous == f.anonymous {
-		numbers = slices.Concat(old.numbers[max(0, len(old.numbers)-8):], numbers)
+		numbers = slices.Concat(old.numbers, numbers)
+	}
+	if len(numbers) > maxNumbers {
+		// Nobody can take back so many: one claim too many costs a connection, one too few makes two people one.
+		m.number++
+		numbers = []int64{m.number}
 	}
 	f.numbers, f.at = numbers, time.Now()
 	m.put(key, f)
@@ -135,15 +159,24 @@ func (m *memory) forget(made made) {
 	}
 }
 
-// root returns the last of the identities that this one has been linked to.
+// Whoever sends one cookie with ever other identities of the library's makes facts as big as these allow.
+const (
+	maxLinks   = 8  // that are followed from one identity
+	maxNumbers = 16 // of one fact
+)
+
+// root returns the last of the identities that this one has been linked to. If that is too far away, nothing is known
+// about the identity, and nothing may be made of it.
 func (m *memory) root(v *visit, anonymous string) string {
-	for {
+	for range maxLinks {
 		next := m.recall(v, factKey{kind: linked, anonymous: anonymous}).anonymous
 		if next == "" {
 			return anonymous
 		}
 		anonymous = next
 	}
+	v.tangled = true
+	return anonymous
 }
 
 // claimOf returns by whom an anonymous identity is claimed, itself or with what it is linked to.

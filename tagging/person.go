@@ -30,7 +30,7 @@ type Person struct {
 	ID        string  // "" if it's nobody: the hit isn't recorded
 	Aliases   []Alias // to send, in this order, before the hit
 	Cookie    Cookie
-	SetCookie bool // set Cookie, or renew it
+	SetCookie bool // set the cookie, or renew it: what [Claims.Cookie] says then
 
 	made []made
 }
@@ -56,7 +56,7 @@ func (k *Keys) Resolve(b Browser, claims *Claims, random io.Reader) (Person, err
 	name := cmp.Or(b.Name, b.LibraryName)
 	library := ""
 	if !b.LibraryNamed && madeByLibrary(b.LibraryAnonymous) {
-		library = b.LibraryAnonymous
+		library = strings.Clone(b.LibraryAnonymous) // claims keep it, and it may be a part of a whole Cookie header
 	}
 	cookie := Cookie{Anonymous: library}
 	if b.HasCookie {
@@ -102,6 +102,7 @@ type visit struct {
 	aliases   []Alias
 	made      []made
 	unsettled bool // the cookie relies on what another request may yet have to take back
+	tangled   bool // it takes too many links to tell whose the identity is
 }
 
 // link is rule 2.
@@ -111,7 +112,9 @@ func (v *visit) link(m *memory) {
 	if v.noAlias {
 		return // the library's identity isn't connected with ours, so neither with our claim
 	}
-	if m.known(v, ours.Anonymous, v.library) {
+	if known := m.known(v, ours.Anonymous, v.library); v.tangled {
+		return
+	} else if known {
 		v.cookie.Claim = ours.Claim
 	} else if theirs := v.cookie.Claim; theirs == ours.Claim || theirs == (Claim{}) || ours.Claim == (Claim{}) {
 		v.alias(ours.Anonymous, v.library)
@@ -142,7 +145,7 @@ func (v *visit) identify(m *memory) {
 			return
 		}
 		replaced := v.cookie.Anonymous
-		v.cookie, v.unsettled = Cookie{Anonymous: v.fresh}, false
+		v.cookie = Cookie{Anonymous: v.fresh}
 		if v.noAlias {
 			return
 		}
@@ -151,6 +154,7 @@ func (v *visit) identify(m *memory) {
 	v.alias(v.cookie.Anonymous, v.name)
 	m.claim(v, v.cookie.Anonymous, v.claim)
 	v.cookie.Claim = v.claim
+	v.unsettled = false // the cookie says what is sent along with this very hit
 }
 
 func (v *visit) alias(from, to string) { v.aliases = append(v.aliases, Alias{from, to}) }

@@ -4,11 +4,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // step is one visit of a story.
@@ -259,6 +261,43 @@ func TestResolveWithoutRandomness(t *testing.T) {
 		t.Errorf("without a memory: %+v, %v", p, err)
 	}
 	(*Claims)(nil).Forget(p)
+}
+
+// What is remembered for long mustn't keep the header alive of which it was a part.
+func TestClaimsKeepNoHeaders(t *testing.T) {
+	header := "km_ai=" + library1 + "; other=" + strings.Repeat("x", 1<<15)
+	start := uintptr(unsafe.Pointer(unsafe.StringData(header)))
+	within := func(s string) bool {
+		at := uintptr(unsafe.Pointer(unsafe.StringData(s)))
+		return start <= at && at < start+uintptr(len(header))
+	}
+	raw := LibraryCookie(header[len("km_ai="):][:len(library1)])
+	if !within(raw) {
+		t.Fatal("the cookie isn't a part of its header")
+	}
+	keys, claims := NewKeys([]byte("secret")), NewClaims(100)
+	for _, b := range []Browser{
+		{LibraryAnonymous: raw, Name: "john"},
+		{LibraryAnonymous: raw, HasCookie: true, Cookie: Cookie{Anonymous: "A"}},
+		{LibraryAnonymous: raw, HasCookie: true, Cookie: Cookie{Anonymous: library1}, Name: "mary"},
+	} {
+		b.Navigation = true
+		p, err := keys.Resolve(b, claims, rand.Reader)
+		if err != nil || p.Cookie.Anonymous != library1 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	for key, e := range claims.memory.entries {
+		if within(key.anonymous) || within(e.value.anonymous) {
+			t.Errorf("%+v: %+v keeps the header", key, e.value)
+		}
+	}
+	for _, slot := range claims.memory.ring {
+		if within(slot.key.anonymous) {
+			t.Errorf("%+v keeps the header", slot.key)
+		}
+	}
+	runtime.KeepAlive(header)
 }
 
 func TestClaimsAreBounded(t *testing.T) {

@@ -10,6 +10,7 @@ type tracker struct {
 	t       *testing.T
 	parents map[string]string
 	sent    map[Alias]bool
+	repeats bool // an alias may be sent twice, which changes nothing
 }
 
 func (tr *tracker) person(id string) string {
@@ -20,7 +21,7 @@ func (tr *tracker) person(id string) string {
 }
 
 func (tr *tracker) alias(a Alias) {
-	if tr.sent[a] || tr.sent[Alias{a.To, a.From}] {
+	if !tr.repeats && (tr.sent[a] || tr.sent[Alias{a.To, a.From}]) {
 		tr.t.Errorf("the alias %v is sent twice", a)
 	}
 	tr.sent[a] = true
@@ -57,7 +58,7 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	return &world{t, &tracker{t, map[string]string{}, map[Alias]bool{}}, NewKeys([]byte("secret")), NewClaims(1000)}
+	return &world{t, &tracker{t: t, parents: map[string]string{}, sent: map[Alias]bool{}}, NewKeys([]byte("secret")), NewClaims(1000)}
 }
 
 const scope = "test.com"
@@ -99,8 +100,8 @@ func (w *world) respond(r request, taken bool) {
 	for _, a := range r.person.Aliases {
 		w.tracker.alias(a)
 	}
-	if r.person.SetCookie {
-		r.browser.ours = w.keys.Seal(r.person.Cookie, scope)
+	if cookie, ok := w.claims.Cookie(r.person); ok {
+		r.browser.ours = w.keys.Seal(cookie, scope)
 	}
 	w.checkCookie(r.browser)
 }
