@@ -15,7 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func adapt(t *testing.T, caddyfile []byte) ([]byte, error) {
+func adapt(t testing.TB, caddyfile []byte) ([]byte, error) {
 	t.Helper()
 	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile, map[string]any{"filename": "Caddyfile"})
 	for _, w := range warnings {

@@ -136,9 +136,8 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 		rw.redirect(tagging.RedirectTarget(t.path, t.query))
 		return nil
 	}
-	err := next.ServeHTTP(rw, r)
-	rw.begin() // for a handler that wrote nothing, and for error routes
-	return err
+	defer rw.begin() // for a handler that wrote nothing or little, or panics, and for error routes
+	return next.ServeHTTP(rw, r)
 }
 
 // record enqueues the hit for those of the handler's trackers that don't have
@@ -319,6 +318,18 @@ type commit struct {
 	posted   delivery.Posted
 	done     chan struct{}
 	err      error // once done is closed
+}
+
+// settled reports whether nothing that was enqueued of the hit is under way.
+func (t *hit) settled() bool {
+	for _, c := range t.commits {
+		select {
+		case <-c.done:
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // taken waits until all that was enqueued of the hit is durable, and reports

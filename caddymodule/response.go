@@ -3,8 +3,10 @@ package caddymodule
 import (
 	"bufio"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -14,26 +16,44 @@ import (
 // responseWriter holds a tagged request's response back until the hit is
 // durable, and amends the header as it leaves. A response can begin in many
 // ways; each of them goes by begin first.
+//
+// While the hit is on its way to the disk, as much of an answer as net/http
+// would keep back anyway is kept here, so that who makes it can go on: a
+// proxy's connection to the site is free again once the body has been read.
 type responseWriter struct {
 	*caddyhttp.ResponseWriterWrapper
-	hit   *hit
-	host  string
-	begun bool
+	hit    *hit
+	host   string
+	begun  bool
+	status int         // kept; 0 if there is none
+	header http.Header // as it was then
+	body   []byte      // kept behind it
 }
+
+// maxKept is how many bytes of a body are kept. net/http lets out nothing
+// before it has more, or is told to flush, so no visitor waits for that.
+const maxKept = 2 << 10
 
 func newResponseWriter(w http.ResponseWriter, t *hit, host string) *responseWriter {
 	return &responseWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, hit: t, host: host}
 }
 
-// begin waits for the queue and amends the header. What an early handler
-// writes leaves with the same header as what a late one does.
+// begin waits for the queue, amends the header, and lets out what was kept.
+// What an early handler writes leaves with the same header as what a late one
+// does.
 func (w *responseWriter) begin() {
 	if w.begun {
 		return
 	}
 	w.begun = true
+	taken := w.hit.taken()
 	header := w.Header()
-	if w.hit.taken() && w.hit.setCookie != nil {
+	if w.status != 0 {
+		// What was changed since is too late, as it would be without us.
+		maps.DeleteFunc(header, func(name string, _ []string) bool { return !strings.HasPrefix(name, http.TrailerPrefix) })
+		maps.Copy(header, w.header)
+	}
+	if taken && w.hit.setCookie != nil {
 		if cookie := w.hit.setCookie(); cookie != nil {
 			http.SetCookie(w.ResponseWriter, cookie)
 		}
@@ -44,6 +64,12 @@ func (w *responseWriter) begin() {
 		if clean, changed := tagging.CleanLocation(location, w.host); changed {
 			header.Set("Location", clean)
 		}
+	}
+	if w.status != 0 {
+		w.ResponseWriterWrapper.WriteHeader(w.status)
+	}
+	if len(w.body) > 0 {
+		_, _ = w.ResponseWriterWrapper.Write(w.body) // the next write tells of an error, if there is one
 	}
 }
 
@@ -58,14 +84,35 @@ func (w *responseWriter) redirect(target string) {
 // WriteHeader begins the response with its final status, or with 101, which
 // is final for HTTP. Other 1xx only announce it.
 func (w *responseWriter) WriteHeader(status int) {
-	if status >= 200 || status == http.StatusSwitchingProtocols {
+	switch {
+	case status < 200 && status != http.StatusSwitchingProtocols:
+	case w.status != 0:
+		return
+	case w.mayKeep(status):
+		w.status, w.header = status, w.Header().Clone()
+		return
+	default:
 		w.begin()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
+// mayKeep reports whether an answer is to be kept for a while: not if there is
+// nothing to wait for, or what is written behind it has rules of its own.
+func (w *responseWriter) mayKeep(status int) bool {
+	return !w.begun && !w.hit.settled() && status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified &&
+		w.Header()["Trailer"] == nil
+}
+
 // Write begins the response.
 func (w *responseWriter) Write(data []byte) (int, error) {
+	if w.status == 0 && !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	if !w.begun && len(w.body)+len(data) <= maxKept && !w.hit.settled() {
+		w.body = append(w.body, data...)
+		return len(data), nil
+	}
 	w.begin()
 	return w.ResponseWriterWrapper.Write(data)
 }

@@ -2,8 +2,10 @@ package caddymodule
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +99,82 @@ func TestResponseOfAHitThatWasDropped(t *testing.T) {
 	}
 }
 
+// What net/http keeps back anyway doesn't hold up who makes the answer.
+func TestResponseIsKept(t *testing.T) {
+	for name, body := range map[string]string{"no body": "", "small": "the site's answer", "most": strings.Repeat("a", maxKept)} {
+		t.Run(name, func(t *testing.T) {
+			h, taken := waitingHit()
+			w := httptest.NewRecorder()
+			rw := newResponseWriter(w, h, "example.com")
+			rw.Header().Set("Etag", "1")
+			rw.WriteHeader(404)
+			for _, c := range body {
+				_, _ = io.WriteString(rw, string(c))
+			}
+			rw.Header().Set("Etag", "too late")
+			rw.Header().Set("Late", "too late")
+			rw.Header().Set(http.TrailerPrefix+"Late", "a trailer")
+			if w.Body.Len() > 0 || h.settled() {
+				t.Fatal("the response began before the hit was durable")
+			}
+			taken(nil)
+			rw.begin()
+			want := http.Header{
+				"Etag": {"1"}, "Set-Cookie": {"tu_id=x"}, "Cache-Control": {"private, no-cache"},
+				http.TrailerPrefix + "Late": {"a trailer"},
+			}
+			if w.Code != 404 || w.Body.String() != body || !maps.EqualFunc(w.Header(), want, slices.Equal) {
+				t.Errorf("%d %v %q", w.Code, w.Header(), w.Body)
+			}
+		})
+	}
+}
+
+// What goes beyond that, or is flushed, leaves in its order.
+func TestResponseIsKeptOnlySoFar(t *testing.T) {
+	for name, test := range map[string]struct {
+		header string
+		write  func(rw *responseWriter)
+		want   string
+	}{
+		"a large body": {"", func(rw *responseWriter) {
+			_, _ = io.WriteString(rw, "begin")
+			_, _ = rw.Write(make([]byte, maxKept))
+		}, "begin" + string(make([]byte, maxKept))},
+		"flush": {"", func(rw *responseWriter) {
+			_, _ = io.WriteString(rw, "a")
+			rw.Flush()
+			_, _ = io.WriteString(rw, "b")
+		}, "ab"},
+		"a file":   {"", func(rw *responseWriter) { _, _ = rw.ReadFrom(strings.NewReader("file")) }, "file"},
+		"trailers": {"Trailer", func(rw *responseWriter) { _, _ = io.WriteString(rw, "a") }, "a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, taken := waitingHit()
+			w := httptest.NewRecorder()
+			rw := newResponseWriter(w, h, "example.com")
+			if test.header != "" {
+				rw.Header().Set(test.header, "Checksum")
+			}
+			ended := make(chan struct{})
+			go func() {
+				test.write(rw)
+				close(ended)
+			}()
+			select {
+			case <-ended:
+				t.Error("it didn't wait for the hit")
+			case <-time.After(10 * time.Millisecond):
+			}
+			taken(nil)
+			<-ended
+			if w.Body.String() != test.want || w.Header().Get("Set-Cookie") == "" {
+				t.Errorf("%v %q", w.Header(), w.Body)
+			}
+		})
+	}
+}
+
 // givingUp notes that it was given up.
 type givingUp struct{ gaveUp *bool }
 
@@ -108,7 +186,7 @@ func TestResponseGivesUpWaiting(t *testing.T) {
 	gaveUp := false
 	h.commits[0].deadline, h.commits[0].posted = time.Now(), givingUp{&gaveUp}
 	w := httptest.NewRecorder()
-	newResponseWriter(w, h, "example.com").WriteHeader(200)
+	newResponseWriter(w, h, "example.com").begin()
 	if w.Header().Get("Set-Cookie") != "" {
 		t.Error("a cookie was set before the queue had taken the hit")
 	}

@@ -21,13 +21,20 @@ func NewClaims(size int) *Claims {
 
 // resolve applies the rules 2 and 4 to a visit, all at once, so that of two visits one sees what the other did.
 func (c *Claims) resolve(v *visit) {
+	ours := v.cookie.Anonymous
+	if ours == v.fresh { // nobody else can have it yet, so there is nothing to remember
+		if v.name != "" && !v.noAlias {
+			v.alias(ours, v.name)
+			v.cookie.Claim = v.claim
+		}
+		return
+	}
 	if c == nil {
 		c = NewClaims(1)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := &c.memory
-	ours := v.cookie.Anonymous
 	if v.cookie.Claim == (Claim{}) {
 		v.cookie.Claim = m.claimOf(v, ours)
 	}

@@ -1,0 +1,77 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// BenchmarkTagged measures what a tagged request pays, without a network: a
+// site with the directive, whose tracker hangs, against one without it.
+func BenchmarkTagged(b *testing.B) {
+	tracker, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tracker.Close()
+	dir := b.TempDir()
+	b.Setenv("XDG_DATA_HOME", dir)
+	for _, bench := range []struct{ name, directive string }{
+		{"with", "tagged_urls {\n\t\ttracker kissmetrics KEY {\n\t\t\tendpoint http://" + tracker.Addr().String() + "\n\t\t}\n\t}"},
+		{"without", ""},
+	} {
+		adapted, err := adapt(b, fmt.Appendf(nil, `{
+	admin off
+	persist_config off
+	auto_https off
+	storage file_system %s
+	log {
+		output discard
+	}
+}
+http:// {
+	bind unix/%s/site
+	%s
+	header Content-Type text/html
+	respond "The page."
+}
+`, dir, dir, bench.directive))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := caddy.Load(adapted, true); err != nil {
+			b.Fatal(err)
+		}
+		app, err := caddy.ActiveContext().App("http")
+		if err != nil {
+			b.Fatal(err)
+		}
+		server := app.(*caddyhttp.App).Servers["srv0"]
+		var visitors atomic.Int64
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetParallelism(64)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					r := httptest.NewRequest(http.MethodGet, fmt.Sprintf("/offer?kme=Clicked+Link&kmi=customer%d%%40example.com&km_Link+Location=top", visitors.Add(1)), nil)
+					for name, value := range browserHeader {
+						r.Header.Set(name, value)
+					}
+					w := httptest.NewRecorder()
+					if server.ServeHTTP(w, r); w.Code != http.StatusOK {
+						b.Error(w.Code)
+					}
+				}
+			})
+		})
+	}
+	if err := caddy.Stop(); err != nil {
+		b.Fatal(err)
+	}
+}
