@@ -17,12 +17,12 @@ const (
 	maxBatch      = 1024
 	maxBatchBytes = 4 << 20
 
-	// gatherFrom is how many puts in a transaction make it worthwhile to wait
-	// for more, unless somebody waits for all that are there, and gatherTime for
-	// how long, from one transaction's beginning to that of the next. To make a
-	// transaction durable takes more of a processor than a visitor's request.
-	gatherFrom = 2
-	gatherTime = 2 * time.Millisecond
+	// Unless somebody waits, from one transaction's beginning to that of the
+	// next it is gatherShare times as long as the one took, at most gatherMost:
+	// to make a transaction durable takes more of a processor than a visitor's
+	// request, so that more of them are to share it.
+	gatherShare = 4
+	gatherMost  = 5 * time.Millisecond
 )
 
 // work is something that a transaction does.
@@ -73,7 +73,9 @@ func (q *openQueue) run() {
 		q.startRewrite()
 		batch, wait, closed := q.collect()
 		if len(batch) > 0 {
+			began := time.Now()
 			q.commit(batch)
+			q.gathered = began.Add(min(gatherShare*time.Since(began), gatherMost))
 			q.report()
 			q.fillAhead()
 			q.unthrottle()
@@ -131,20 +133,16 @@ func (q *openQueue) collect() (batch []work, wait time.Duration, closed bool) {
 	if q.gathering {
 		return nil, wait, false
 	}
-	size, n, puts := 0, 0, 0
+	size, n := 0, 0
 	for n < len(q.pending) && n < maxBatch && size < maxBatchBytes {
 		if p, ok := q.pending[n].(*put); ok {
 			size += p.size
-			puts++
 			if p.patient {
 				p.patient = false
 				q.patient--
 			}
 		}
 		n++
-	}
-	if puts >= gatherFrom {
-		q.gathered = time.Now().Add(gatherTime)
 	}
 	batch = slices.Clone(q.pending[:n])
 	q.pending = slices.Delete(q.pending, 0, n) // which lets go of them

@@ -62,8 +62,12 @@ func (q *openQueue) startRewrite() {
 	if q.rewrite != nil || q.db == nil || time.Now().Before(q.rewriteAt) {
 		return
 	}
-	size, spare := q.size(), limitsFor(q.maxSize.Load()).spare
-	if size < minRewrite || q.used > size/4 || q.used > spare {
+	limits := limitsFor(q.maxSize.Load())
+	if q.used > limits.spare || q.used > (q.high+int64(limits.alloc))/4 {
+		return // without asking for the file's size each time
+	}
+	size, spare := q.size(), limits.spare
+	if size < minRewrite || q.used > size/4 {
 		return
 	}
 	q.rewrite = &rewrite{
