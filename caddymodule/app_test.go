@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -38,4 +40,32 @@ func TestOneIDForTwoAccountsIsRefused(t *testing.T) {
 			t.Errorf("%s: %v names no id, or a key", test.name, err)
 		}
 	}
+}
+
+// While there is no key for cookies nothing can be recorded, and visitors
+// don't wait for what may take hours.
+func TestVisitorsDoNotWaitForAKey(t *testing.T) {
+	const global = "tagged_urls {\n\tqueue_timeout 1h\n}" // longer than the test's patience
+	l := startLive(t, global, kissmetrics()+`respond page`)
+	secretFile := filepath.Join(l.dir, filepath.FromSlash(secretKey))
+	secret, err := os.ReadFile(secretFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secretFile, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.load(global, kissmetrics()+`respond anew`)
+	for range 3 {
+		if resp, page := l.get("/?kme=Lost"); page != "anew" || resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("the page is %q, with %v", page, resp.Header)
+		}
+	}
+	if err := os.WriteFile(secretFile, secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a hit to be recorded again", func() bool {
+		resp, _ := l.get("/?kme=Taken")
+		return resp.Header.Get("Set-Cookie") != ""
+	})
 }
