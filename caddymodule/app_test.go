@@ -69,3 +69,18 @@ func TestVisitorsDoNotWaitForAKey(t *testing.T) {
 		return resp.Header.Get("Set-Cookie") != ""
 	})
 }
+
+// A key that is a placeholder's own name would be known to anybody.
+func TestPlaceholdersOfTheKeyForAddresses(t *testing.T) {
+	t.Setenv("PEPPER", "pepper")
+	for key, why := range map[string]string{
+		"pepper": "", "{env.PEPPER}": "", `\{env.PEPPER}`: "",
+		"{PEPPER}": "{env.NAME}", "{env.NOBODY_SETS_THIS}": "empty", "": "isn't empty",
+	} {
+		h := &Handler{IdentityEmail: IdentityEmail{Policy: "hash", Key: key}}
+		err := h.provisionOptions()
+		if (err != nil) != (why != "") || err != nil && !strings.Contains(err.Error(), why) {
+			t.Errorf("with the key %q: %v; want %q", key, err, why)
+		}
+	}
+}
