@@ -115,7 +115,7 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived *http.Request, next caddyhttp.Handler) error {
 	t.strip = max(t.strip, h.strip)
 	scrub(r, arrived, t.strip)
-	haveLastWord(w, t)
+	haveLastWord(w, t, r.Host)
 
 	reason := h.skips(r)
 	if reason == reasonPrefetch {
