@@ -269,7 +269,7 @@ func (t *hit) remember(h *Handler, site string) tagging.OnceKey {
 	for _, target := range h.targets {
 		site += " " + target.id
 	}
-	t.onceKey = tagging.NewOnceKey(site, t.person.ID, t.tags.Event, t.tags.Properties)
+	t.onceKey = recentHits.Key(site, t.person.ID, t.tags.Event, t.tags.Properties)
 	return t.onceKey
 }
 
