@@ -63,9 +63,11 @@ type App struct {
 	started bool
 
 	// ready is closed once keys and the targets' ids are known; nothing may
-	// use them before.
-	ready chan struct{}
-	keys  *tagging.Keys
+	// use them before. failed is closed when the first attempt to get there
+	// has failed.
+	ready  chan struct{}
+	failed chan struct{}
+	keys   *tagging.Keys
 }
 
 // target is a tracker as a site configured it.
@@ -99,7 +101,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.log = ctx.Logger()
 	a.storage = ctx.Storage()
-	a.ready = make(chan struct{})
+	a.ready, a.failed = make(chan struct{}), make(chan struct{})
 	if a.QueueTimeout == 0 {
 		a.QueueTimeout = caddy.Duration(defaultQueueTimeout)
 	}
@@ -148,6 +150,7 @@ func (a *App) Start() error {
 	go a.events.run(a.ctx)
 	shared := a.acquire()
 	if err := a.prepare(); err != nil {
+		close(a.failed)
 		a.log.Error("no key for cookies, so nothing is recorded; it is tried again", zap.Error(err))
 		go func() {
 			for {
@@ -306,7 +309,9 @@ func (a *App) destinations(queued delivery.Stats) []delivery.Destination {
 	return all
 }
 
-// isReady waits until the app can be used, or for the deadline.
+// isReady waits until the app can be used, or for the deadline; but not once
+// an attempt has failed, or visitors would wait in vain for as long as that
+// lasts.
 func (a *App) isReady(deadline time.Time) bool {
 	select {
 	case <-a.ready:
@@ -316,6 +321,8 @@ func (a *App) isReady(deadline time.Time) bool {
 	select {
 	case <-a.ready:
 		return true
+	case <-a.failed:
+		return false
 	case <-time.After(time.Until(deadline)):
 		return false
 	}

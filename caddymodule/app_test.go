@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,6 +38,49 @@ func TestOneIDForTwoAccountsIsRefused(t *testing.T) {
 		}
 		if err != nil && (!strings.Contains(err.Error(), "main") || strings.Contains(err.Error(), "KEY")) {
 			t.Errorf("%s: %v names no id, or a key", test.name, err)
+		}
+	}
+}
+
+// While there is no key for cookies nothing can be recorded, and visitors
+// don't wait for what may take hours.
+func TestVisitorsDoNotWaitForAKey(t *testing.T) {
+	const global = "tagged_urls {\n\tqueue_timeout 1h\n}" // longer than the test's patience
+	l := startLive(t, global, kissmetrics()+`respond page`)
+	secretFile := filepath.Join(l.dir, filepath.FromSlash(secretKey))
+	secret, err := os.ReadFile(secretFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secretFile, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.load(global, kissmetrics()+`respond anew`)
+	for range 3 {
+		if resp, page := l.get("/?kme=Lost"); page != "anew" || resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("the page is %q, with %v", page, resp.Header)
+		}
+	}
+	if err := os.WriteFile(secretFile, secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a hit to be recorded again", func() bool {
+		resp, _ := l.get("/?kme=Taken")
+		return resp.Header.Get("Set-Cookie") != ""
+	})
+}
+
+// A key that is a placeholder's own name would be known to anybody.
+func TestPlaceholdersOfTheKeyForAddresses(t *testing.T) {
+	t.Setenv("PEPPER", "pepper")
+	for key, why := range map[string]string{
+		"pepper": "", "{env.PEPPER}": "", `\{env.PEPPER}`: "",
+		"{PEPPER}": "{env.NAME}", "{env.NOBODY_SETS_THIS}": "empty", "": "isn't empty",
+	} {
+		h := &Handler{IdentityEmail: IdentityEmail{Policy: "hash", Key: key}}
+		err := h.provisionOptions()
+		if (err != nil) != (why != "") || err != nil && !strings.Contains(err.Error(), why) {
+			t.Errorf("with the key %q: %v; want %q", key, err, why)
 		}
 	}
 }

@@ -175,9 +175,11 @@ func (h *Handler) provisionOptions() (err error) {
 	if err != nil {
 		return err
 	}
-	key, err := caddy.NewReplacer().ReplaceOrErr(h.IdentityEmail.Key, true, false)
+	// Whoever knew the key could tell whose the pseudonyms are: it mustn't be
+	// a placeholder's own name.
+	key, err := caddy.NewReplacer().ReplaceOrErr(h.IdentityEmail.Key, true, true)
 	if err != nil {
-		return fmt.Errorf("identity_email: %v", err)
+		return fmt.Errorf(`identity_email: the key for hash: %v; placeholders are those of the process, such as {env.NAME} and {file.NAME}, and a { that begins none is written \{`, err)
 	}
 	if email == tagging.EmailHash && key == "" {
 		return errors.New("identity_email hash needs a key that isn't empty: identity_email hash <key>")

@@ -1,11 +1,14 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/rand"
+	"errors"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +42,7 @@ type hit struct {
 	trace    string   // the request's span
 	sent     []string // destinations that have the records
 	commits  []*commit
+	fate     fate
 
 	deadline time.Time // for the queue to take it
 
@@ -111,7 +115,7 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived *http.Request, next caddyhttp.Handler) error {
 	t.strip = max(t.strip, h.strip)
 	scrub(r, arrived, t.strip)
-	haveLastWord(w, t)
+	haveLastWord(w, t, r.Host)
 
 	reason := h.skips(r)
 	if reason == reasonPrefetch {
@@ -160,12 +164,22 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		}
 		return
 	}
+	undone := t.fate.begin()
+	if undone {
+		// Of an alias that nobody remembers another could become a second.
+		entries = slices.DeleteFunc(entries, func(e delivery.Entry) bool { return e.Record.Kind == delivery.Alias })
+		if len(entries) == 0 {
+			return
+		}
+	}
 	c := &commit{done: make(chan struct{}), deadline: t.deadline}
 	t.commits = append(t.commits, c)
 	// A visitor who goes away has been here nevertheless.
 	c.posted = h.app.acquire().post(t.deadline, entries, func(err error) {
-		if c.err = err; err != nil {
+		if c.err = err; !undone && t.fate.end(err) {
 			t.forget()
+		}
+		if err != nil {
 			t.dropped(h, len(entries), err)
 		} else if t.count("recorded", "") {
 			h.app.events.recorded(t.records)
@@ -254,7 +268,7 @@ func (t *hit) remember(h *Handler, site string) tagging.OnceKey {
 	for _, target := range h.targets {
 		site += " " + target.id
 	}
-	t.onceKey = tagging.NewOnceKey(site, t.person.ID, t.tags.Event, t.tags.Properties)
+	t.onceKey = recentHits.Key(site, t.person.ID, t.tags.Event, t.tags.Properties)
 	return t.onceKey
 }
 
@@ -293,6 +307,48 @@ func (t *hit) entries(h *Handler, r *http.Request) []delivery.Entry {
 const maxUserAgent = 1024
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
+
+// fate is what becomes of a hit in the queue, to which each directive commits
+// it for its own trackers.
+type fate struct {
+	mu      sync.Mutex
+	pending int  // commits under way
+	stored  bool // one has succeeded, or may have
+	undone  bool // all have failed: what was remembered of the hit is forgotten
+}
+
+// begin notes that a commit is under way; not if the hit is undone.
+func (f *fate) begin() (undone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.undone {
+		f.pending++
+	}
+	return f.undone
+}
+
+// end notes how a commit ended, and reports whether the hit is undone now.
+func (f *fate) end(err error) (undone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending--
+	f.stored = f.stored || !notStored(err)
+	f.undone = f.pending == 0 && !f.stored
+	return f.undone
+}
+
+// notStored reports whether what the queue was given isn't stored for certain.
+// Queues return these errors as they are if it is; wrapped, or of another
+// kind, they may be those of an attempt whose outcome nobody knows. A claim
+// that is remembered without need costs one connection; one that is forgotten
+// may make one person of two.
+func notStored(err error) bool {
+	switch err { //nolint:errorlint // see above
+	case delivery.ErrFull, delivery.ErrClosed, context.DeadlineExceeded:
+		return true
+	}
+	return errors.As(err, new(errUnavailable))
+}
 
 // forget undoes what was remembered of a hit that the queue didn't take.
 func (t *hit) forget() {

@@ -61,7 +61,7 @@ func TestBuildLinkRefuses(t *testing.T) {
 		{"", identity(strings.Repeat("x", 256)), "longer than 255"},
 		{"", identity("a\nb"), "control characters"},
 		{"", identity("bob x@y.com"), `recorded as "bob+x@y.com"`},
-		{"", identity("a\xffb"), "recorded as"},
+		{"", identity("a\xffb"), "UTF-8"},
 		{"", tagging.Tags{Event: strings.Repeat("x", 256)}, "event: The event's name is longer"},
 		{"", tagging.Tags{Event: " "}, "event: It has no name"},
 		{"", tagging.Tags{Event: "\xff"}, "UTF-8"},

@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // responseWriter holds a tagged request's response back until the hit is
@@ -60,11 +58,7 @@ func (w *responseWriter) begin() {
 		w.hit.setCookie = nil // another directive's writer may come later
 	}
 	w.hit.uncache(header)
-	if location := header.Get("Location"); location != "" {
-		if clean, changed := tagging.CleanLocation(location, w.host); changed {
-			header.Set("Location", clean)
-		}
-	}
+	cleanLocation(header, w.host)
 	if w.status != 0 {
 		w.ResponseWriterWrapper.WriteHeader(w.status)
 	}

@@ -251,13 +251,27 @@ func TestLastWord(t *testing.T) {
 		outer := struct {
 			*caddyhttp.ResponseWriterWrapper
 		}{&caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}}
-		haveLastWord(outer, new(hit))
-		haveLastWord(outer, new(hit)) // another directive
+		haveLastWord(outer, new(hit), "example.com")
+		haveLastWord(outer, new(hit), "example.com") // another directive
 		outer.Header().Set("Cache-Control", "public, max-age=600")
 		outer.Header().Set("Cdn-Cache-Control", "max-age=600")
+		outer.Header().Set("Location", "https://example.com/?a=1&kme=Clicked")
 		answer(outer)
 		if got := recorder.Result().Header; got.Get("Cache-Control") != "private, no-cache" || got.Get("Cdn-Cache-Control") != "" {
 			t.Errorf("%s: %v", name, got)
+		} else if got.Get("Location") != "https://example.com/?a=1" {
+			t.Errorf("%s: the redirect leads to %q", name, got.Get("Location"))
 		}
+	}
+}
+
+// A redirect by an error route counts the visit again if it has the tags.
+func TestRedirectsOfErrorRoutesLoseTags(t *testing.T) {
+	l := startLive(t, "", kissmetrics("strip identity")+`error 404
+	handle_errors {
+		redir https://example.com/home?{query} 302
+	}`)
+	if resp, _ := l.get("/gone?kme=Clicked&a=1"); resp.StatusCode != 302 || resp.Header.Get("Location") != "https://example.com/home?a=1" {
+		t.Errorf("%d to %q", resp.StatusCode, resp.Header.Get("Location"))
 	}
 }

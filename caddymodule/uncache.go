@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // uncache makes a response that no cache may reuse: a cached landing page
@@ -32,20 +34,30 @@ func (t *hit) uncache(header http.Header) {
 	}
 }
 
-// lastWord makes a response uncacheable just before it leaves, beneath what
-// handlers before this one have wrapped around the writer: a `header`
-// directive whose operations are deferred (all of them are if one removes a
-// field) sets Cache-Control after everybody else, and error routes never get
-// to see our own writer.
+// cleanLocation removes the tags from a redirect that stays on the host.
+func cleanLocation(header http.Header, host string) {
+	if location := header.Get("Location"); location != "" {
+		if clean, changed := tagging.CleanLocation(location, host); changed {
+			header.Set("Location", clean)
+		}
+	}
+}
+
+// lastWord makes a response uncacheable, and a redirect without tags, just
+// before it leaves, beneath what handlers before this one have wrapped around
+// the writer: a `header` directive whose operations are deferred (all of them
+// are if one removes a field) sets fields after everybody else, and error
+// routes never get to see our own writer.
 type lastWord struct {
 	*caddyhttp.ResponseWriterWrapper
 	hit  *hit
+	host string
 	said bool
 }
 
 // haveLastWord puts a lastWord beneath the wrappers of w. Caddy's server puts
 // one around each response, unless its write_idle timeout is turned off.
-func haveLastWord(w http.ResponseWriter, t *hit) {
+func haveLastWord(w http.ResponseWriter, t *hit, host string) {
 	var lowest *caddyhttp.ResponseWriterWrapper
 	for {
 		if _, ok := w.(*lastWord); ok {
@@ -64,6 +76,7 @@ func haveLastWord(w http.ResponseWriter, t *hit) {
 		lowest.ResponseWriter = &lastWord{
 			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: lowest.ResponseWriter},
 			hit:                   t,
+			host:                  host,
 		}
 	}
 }
@@ -94,6 +107,7 @@ func (w *lastWord) say() {
 	if !w.said {
 		w.said = true
 		w.hit.uncache(w.Header())
+		cleanLocation(w.Header(), w.host)
 	}
 }
 

@@ -1,10 +1,22 @@
 package caddymodule
 
 import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // A page that takes its time is answered after another tab has named the
@@ -39,5 +51,116 @@ func TestLateResponseLeavesTheCookie(t *testing.T) {
 	close(answer)
 	if response := <-slow; response == nil || response.Header.Get("Set-Cookie") != "" {
 		t.Errorf("the slow page's response is %v", response)
+	}
+}
+
+// posts is a queue whose posts end as the test says.
+type posts struct {
+	tray
+	made []post
+}
+
+type post struct {
+	entries []delivery.Entry
+	done    func(error)
+}
+
+func (q *posts) Key() string { return fmt.Sprintf("posts %p", q) }
+
+func (q *posts) Post(_ time.Time, done func(error), entries ...delivery.Entry) delivery.Posted {
+	q.made = append(q.made, post{entries, done})
+	return delivery.Underway{}
+}
+
+// aliases counts the aliases of a post.
+func (p post) aliases() (n int) {
+	for _, e := range p.entries {
+		if e.Record.Kind == delivery.Alias {
+			n++
+		}
+	}
+	return n
+}
+
+// record has a visitor's hit recorded by some directives, one after the other.
+// Before each, and in the end, the queue is asked to do what is due.
+func (q *posts) record(t *testing.T, keys *tagging.Keys, cookie string, directives int, due func(directive int)) {
+	t.Helper()
+	opened := make(chan struct{})
+	close(opened)
+	app := &App{queue: q, keys: keys, ready: opened, events: new(emitter)}
+	app.QueueTimeout = caddy.Duration(patience)
+	spools.LoadOrStore(q.Key(), &spool{key: q.Key(), opened: opened, queue: q, stop: func() {}, stopped: opened})
+	defer func() { _ = app.release() }()
+
+	r := httptest.NewRequest(http.MethodGet, "/?kme=E&kmi=john", nil)
+	r.Header.Set("Sec-Fetch-Mode", "navigate")
+	r.AddCookie(&http.Cookie{Name: defaultCookieName, Value: cookie})
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), nil)
+	hit := newHit(r, nil, nil)
+	for i := range directives {
+		due(i)
+		h := &Handler{app: app, log: zap.NewNop(), Cookie: Cookie{Name: defaultCookieName}, targets: []*target{{id: fmt.Sprint("tracker", i)}}}
+		hit.record(h, r)
+	}
+	due(directives)
+}
+
+// A claim is forgotten if its alias is stored nowhere, and only then.
+func TestClaimsOfHitsThatTheQueueDoesNotTake(t *testing.T) {
+	const one, two = 1, 2
+	type outcome struct {
+		after int // how many directives
+		post  int
+		err   error
+	}
+	for name, test := range map[string]struct {
+		directives int
+		outcomes   []outcome
+		remembered bool
+	}{
+		"taken":                     {one, []outcome{{1, 0, nil}}, true},
+		"full":                      {one, []outcome{{1, 0, delivery.ErrFull}}, false},
+		"closed":                    {one, []outcome{{1, 0, delivery.ErrClosed}}, false},
+		"too slow":                  {one, []outcome{{1, 0, context.DeadlineExceeded}}, false},
+		"not open":                  {one, []outcome{{1, 0, errUnavailable{io.EOF}}}, false},
+		"nobody knows":              {one, []outcome{{1, 0, fmt.Errorf("no answer: %w", context.DeadlineExceeded)}}, true},
+		"nobody knows, then full":   {one, []outcome{{1, 0, fmt.Errorf("no answer; and the other: %w", delivery.ErrFull)}}, true},
+		"an error of its own":       {one, []outcome{{1, 0, io.ErrUnexpectedEOF}}, true},
+		"two: taken, full":          {two, []outcome{{1, 0, nil}, {2, 1, delivery.ErrFull}}, true},
+		"two: full, taken":          {two, []outcome{{2, 0, delivery.ErrFull}, {2, 1, nil}}, true},
+		"two: the second is faster": {two, []outcome{{2, 1, delivery.ErrFull}, {2, 0, nil}}, true},
+		"two: full both":            {two, []outcome{{2, 1, delivery.ErrFull}, {2, 0, delivery.ErrFull}}, false},
+		"two: full before":          {two, []outcome{{1, 0, delivery.ErrFull}, {2, 1, nil}}, false},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			keys, q := tagging.NewKeys([]byte(rand.Text())), new(posts)
+			cookie := keys.Seal(tagging.Cookie{Anonymous: rand.Text()}, "example.com")
+			q.record(t, keys, cookie, test.directives, func(directive int) {
+				for _, o := range test.outcomes {
+					if o.after == directive {
+						q.made[o.post].done(o.err)
+					}
+				}
+			})
+			sent := 0 // for good, or perhaps
+			for _, o := range test.outcomes {
+				if !notStored(o.err) {
+					sent += q.made[o.post].aliases()
+				}
+			}
+			if (sent > 0) != test.remembered {
+				t.Errorf("%d aliases are stored", sent)
+			}
+			q.made = nil
+			q.record(t, keys, cookie, 1, func(directive int) {
+				if directive == 1 {
+					q.made[0].done(nil)
+				}
+			})
+			if again := q.made[0].aliases(); (again == 0) != test.remembered {
+				t.Errorf("the next hit sends %d aliases", again)
+			}
+		})
 	}
 }

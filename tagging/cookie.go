@@ -82,7 +82,11 @@ func (k *key) authenticate(parts ...string) [sha256.Size]byte {
 	m.Reset()
 	m.Write(m.buf)
 	m.buf = m.Sum(m.buf[:0])
-	return [sha256.Size]byte(m.buf)
+	sum := [sha256.Size]byte(m.buf)
+	if cap(m.buf) > 4<<10 { // of a hit with a lot to say
+		m.buf = nil
+	}
+	return sum
 }
 
 // Destination returns a short keyed hash of a tracker's API key, in hexadecimal: it tells trackers apart without

@@ -69,7 +69,8 @@ const nobody = "" +
 
 // Accept returns the name under which an identity is recorded, be it from a link or from the library's km_ni
 // cookie, or the reason why it is nobody's: it is empty or white space, longer than [MaxName], holds
-// control characters or a merge field, stands for nobody, or is an e-mail address that the policy drops.
+// control characters, a merge field or U+FFFD, which stands for what couldn't be decoded, stands for nobody, or is an
+// e-mail address that the policy drops.
 //
 // An e-mail address in which an unencoded '+' became a space is repaired, and white space around an address
 // removed. Other identities stay as they are.
@@ -95,6 +96,8 @@ func (r *Rules) check(identity string) (string, Reason) {
 		return "", IdentityControl
 	case hasMergeField(identity):
 		return "", IdentityMerge
+	case strings.ContainsRune(unescapeAt(identity), utf8.RuneError): // Müller and Möller, both in Latin-1
+		return "", IdentityBroken
 	default:
 		word = plain(identity)
 	}
@@ -164,12 +167,12 @@ func fold(s string) string {
 	return strings.ReplaceAll(s, "_", " ")
 }
 
-// meaningless reports whether s is but punctuation, zeros and unreadable characters: "-", "???", "0", the nil
-// UUID, or a name in a broken encoding, of which only its length is left.
+// meaningless reports whether s is but punctuation and zeros: "-", "0", the nil UUID, or "???", a name of which a wrong
+// encoding left only the length.
 func meaningless(s string) bool {
 	for _, r := range s {
 		switch {
-		case r == '0' || r == utf8.RuneError || isBlank(r):
+		case r == '0' || isBlank(r):
 		case r < utf8.RuneSelf && !unicode.IsLetter(r) && !unicode.IsDigit(r):
 		default:
 			return false

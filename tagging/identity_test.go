@@ -20,7 +20,7 @@ var people = []string{
 	"-OAbCdEfGhIjKlMnOpQ-", "-KhTLzWJ0Uz3LxnE9b2-", "-Nf3kQ-", "_abc_", "__john__", "~name1~", "~bob~", "*bob*", "$bob$", "#bob#", "@bob", "@user", "-bob", "user-", "-john-doe-", "xX_null_Xx",
 	"50%", "100% Bob", "5%3", "a%b%c", "a|b", "[TAG]Bob", "[x]bob[x]", "[Bob", "Bob]", "Bob [admin]", "{bob", "b{o}b", "<3", "Bob <3", "a<b", "$5", "#1", "C# fan", "a[0]", "bob*",
 	"O'Brien", "'john'", "\"john\"", "(john)", "None Smith", "Null", "Mr. Null", "Nulliah", "Test Person", "Guest, Christopher", "Christopher Guest", "Nan Goldin", "Anonymous Bosch", "Usher", "Anna", "Nil Patel",
-	"True Blood", "Ünal", "Зоя", "李", "محمد", "नेहा", "🎉", "שלום", "J\uFFFDrgen", "Ｎull Ｓmith",
+	"True Blood", "Ünal", "Зоя", "李", "محمد", "नेहा", "🎉", "שלום", "Ｎull Ｓmith",
 	"+4915112345678", " 4915112345678", "00491511234567", "0000001", "-2", "1.0", "id:5", "acct:bob@example.com", "auth0|507f1f77bcf86cd799439020", "google-oauth2|103547991597142817347", "did:example:123", "urn:uuid:1",
 	"C:\\bob", "a=b&c", "a?b", "a/b", "bob;x", "bob,x", "tab key", "a  b", "john ", " john",
 	"email1", "e-mailer", "emailguy", "idris", "member7", "test1", "testuser1", "guest7", "unknown_9",
@@ -87,7 +87,7 @@ var nobodies = []string{
 	"NULL", "Null", "NaN", "None", "Undefined", "ANONYMOUS", " null ", "\u00a0null\u200b", `"null"`, "`null`", "<null>", "[null]", "{null}", "('null')", `"'(null)'"`, "( null )", "\\N", "<nil>", "(none)", "(not set)", "not_set", "not set",
 	"n/a", "N/A", "NA", "#N/A", "na", "unknown", "anon", "default", "true", "false", "0", "-1", "[object Object]", "object Object", "missing", "null null", "undefined undefined",
 	"00000000-0000-0000-0000-000000000000", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "{00000000-0000-0000-0000-000000000000}", "000", "0.0",
-	"''", "()", "[]", "{}", "-", "--", "?", "???", ".", "*", "_", "|", "%", "@", "\uFFFD", "\uFFFD\uFFFD \uFFFD", "\"  \"",
+	"''", "()", "[]", "{}", "-", "--", "?", "???", ".", "*", "_", "|", "%", "@", "\"  \"",
 	"email", "E-Mail", "user_id", "User ID", "userid", "distinct_id", "not_authenticated", "identity",
 }
 
@@ -139,11 +139,30 @@ func TestAbsentIdentities(t *testing.T) {
 	for id, want := range map[string]Reason{
 		"": Empty, " ": Empty, "\t\n": Empty, "\u00a0\u2003\u3000": Empty, "\u200b": Empty, "\ufeff": Empty, "\u2060\u00ad": Empty, "\u3164": Empty, "\x00": Empty,
 		"john\x00": IdentityControl, "jo\nhn": IdentityControl, "john\r": IdentityControl, "\tjohn": IdentityControl, "john\u0085": IdentityControl, "\x7fjohn": IdentityControl,
+		"J\uFFFDrgen": IdentityBroken, "\uFFFD": IdentityBroken, "\uFFFD\uFFFD \uFFFD": IdentityBroken, "m\uFFFDller@example.com": IdentityBroken, "m%FCller%40example.com": IdentityBroken,
 		strings.Repeat("x", 256): IdentityTooLong, strings.Repeat("李", 256): IdentityTooLong, strings.Repeat("x", 1<<20): IdentityTooLong,
 		strings.Repeat("x", 255): "", strings.Repeat("李", 255): "", strings.Repeat("🎉", 255): "",
 	} {
 		if got, reason := defaultRules.Accept(id); reason != want || (got != "") != (want == "") {
 			t.Errorf("%.20q becomes %.20q, %q; want %q", id, got, reason, want)
+		}
+	}
+}
+
+// Of names in another encoding than UTF-8 the same could be left.
+func TestNamesInABrokenEncoding(t *testing.T) {
+	hash := NewRules(RulesOptions{Email: EmailHash, EmailKey: []byte("k")})
+	for _, rules := range []*Rules{nil, NewRules(RulesOptions{NoRejectWords: true}), hash} {
+		for _, query := range []string{"kmi=M%FCller", "kmi=M%F6ller", "kmi=\xFC", "kmi=m%FCller@example.com", "kmi=m%25FCller%2540example.com", "kmi=M%EF%BF%BDller"} {
+			if tags := Parse(query, rules); tags.Identity != "" || len(tags.Dropped) != 1 || tags.Dropped[0].Reason != IdentityBroken {
+				t.Errorf("%s: %+v", query, tags)
+			}
+		}
+		if got, reason := rules.Accept(LibraryCookie("M%FCller")); got != "" || reason != IdentityBroken {
+			t.Errorf("km_ni becomes %q, %q", got, reason)
+		}
+		if tags := Parse("kmi=M%C3%BCller&kmi=M%FCller", rules); tags.Identity != "Müller" {
+			t.Errorf("the last acceptable identity doesn't win: %+v", tags)
 		}
 	}
 }

@@ -2,7 +2,7 @@ package tagging
 
 import (
 	"cmp"
-	"crypto/sha256"
+	"crypto/rand"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -12,13 +12,14 @@ import (
 // Once remembers recent hits, so that a reload, a media player's second request or a redirect doesn't record
 // the same one again. It is safe for concurrent use.
 type Once struct {
+	key  *key
 	mu   sync.Mutex
 	hits recent[OnceKey, time.Time]
 }
 
 // NewOnce returns a memory of at most size hits; when it is full, the oldest is forgotten.
 func NewOnce(size int) *Once {
-	return &Once{hits: newRecent[OnceKey, time.Time](size)}
+	return &Once{key: newKey([]byte(rand.Text()), "tagged-urls once"), hits: newRecent[OnceKey, time.Time](size)}
 }
 
 // Seen reports whether the hit was seen less than window before now. If not, it is remembered; if so, its time
@@ -45,23 +46,21 @@ func (o *Once) Forget(key OnceKey) {
 	o.hits.remove(key)
 }
 
-// OnceKey stands for one hit: a collision-resistant hash of what makes it the same.
+// OnceKey stands for one hit: a hash of what makes it the same, under a key that only the [Once] has, so that nobody can
+// tell from it whose hit it was, or make another with the same.
 type OnceKey [16]byte
 
-// NewOnceKey returns the key of a hit. The order of the properties doesn't matter.
-func NewOnceKey(site, person, event string, properties []Property) OnceKey {
+// Key returns the key of a hit. The order of the properties doesn't matter.
+func (o *Once) Key(site, person, event string, properties []Property) OnceKey {
 	byName := func(a, b Property) int { return cmp.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(properties, byName) {
 		properties = slices.SortedStableFunc(slices.Values(properties), byName)
 	}
-	buf := make([]byte, 0, 512)
-	for _, s := range [...]string{site, person, event} {
-		buf = appendString(buf, s)
-	}
+	parts := append(make([]string, 0, 16), site, person, event)
 	for _, p := range properties {
-		buf = appendString(appendString(buf, p.Name), p.Value)
+		parts = append(parts, p.Name, p.Value)
 	}
-	sum := sha256.Sum256(buf)
+	sum := o.key.authenticate(parts...)
 	return OnceKey(sum[:])
 }
 

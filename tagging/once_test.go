@@ -10,7 +10,7 @@ import (
 
 func TestOnce(t *testing.T) {
 	o, start := NewOnce(100), time.Unix(1_000_000_000, 0)
-	key := NewOnceKey("test.com", "john", "Clicked Link", nil)
+	key := o.Key("test.com", "john", "Clicked Link", nil)
 	for _, step := range []struct {
 		after time.Duration
 		want  bool
@@ -31,9 +31,9 @@ func TestOnce(t *testing.T) {
 	if o.Seen(key, start, 10*time.Second) {
 		t.Error("a forgotten hit is remembered")
 	}
-	o.Forget(NewOnceKey("", "", "", nil))
+	o.Forget(o.Key("", "", "", nil))
 	for range 2 {
-		if o.Seen(NewOnceKey("off", "", "", nil), start, 0) {
+		if o.Seen(o.Key("off", "", "", nil), start, 0) {
 			t.Error("a window of 0 remembers")
 		}
 	}
@@ -42,7 +42,7 @@ func TestOnce(t *testing.T) {
 func TestOnceIsBounded(t *testing.T) {
 	const size = 10
 	o, now := NewOnce(size), time.Unix(0, 0)
-	key := func(i int) OnceKey { return NewOnceKey("", strconv.Itoa(i), "", nil) }
+	key := func(i int) OnceKey { return o.Key("", strconv.Itoa(i), "", nil) }
 	for i := range 1000 {
 		o.Seen(key(i), now, time.Hour)
 		if i%3 == 0 {
@@ -69,7 +69,8 @@ func TestOnceIsBounded(t *testing.T) {
 }
 
 func TestOnceAtOnce(t *testing.T) {
-	o, key, now := NewOnce(10), NewOnceKey("", "john", "", nil), time.Unix(0, 0)
+	o, now := NewOnce(10), time.Unix(0, 0)
+	key := o.Key("", "john", "", nil)
 	var first atomic.Int32
 	var wg sync.WaitGroup
 	for range 50 {
@@ -86,12 +87,13 @@ func TestOnceAtOnce(t *testing.T) {
 }
 
 func TestOnceKey(t *testing.T) {
+	o := NewOnce(1)
 	hit := func(parts ...string) OnceKey {
 		var p []Property
 		for i := 3; i < len(parts); i += 2 {
 			p = append(p, Property{parts[i], parts[i+1]})
 		}
-		return NewOnceKey(parts[0], parts[1], parts[2], p)
+		return o.Key(parts[0], parts[1], parts[2], p)
 	}
 	if hit("s", "p", "e", "a", "1", "b", "2") != hit("s", "p", "e", "b", "2", "a", "1") {
 		t.Error("the order of properties makes a difference")
@@ -108,8 +110,11 @@ func TestOnceKey(t *testing.T) {
 		seen[key] = i
 	}
 	properties := []Property{{"b", "2"}, {"a", "1"}}
-	NewOnceKey("s", "p", "e", properties)
+	o.Key("s", "p", "e", properties)
 	if properties[0].Name != "b" {
 		t.Error("the caller's properties have been sorted")
+	}
+	if NewOnce(1).Key("s", "p", "e", nil) == o.Key("s", "p", "e", nil) {
+		t.Error("whoever knows a name can tell its key")
 	}
 }

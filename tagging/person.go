@@ -66,7 +66,7 @@ func (k *Keys) Resolve(b Browser, claims *Claims, random io.Reader) (Person, err
 		return Person{ID: cmp.Or(name, cookie.Anonymous)}, nil
 	}
 
-	v := visit{noAlias: b.NoAlias, library: library, cookie: cookie}
+	v := visit{noAlias: b.NoAlias, library: library, kept: b.LibraryAnonymous, cookie: cookie}
 	if name != "" {
 		v.name, v.claim = name, k.claimOf(name)
 	}
@@ -95,6 +95,7 @@ type visit struct {
 	name    string
 	claim   Claim  // the name's
 	library string // the library's anonymous identity, if it may be used
+	kept    string // the same, also if it may not: the library goes on using it
 	fresh   string // an anonymous identity to take if need be
 	noAlias bool
 
@@ -136,7 +137,7 @@ func (v *visit) identify(m *memory) {
 			return
 		}
 	default:
-		if v.cookie.Anonymous == v.library {
+		if v.cookie.Anonymous == v.kept {
 			return
 		}
 		replacement := m.replacement(v, v.cookie.Anonymous)

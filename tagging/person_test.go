@@ -106,6 +106,13 @@ func TestStories(t *testing.T) {
 			{id: "john", is: "john"},
 			{before: named(library1, ""), id: library1, is: "john", aliases: 1},
 		},
+		"the library learns the name, and a link names somebody else": {
+			{before: lib(library1), id: library1, is: "john"},
+			{kmi: "john", id: "john", is: "john", aliases: 1},
+			{before: named(library1, "john"), kmi: "mary", id: "mary", is: "mary"}, // it is still the library's identity
+			{id: "john", is: "john"},
+			{before: named(library1, ""), id: library1, is: "john"},
+		},
 		"a link names somebody else than the library": {
 			{before: named(library1, "john"), id: "john", is: "john", aliases: 1},
 			{kmi: "mary", id: "mary", is: "mary", aliases: 1},

@@ -15,6 +15,7 @@ const (
 	IdentityTooLong Reason = "identity_too_long"
 	IdentityControl Reason = "identity_control_character"
 	IdentityMerge   Reason = "identity_merge_field"
+	IdentityBroken  Reason = "identity_encoding"
 	IdentityNobody  Reason = "identity_nobody"
 	IdentityEmail   Reason = "identity_email"
 )
@@ -36,6 +37,7 @@ var explanations = map[Reason]string{
 	IdentityTooLong: "The identity is longer than 255 characters and counts as absent: cut off, it could become another person's.",
 	IdentityControl: "The identity has control characters in it, such as a line break, and counts as absent.",
 	IdentityMerge:   "The identity is a merge field that your mailing tool didn't fill in; recorded, it would make one person of all recipients.",
+	IdentityBroken:  "The identity isn't valid UTF-8, so parts of it can't be read, and it counts as absent: others would look the same.",
 	IdentityNobody:  "The identity is a word or sign that stands for nobody in particular; recorded, it would make one person of all visitors.",
 	IdentityEmail:   "The identity is an e-mail address, and this site is configured not to record those.",
 	NotGet:          "Only GET requests are visits.",

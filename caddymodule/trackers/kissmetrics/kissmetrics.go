@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -243,10 +242,18 @@ func (t *Tracker) query(r *delivery.Record) string {
 func accept(resp *http.Response) string {
 	// The tracker answers with a GIF, whatever it was sent. HTML is from
 	// something in between: a login page, a proxy, a parked domain.
-	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == "text/html" && resp.StatusCode != http.StatusNotModified {
+	if isHTML(resp.Header.Get("Content-Type")) && resp.StatusCode != http.StatusNotModified {
 		return "the answer is a web page, so this isn't Kissmetrics' API (is the endpoint right? is there a proxy in between?)"
 	}
 	return ""
+}
+
+// isHTML reports whether a Content-Type is HTML's, however badly it goes on.
+func isHTML(contentType string) bool {
+	if end := strings.IndexAny(contentType, ";,"); end >= 0 {
+		contentType = contentType[:end]
+	}
+	return strings.EqualFold(strings.TrimSpace(contentType), "text/html")
 }
 
 // Interface guards

@@ -138,12 +138,19 @@ func (t *Tracker) Provision(caddy.Context) error {
 		password, _ := user.Password()
 		t.header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
 	}
-	// The query often is a key, too.
-	t.identity = [2]string{
-		(&url.URL{Scheme: t.url.Scheme, Host: t.url.Host, Path: t.url.Path}).String(),
-		strings.Trim(user.String()+"?"+t.url.RawQuery+"#"+secret, "?#"),
-	}
+	t.identity = identity(user, t.url, secret)
 	return nil
+}
+
+// identity is what may be shown of an address, and what may not: who knows a
+// webhook's path or query often needs no other key.
+func identity(user *url.Userinfo, u *url.URL, secret string) [2]string {
+	shown := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
+	key := user.String() + "@" + strings.TrimPrefix(u.EscapedPath(), "/") + "?" + u.RawQuery + "#" + secret
+	if key == "@?#" {
+		key = ""
+	}
+	return [2]string{shown, key}
 }
 
 // Validate says what is wrong with the configuration.
@@ -258,7 +265,11 @@ func (t *Tracker) Preview(r *delivery.Record) string {
 	if err != nil {
 		return err.Error()
 	}
-	return "POST " + t.identity[0] + "\n" + string(body)
+	shown := t.identity[0]
+	if t.url != nil && strings.TrimPrefix(t.url.Path, "/")+t.url.RawQuery != "" {
+		shown += "/…"
+	}
+	return "POST " + shown + "\n" + string(body)
 }
 
 // message is a record as it is sent.

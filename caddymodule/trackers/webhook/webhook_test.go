@@ -203,8 +203,38 @@ func TestUserAndPassword(t *testing.T) {
 		t.Errorf("user %q, password %q", user, password)
 	}
 	endpoint, key := tracker.Identity()
-	if endpoint != h.URL+"/hook" || !strings.Contains(key, "t0ken") || !strings.Contains(key, "cret") {
+	if endpoint != h.URL || !strings.Contains(key, "hook") || !strings.Contains(key, "t0ken") || !strings.Contains(key, "cret") {
 		t.Errorf("identity %q, %q", endpoint, key)
+	}
+}
+
+// Ids are labels of metrics: nothing of an address may be in them that is as
+// good as a key. Different addresses are different trackers nevertheless.
+func TestIdentity(t *testing.T) {
+	seen := map[[2]string]string{}
+	for _, address := range []string{
+		"https://hooks.example.com", "https://hooks.example.com/services/T0/B0/XX", "https://hooks.example.com/services/T0/B0/YY",
+		"https://hooks.example.com/?services/T0/B0/XX", "https://me@hooks.example.com", "https://hooks.example.com/me@", "https://hooks.example.com/?a", "https://hooks.example.com/a",
+	} {
+		tracker := provision(t, &Tracker{URL: address})
+		endpoint, key := tracker.Identity()
+		if endpoint != "https://hooks.example.com" || key == "" && address != endpoint {
+			t.Errorf("%s: identity %q, %q", address, endpoint, key)
+		}
+		if other, ok := seen[[2]string{endpoint, key}]; ok {
+			t.Errorf("%s and %s have one identity", address, other)
+		}
+		seen[[2]string{endpoint, key}] = address
+		if got := tracker.Preview(records()[0]); strings.Contains(got, "services") {
+			t.Errorf("%s: the preview shows %q", address, got)
+		}
+	}
+	root := provision(t, &Tracker{URL: "https://hooks.example.com/"})
+	if endpoint, key := root.Identity(); endpoint != "https://hooks.example.com" || key != "" {
+		t.Errorf("identity %q, %q", endpoint, key)
+	}
+	if got := root.Preview(records()[0]); !strings.HasPrefix(got, "POST https://hooks.example.com\n") {
+		t.Errorf("the preview is %q", got)
 	}
 }
 
@@ -215,6 +245,7 @@ func TestDisabled(t *testing.T) {
 	} {
 		provision(t, tracker)
 		tracker.Identity()
+		tracker.Preview(records()[0])
 		if err := tracker.Deliver(t.Context(), records()); !errors.As(err, new(*delivery.RetryError)) {
 			t.Errorf("%s: a disabled tracker delivers: %v", tracker.URL, err)
 		}
