@@ -14,7 +14,7 @@ type Claims struct {
 	memory memory
 }
 
-// NewClaims returns a memory of at most size claims; when it is full, the oldest is forgotten.
+// NewClaims returns a memory of at most size claims; when it is full, the older half is forgotten.
 func NewClaims(size int) *Claims {
 	return &Claims{memory: newMemory(size)}
 }

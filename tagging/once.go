@@ -14,12 +14,12 @@ import (
 type Once struct {
 	key  *key
 	mu   sync.Mutex
-	hits recent[OnceKey, time.Time]
+	hits recent[OnceKey, int64] // to when, in Unix nanoseconds: the collector needn't look into a map without pointers
 }
 
-// NewOnce returns a memory of at most size hits; when it is full, the oldest is forgotten.
+// NewOnce returns a memory of at most size hits; when it is full, the older half is forgotten.
 func NewOnce(size int) *Once {
-	return &Once{key: newKey([]byte(rand.Text()), "tagged-urls once"), hits: newRecent[OnceKey, time.Time](size)}
+	return &Once{key: newKey([]byte(rand.Text()), "tagged-urls once"), hits: newRecent[OnceKey, int64](size)}
 }
 
 // Seen reports whether the hit was seen less than window before now. If not, it is remembered; if so, its time
@@ -31,11 +31,11 @@ func (o *Once) Seen(key OnceKey, now time.Time, window time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if at, ok := o.hits.get(key); ok {
-		if age := now.Sub(at); 0 <= age && age < window { // the clock may have been set back
+		if age := now.UnixNano() - at; 0 <= age && age < int64(window) { // the clock may have been set back
 			return true
 		}
 	}
-	o.hits.put(key, now)
+	o.hits.put(key, now.UnixNano())
 	return false
 }
 

@@ -294,14 +294,9 @@ func TestClaimsKeepNoHeaders(t *testing.T) {
 			t.Fatalf("%+v, %v", p, err)
 		}
 	}
-	for key, e := range claims.memory.entries {
-		if within(key.anonymous) || within(e.value.anonymous) {
-			t.Errorf("%+v: %+v keeps the header", key, e.value)
-		}
-	}
-	for _, slot := range claims.memory.ring {
-		if within(slot.key.anonymous) {
-			t.Errorf("%+v keeps the header", slot.key)
+	for key, fact := range claims.memory.all() {
+		if within(key.anonymous) || within(fact.anonymous) {
+			t.Errorf("%+v: %+v keeps the header", key, fact)
 		}
 	}
 	runtime.KeepAlive(header)
@@ -318,7 +313,7 @@ func TestClaimsAreBounded(t *testing.T) {
 		if i%3 == 0 {
 			claims.Forget(p)
 		}
-		if n := len(claims.memory.entries); n > size {
+		if n := len(claims.memory.all()); n > size {
 			t.Fatalf("%d entries of %d", n, size)
 		}
 	}

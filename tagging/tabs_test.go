@@ -244,9 +244,9 @@ func TestChainsAreBounded(t *testing.T) {
 					w.respond(r, true)
 					replay(w, b, first)
 				}
-				for _, e := range w.claims.memory.entries {
-					if len(e.value.numbers) > maxNumbers {
-						t.Fatalf("one fact was made %d times", len(e.value.numbers))
+				for _, fact := range w.claims.memory.all() {
+					if len(fact.numbers) > maxNumbers {
+						t.Fatalf("one fact was made %d times", len(fact.numbers))
 					}
 				}
 				<-time.After(2 * settling)
