@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,6 +33,8 @@ type hit struct {
 	// them there, and would do so again after a redirect.
 	own     bool
 	outcome atomic.Value // an outcome, once it is known
+	skipped tagging.Reason
+	told    atomic.Bool // other modules know that it was recorded
 
 	// person and records are known once resolved.
 	resolved bool
@@ -116,15 +119,16 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 	t.strip = max(t.strip, h.strip)
 	scrub(r, arrived, t.strip)
 	haveLastWord(w, t, r.Host)
+	defer t.countSkipped() // also if a handler panics
 
+	rw := newResponseWriter(w, t, r.Host)
 	reason := h.skips(r)
 	if reason == reasonPrefetch {
-		t.count("skipped", reason)
+		t.skip(reason)
 		// A browser uses a prefetched page without asking again when the
 		// person clicks; after a 503 it asks again.
 		t.noStore = true
-		t.uncache(w.Header())
-		w.WriteHeader(http.StatusServiceUnavailable)
+		rw.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
 	if reason == "" {
@@ -133,9 +137,8 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 			t.dropped(h, 1, err)
 		}
 	} else {
-		t.count("skipped", reason)
+		t.skip(reason)
 	}
-	rw := newResponseWriter(w, t, r.Host)
 	if h.Redirect && t.own && t.navigation && reason != reasonInclude && reason != tagging.Upgrade && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		rw.redirect(tagging.RedirectTarget(t.path, t.query))
 		return nil
@@ -161,7 +164,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	entries := t.entries(h, r)
 	if len(entries) == 0 {
 		if t.unsent != "" {
-			t.count("skipped", t.unsent)
+			t.skip(t.unsent)
 		}
 		return
 	}
@@ -182,8 +185,11 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		}
 		if err != nil {
 			t.dropped(h, len(entries), err)
-		} else if t.count("recorded", "") {
-			h.app.events.recorded(t.records)
+		} else {
+			t.count("recorded", "")
+			if t.told.CompareAndSwap(false, true) {
+				h.app.events.recorded(t.records)
+			}
 		}
 		close(c.done)
 		_ = h.app.release() // closing reports for itself
@@ -359,14 +365,22 @@ func (t *hit) forget() {
 	}
 }
 
-// count counts the request, whatever number of directives it meets, and
-// reports whether this is the first time.
-func (t *hit) count(word string, reason tagging.Reason) bool {
-	first := t.outcome.CompareAndSwap(nil, outcome{word, reason})
-	if first {
+// skip notes why a directive doesn't record the hit. It counts as skipped if
+// no other one records it, which is known when the response begins.
+func (t *hit) skip(reason tagging.Reason) { t.skipped = cmp.Or(t.skipped, reason) }
+
+// countSkipped counts the request if it was skipped.
+func (t *hit) countSkipped() {
+	if t.skipped != "" && len(t.commits) == 0 {
+		t.count("skipped", t.skipped)
+	}
+}
+
+// count counts the request, whatever number of directives it meets.
+func (t *hit) count(word string, reason tagging.Reason) {
+	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
 		hits.WithLabelValues(word, string(reason)).Inc()
 	}
-	return first
 }
 
 // commit is the queue's work on a hit.

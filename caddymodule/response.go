@@ -30,6 +30,7 @@ func (w *responseWriter) begin() {
 		return
 	}
 	w.begun = true
+	w.hit.countSkipped()
 	header := w.Header()
 	if w.hit.taken() && w.hit.setCookie != nil {
 		if cookie := w.hit.setCookie(); cookie != nil {
