@@ -180,8 +180,9 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	t.commits = append(t.commits, c)
 	// A visitor who goes away has been here nevertheless.
 	c.posted = h.app.acquire().post(t.deadline, entries, func(err error) {
-		if c.err = err; !undone && t.fate.end(err) {
-			t.forget()
+		c.err = err
+		if !undone {
+			t.end(err)
 		}
 		if err != nil {
 			t.dropped(h, len(entries), err)
@@ -320,8 +321,9 @@ func cut(s string, n int) string { return s[:min(len(s), n)] }
 type fate struct {
 	mu      sync.Mutex
 	pending int  // commits under way
-	stored  bool // one has succeeded, or may have
-	undone  bool // all have failed: what was remembered of the hit is forgotten
+	stored  bool // one has succeeded
+	inDoubt bool // one may have
+	undone  bool // all have failed: the claims are forgotten
 }
 
 // begin notes that a commit is under way; not if the hit is undone.
@@ -334,35 +336,39 @@ func (f *fate) begin() (undone bool) {
 	return f.undone
 }
 
-// end notes how a commit ended, and reports whether the hit is undone now.
-func (f *fate) end(err error) (undone bool) {
+// end notes how a commit of the hit ended, and undoes what was remembered of
+// the hit once none has succeeded.
+func (t *hit) end(err error) {
+	f := &t.fate
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pending--
-	f.stored = f.stored || !notStored(err)
-	f.undone = f.pending == 0 && !f.stored
-	return f.undone
+	f.stored = f.stored || err == nil
+	f.inDoubt = f.inDoubt || err != nil && !notStored(err)
+	if f.pending > 0 || f.stored {
+		return
+	}
+	if f.inDoubt {
+		recentClaims.Doubt(t.person)
+	} else {
+		f.undone = true
+		recentClaims.Forget(t.person)
+	}
+	if t.unsent == "" {
+		recentHits.Forget(t.onceKey)
+	}
 }
 
 // notStored reports whether what the queue was given isn't stored for certain.
-// Queues return these errors as they are if it is; wrapped, or of another
+// Queues return these errors as they are if it isn't; wrapped, or of another
 // kind, they may be those of an attempt whose outcome nobody knows. A claim
-// that is remembered without need costs one connection; one that is forgotten
-// may make one person of two.
+// that is forgotten then may make one person of two.
 func notStored(err error) bool {
 	switch err { //nolint:errorlint // see above
 	case delivery.ErrFull, delivery.ErrClosed, context.DeadlineExceeded:
 		return true
 	}
 	return errors.As(err, new(errUnavailable))
-}
-
-// forget undoes what was remembered of a hit that the queue didn't take.
-func (t *hit) forget() {
-	recentClaims.Forget(t.person)
-	if t.unsent == "" {
-		recentHits.Forget(t.onceKey)
-	}
 }
 
 // skip notes why a directive doesn't record the hit. It counts as skipped if
