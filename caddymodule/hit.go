@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,6 +33,8 @@ type hit struct {
 	// them there, and would do so again after a redirect.
 	own     bool
 	outcome atomic.Value // an outcome, once it is known
+	skipped tagging.Reason
+	told    atomic.Bool // other modules know that it was recorded
 
 	// person and records are known once resolved.
 	resolved bool
@@ -116,15 +119,16 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 	t.strip = max(t.strip, h.strip)
 	scrub(r, arrived, t.strip)
 	haveLastWord(w, t, r.Host)
+	defer t.countSkipped() // also if a handler panics
 
+	rw := newResponseWriter(w, t, r.Host)
 	reason := h.skips(r)
 	if reason == reasonPrefetch {
-		t.count("skipped", reason)
+		t.skip(reason)
 		// A browser uses a prefetched page without asking again when the
 		// person clicks; after a 503 it asks again.
 		t.noStore = true
-		t.uncache(w.Header())
-		w.WriteHeader(http.StatusServiceUnavailable)
+		rw.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
 	if reason == "" {
@@ -133,9 +137,8 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 			t.dropped(h, 1, err)
 		}
 	} else {
-		t.count("skipped", reason)
+		t.skip(reason)
 	}
-	rw := newResponseWriter(w, t, r.Host)
 	if h.Redirect && t.own && t.navigation && reason != reasonInclude && reason != tagging.Upgrade && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		rw.redirect(tagging.RedirectTarget(t.path, t.query))
 		return nil
@@ -160,7 +163,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	entries := t.entries(h, r)
 	if len(entries) == 0 {
 		if t.unsent != "" {
-			t.count("skipped", t.unsent)
+			t.skip(t.unsent)
 		}
 		return
 	}
@@ -176,13 +179,17 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	t.commits = append(t.commits, c)
 	// A visitor who goes away has been here nevertheless.
 	c.posted = h.app.acquire().post(t.deadline, entries, func(err error) {
-		if c.err = err; !undone && t.fate.end(err) {
-			t.forget()
+		c.err = err
+		if !undone {
+			t.end(err)
 		}
 		if err != nil {
 			t.dropped(h, len(entries), err)
-		} else if t.count("recorded", "") {
-			h.app.events.recorded(t.records)
+		} else {
+			t.count("recorded", "")
+			if t.told.CompareAndSwap(false, true) {
+				h.app.events.recorded(t.records)
+			}
 		}
 		close(c.done)
 		_ = h.app.release() // closing reports for itself
@@ -313,8 +320,9 @@ func cut(s string, n int) string { return s[:min(len(s), n)] }
 type fate struct {
 	mu      sync.Mutex
 	pending int  // commits under way
-	stored  bool // one has succeeded, or may have
-	undone  bool // all have failed: what was remembered of the hit is forgotten
+	stored  bool // one has succeeded
+	inDoubt bool // one may have
+	undone  bool // all have failed: the claims are forgotten
 }
 
 // begin notes that a commit is under way; not if the hit is undone.
@@ -327,21 +335,33 @@ func (f *fate) begin() (undone bool) {
 	return f.undone
 }
 
-// end notes how a commit ended, and reports whether the hit is undone now.
-func (f *fate) end(err error) (undone bool) {
+// end notes how a commit of the hit ended, and undoes what was remembered of
+// the hit once none has succeeded.
+func (t *hit) end(err error) {
+	f := &t.fate
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pending--
-	f.stored = f.stored || !notStored(err)
-	f.undone = f.pending == 0 && !f.stored
-	return f.undone
+	f.stored = f.stored || err == nil
+	f.inDoubt = f.inDoubt || err != nil && !notStored(err)
+	if f.pending > 0 || f.stored {
+		return
+	}
+	if f.inDoubt {
+		recentClaims.Doubt(t.person)
+	} else {
+		f.undone = true
+		recentClaims.Forget(t.person)
+	}
+	if t.unsent == "" {
+		recentHits.Forget(t.onceKey)
+	}
 }
 
 // notStored reports whether what the queue was given isn't stored for certain.
-// Queues return these errors as they are if it is; wrapped, or of another
+// Queues return these errors as they are if it isn't; wrapped, or of another
 // kind, they may be those of an attempt whose outcome nobody knows. A claim
-// that is remembered without need costs one connection; one that is forgotten
-// may make one person of two.
+// that is forgotten then may make one person of two.
 func notStored(err error) bool {
 	switch err { //nolint:errorlint // see above
 	case delivery.ErrFull, delivery.ErrClosed, context.DeadlineExceeded:
@@ -350,22 +370,22 @@ func notStored(err error) bool {
 	return errors.As(err, new(errUnavailable))
 }
 
-// forget undoes what was remembered of a hit that the queue didn't take.
-func (t *hit) forget() {
-	recentClaims.Forget(t.person)
-	if t.unsent == "" {
-		recentHits.Forget(t.onceKey)
+// skip notes why a directive doesn't record the hit. It counts as skipped if
+// no other one records it, which is known when the response begins.
+func (t *hit) skip(reason tagging.Reason) { t.skipped = cmp.Or(t.skipped, reason) }
+
+// countSkipped counts the request if it was skipped.
+func (t *hit) countSkipped() {
+	if t.skipped != "" && len(t.commits) == 0 {
+		t.count("skipped", t.skipped)
 	}
 }
 
-// count counts the request, whatever number of directives it meets, and
-// reports whether this is the first time.
-func (t *hit) count(word string, reason tagging.Reason) bool {
-	first := t.outcome.CompareAndSwap(nil, outcome{word, reason})
-	if first {
+// count counts the request, whatever number of directives it meets.
+func (t *hit) count(word string, reason tagging.Reason) {
+	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
 		hits.WithLabelValues(word, string(reason)).Inc()
 	}
-	return first
 }
 
 // commit is the queue's work on a hit.

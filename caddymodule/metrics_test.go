@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
@@ -40,5 +42,74 @@ func TestDisabledTrackers(t *testing.T) {
 	eventually(t, "the trackers", func() bool { return len(currentStatus().destinations) == 1 })
 	if n := currentStatus().disabled; n != 0 {
 		t.Errorf("%d trackers are disabled", n)
+	}
+}
+
+// countedHits is how often hits_total has counted what, by outcome and reason.
+func countedHits(t *testing.T) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(hits)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			what := ""
+			for _, label := range metric.GetLabel() {
+				what += label.GetValue() + " "
+			}
+			counted[what] = metric.GetCounter().GetValue()
+		}
+	}
+	return counted
+}
+
+// TestHitsOfTwoDirectives: a request is recorded if any directive records it,
+// and counts once.
+func TestHitsOfTwoDirectives(t *testing.T) {
+	directive := func(id, option string) string {
+		return "tagged_urls {\n\ttracker kissmetrics KEY {\n\t\tid " + id + "\n\t\tendpoint $TRACKER\n\t}\n\tonce off\n\t" + option + "\n}\n"
+	}
+	strict, lenient := directive("strict", "consent agreed"), directive("lenient", "")
+	for name, test := range map[string]struct {
+		site, what string
+		events     int
+	}{
+		"skipped, recorded": {strict + lenient, "recorded  ", 1},
+		"recorded, skipped": {lenient + strict, "recorded  ", 1},
+		"skipped twice":     {strict + directive("other", "consent other"), "skipped consent ", 0},
+		"recorded twice":    {lenient + directive("other", ""), "recorded  ", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			drainSink(nil)
+			l := startLive(t, subscribed, "route {\n"+test.site+"respond page\n}")
+			before := countedHits(t)
+			l.open("/?kme=E")
+			// The queue told us before the page came.
+			after := countedHits(t)
+			after[test.what] += 0 // it must be there
+			for what, n := range after {
+				want := before[what]
+				if what == test.what {
+					want++
+				}
+				if n != want {
+					t.Errorf("%q is %v, want %v", what, n, want)
+				}
+			}
+			eventually(t, "the events", func() bool { return len(sunkEvents()) >= test.events })
+			recorded := 0
+			for _, e := range sunkEvents() {
+				if e.Name() == eventRecorded {
+					recorded++
+				}
+			}
+			if recorded != test.events {
+				t.Errorf("%d events, want %d", recorded, test.events)
+			}
+		})
 	}
 }

@@ -44,6 +44,7 @@ func (w *responseWriter) begin() {
 		return
 	}
 	w.begun = true
+	w.hit.countSkipped()
 	taken := w.hit.taken()
 	header := w.Header()
 	if w.status != 0 {

@@ -67,13 +67,31 @@ func (c *Claims) Cookie(p Person) (cookie Cookie, ok bool) {
 
 // Forget makes it as if the person's request had never been: its aliases weren't sent.
 func (c *Claims) Forget(p Person) {
+	c.amend(p, func(f *fact, number int64) {
+		f.numbers = slices.DeleteFunc(f.numbers, func(n int64) bool { return n == number })
+	})
+}
+
+// Doubt says that nobody knows whether the person's aliases are sent. Until that is known, nobody else gets the
+// identity, no cookie says whose it is, and who has the same name is aliased once more.
+func (c *Claims) Doubt(p Person) {
+	c.amend(p, func(f *fact, number int64) {
+		for i, n := range f.numbers {
+			if n == number && n > 0 {
+				f.numbers[i] = -n
+			}
+		}
+	})
+}
+
+func (c *Claims) amend(p Person, change func(f *fact, number int64)) {
 	if c == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, made := range p.made {
-		c.memory.forget(made)
+		c.memory.amend(made, change)
 	}
 }
 
@@ -100,7 +118,7 @@ const (
 type fact struct {
 	claim     Claim
 	anonymous string
-	numbers   []int64 // of each time it was made; it holds until all are taken back
+	numbers   []int64 // of each time it was made, negative if that is in doubt; it holds until all are taken back
 	at        time.Time
 }
 
@@ -120,10 +138,18 @@ const settling = time.Minute
 
 func (m *memory) recall(v *visit, key factKey) fact {
 	f, ok := m.get(key)
+	if ok && inDoubt(f.numbers) {
+		v.inDoubt, v.unsettled = true, true
+	}
 	if ok && time.Since(f.at) < settling {
 		v.unsettled = true
 	}
 	return f
+}
+
+// inDoubt reports whether all of a fact's numbers are.
+func inDoubt(numbers []int64) bool {
+	return !slices.ContainsFunc(numbers, func(n int64) bool { return n > 0 })
 }
 
 // note remembers a fact that the request makes.
@@ -143,26 +169,32 @@ func (m *memory) support(v *visit, key factKey, f fact, numbers ...int64) {
 	if len(numbers) > maxNumbers {
 		// Nobody can take back so many: one claim too many costs a connection, one too few makes two people one.
 		m.number++
-		numbers = []int64{m.number}
+		if inDoubt(numbers) {
+			numbers = []int64{-m.number}
+		} else {
+			numbers = []int64{m.number}
+		}
 	}
 	f.numbers, f.at = numbers, time.Now()
 	m.put(key, f)
 }
 
-// forget takes back a fact, and what a link made of it, as far as nobody else has made the same.
-func (m *memory) forget(made made) {
-	next, isLinked := m.get(factKey{kind: linked, anonymous: made.key.anonymous})
-	if f, ok := m.get(made.key); ok {
-		f.numbers = slices.DeleteFunc(slices.Clone(f.numbers), func(n int64) bool { return n == made.number })
-		if len(f.numbers) == 0 {
-			m.remove(made.key)
-		} else {
-			m.put(made.key, f)
+// amend changes a fact, and what links made of it. It goes if nobody has made it any more.
+func (m *memory) amend(made made, change func(f *fact, number int64)) {
+	for range maxLinks {
+		next, isLinked := m.get(factKey{kind: linked, anonymous: made.key.anonymous})
+		if f, ok := m.get(made.key); ok {
+			f.numbers = slices.Clone(f.numbers)
+			if change(&f, made.number); len(f.numbers) == 0 {
+				m.remove(made.key)
+			} else {
+				m.put(made.key, f)
+			}
 		}
-	}
-	if made.key.kind == claimed && isLinked {
+		if made.key.kind != claimed || !isLinked {
+			return
+		}
 		made.key.anonymous = next.anonymous
-		m.forget(made)
 	}
 }
 

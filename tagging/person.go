@@ -25,7 +25,7 @@ type Browser struct {
 type Alias struct{ From, To string }
 
 // Person is whom a hit is recorded for, and what has to happen along with it. Aliases and cookie belong together: if
-// the aliases don't get on their way, the cookie mustn't be set, and [Claims.Forget] must be called.
+// the aliases don't get on their way, the cookie mustn't be set, and [Claims.Forget] must be called, or [Claims.Doubt].
 type Person struct {
 	ID        string  // "" if it's nobody: the hit isn't recorded
 	Aliases   []Alias // to send, in this order, before the hit
@@ -103,6 +103,7 @@ type visit struct {
 	aliases   []Alias
 	made      []made
 	unsettled bool // the cookie relies on what another request may yet have to take back
+	inDoubt   bool // it relies on what may not have been sent
 	tangled   bool // it takes too many links to tell whose the identity is
 }
 
@@ -131,7 +132,9 @@ func (v *visit) link(m *memory) {
 func (v *visit) identify(m *memory) {
 	switch v.cookie.Claim {
 	case v.claim:
-		return
+		if !v.inDoubt || v.noAlias {
+			return
+		}
 	case Claim{}:
 		if v.noAlias {
 			return
@@ -140,17 +143,18 @@ func (v *visit) identify(m *memory) {
 		if v.cookie.Anonymous == v.kept {
 			return
 		}
-		replacement := m.replacement(v, v.cookie.Anonymous)
-		if replacement != "" {
+		replaced := v.cookie.Anonymous
+		replacement := m.replacement(v, replaced)
+		if replacement != "" && (!v.inDoubt || v.noAlias) {
 			v.cookie = Cookie{replacement, v.claim}
 			return
 		}
-		replaced := v.cookie.Anonymous
-		v.cookie = Cookie{Anonymous: v.fresh}
+		v.cookie = Cookie{Anonymous: cmp.Or(replacement, v.fresh)}
 		if v.noAlias {
+			v.unsettled = false
 			return
 		}
-		m.replace(v, replaced, v.fresh)
+		m.replace(v, replaced, v.cookie.Anonymous)
 	}
 	v.alias(v.cookie.Anonymous, v.name)
 	m.claim(v, v.cookie.Anonymous, v.claim)

@@ -187,6 +187,40 @@ func TestNameAfterALinkThatIsLost(t *testing.T) {
 	w.respond(w.request(b, "mary", true, false), true) // the tracker would say if this made Mary Zoe
 }
 
+// Nobody knows whether the queue took a name. Another name isn't given to the same identity; but the same name is sent
+// again, and then known.
+func TestNameInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, taken := range []bool{false, true} {
+			w, b := newWorld(t), &browser{}
+			w.tracker.repeats = true
+			w.respond(w.request(b, "", true, false), true)
+			w.doubt(w.request(b, "john", true, false), taken)
+			before := b.ours
+			<-time.After(2 * settling)
+			w.respond(w.request(b, "", true, false), true)
+			if b.ours != before {
+				t.Error("a cookie tells what is in doubt")
+			}
+			other := &browser{ours: before}
+			w.respond(w.request(other, "mary", true, false), true)
+			w.doubt(w.request(b, "john", true, false), false)
+			again := w.request(b, "john", true, false)
+			if len(again.person.Aliases) != 1 {
+				t.Errorf("%+v", again.person)
+			}
+			w.respond(again, true)
+			if w.tracker.person(again.person.Aliases[0].From) != w.tracker.person("john") || b.ours == before {
+				t.Error("the visitor isn't John in the end")
+			}
+			<-time.After(2 * settling)
+			if r := w.request(&browser{ours: before}, "john", true, false); r.person.Aliases != nil || !r.person.SetCookie {
+				t.Errorf("it is in doubt still: %+v", r.person)
+			}
+		}
+	})
+}
+
 // A response that comes late doesn't undo what another one has said meanwhile.
 func TestLateResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -285,8 +319,8 @@ func anyStory(t *testing.T, random *mathrand.Rand) {
 	// In some stories memories get lost, and with them what cookies can't tell: that somebody has claimed an identity of the
 	// library's whose cookie of ours has gone, or was replaced by that of a request from before the library came. So in
 	// those, the cookies go together, and the library comes when nothing else happens.
-	forgetful := random.IntN(2) == 0
-	w.tracker.repeats = forgetful
+	forgetful, doubtful := random.IntN(2) == 0, random.IntN(2) == 0
+	w.tracker.repeats = forgetful || doubtful
 	for range 40 {
 		n := random.IntN(len(browsers))
 		b := browsers[n]
@@ -299,8 +333,13 @@ func anyStory(t *testing.T, random *mathrand.Rand) {
 		case 0, 1, 2, 3, 4:
 			if len(open) > 0 {
 				i, taken := random.IntN(len(open)), random.IntN(5) > 0
-				log = append(log, fmt.Sprintf("%s taken %v", open[i].person.ID, taken))
-				w.respond(open[i], taken)
+				doubt := doubtful && random.IntN(4) == 0
+				log = append(log, fmt.Sprintf("%s taken %v, in doubt %v", open[i].person.ID, taken, doubt))
+				if doubt {
+					w.doubt(open[i], taken && !forgetful)
+				} else {
+					w.respond(open[i], taken)
+				}
 				open = slices.Delete(open, i, i+1)
 			}
 		case 5:
@@ -333,7 +372,6 @@ func anyStory(t *testing.T, random *mathrand.Rand) {
 		w.respond(r, true)
 	}
 	if t.Failed() {
-		t.Log("forgetful", forgetful)
 		t.Log(strings.Join(log, "\n"))
 	}
 }

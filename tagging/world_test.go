@@ -106,6 +106,17 @@ func (w *world) respond(r request, taken bool) {
 	w.checkCookie(r.browser)
 }
 
+// doubt is the request's end if nobody knows whether the queue took the hit.
+func (w *world) doubt(r request, taken bool) {
+	w.t.Helper()
+	w.claims.Doubt(r.person)
+	if taken {
+		for _, a := range r.person.Aliases {
+			w.tracker.alias(a)
+		}
+	}
+}
+
 // checkCookie checks that a cookie claims no alias that the tracker didn't get.
 func (w *world) checkCookie(b *browser) {
 	w.t.Helper()
