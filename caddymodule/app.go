@@ -145,6 +145,7 @@ const minSecret = 16
 // queue: sites are served whatever its state, and opening is tried again.
 func (a *App) Start() error {
 	a.started = true
+	newest.Store(a)
 	go a.events.run(a.ctx)
 	shared := a.acquire()
 	if err := a.prepare(); err != nil {
@@ -183,6 +184,7 @@ func (a *App) Cleanup() error {
 	if caddy.Exiting() {
 		return nil
 	}
+	newest.CompareAndSwap(a, nil)
 	if shared := pooled(a.queue.Key()); shared != nil {
 		shared.unuse(a)
 	}

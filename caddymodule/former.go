@@ -95,9 +95,13 @@ func (s *spool) fetch(ctx context.Context, key string, config json.RawMessage) b
 	if len(wanted) == 0 {
 		return true // until there are some
 	}
-	if pooled(key) != nil {
-		return true // still open for hits of the configuration before; we are told when it isn't
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	us := newHolder(stop)
+	if _, has := holders.LoadOrStore(key, &us); has {
+		return false // hits of the configuration before, mostly; we are told when they are over
 	}
+	defer us.over(key)
 	opener, err := loadOpener(config)
 	if err != nil {
 		s.log.Error("can't read the configuration of a former queue; what it holds stays there", zap.String("queue", key), zap.Error(err))
@@ -122,6 +126,9 @@ func (s *spool) fetch(ctx context.Context, key string, config json.RawMessage) b
 	moved, err := delivery.Move(ctx, former, s.queue, func(id string) bool { return wanted[id] })
 	if moved > 0 {
 		s.log.Info("moved records from a former queue", zap.String("queue", key), zap.Int("records", moved))
+	}
+	if ctx.Err() != nil {
+		return false
 	}
 	if err != nil {
 		s.log.Warn("can't move all records from a former queue; it is tried again", zap.String("queue", key), zap.Error(err))

@@ -161,8 +161,9 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	}
 	c := &commit{done: make(chan struct{}), deadline: t.deadline}
 	t.commits = append(t.commits, c)
+	app := h.app.current()
 	// A visitor who goes away has been here nevertheless.
-	c.posted = h.app.acquire().post(t.deadline, entries, func(err error) {
+	c.posted = app.acquire().post(t.deadline, entries, func(err error) {
 		if c.err = err; err != nil {
 			t.forget()
 			t.dropped(h, len(entries), err)
@@ -170,7 +171,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			h.app.events.recorded(t.records)
 		}
 		close(c.done)
-		_ = h.app.release() // closing reports for itself
+		_ = app.release() // closing reports for itself
 	})
 }
 
