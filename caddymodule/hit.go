@@ -40,7 +40,7 @@ type hit struct {
 	sent     []string // destinations that have the records
 	commits  []*commit
 
-	deadline time.Time // for the queue to take it
+	waited time.Duration // of queue_timeout, so far
 
 	setCookie *http.Cookie // when the queue has taken the hit
 	noStore   bool         // the answer is ours and not to be kept at all
@@ -142,10 +142,13 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 // record enqueues the hit for those of the handler's trackers that don't have
 // it yet. It doesn't wait for the queue; begin does.
 func (t *hit) record(h *Handler, r *http.Request) {
-	if t.deadline.IsZero() {
-		t.deadline = time.Now().Add(time.Duration(h.app.QueueTimeout))
-	}
-	if !h.app.isReady(t.deadline) {
+	// A later directive may come long after the first, but the visitor waits no
+	// longer for two than for one.
+	began := time.Now()
+	deadline := began.Add(time.Duration(h.app.QueueTimeout) - t.waited)
+	ready := h.app.isReady(deadline)
+	t.waited += time.Since(began)
+	if !ready {
 		t.dropped(h, 1, errUnavailable{errNotReady})
 		return
 	}
@@ -159,11 +162,11 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		}
 		return
 	}
-	c := &commit{done: make(chan struct{}), deadline: t.deadline}
+	c := &commit{done: make(chan struct{}), deadline: deadline}
 	t.commits = append(t.commits, c)
 	app := h.app.current()
 	// A visitor who goes away has been here nevertheless.
-	c.posted = app.acquire().post(t.deadline, entries, func(err error) {
+	c.posted = app.acquire().post(deadline, entries, func(err error) {
 		if c.err = err; err != nil {
 			t.forget()
 			t.dropped(h, len(entries), err)
@@ -314,6 +317,8 @@ type commit struct {
 // taken waits until all that was enqueued of the hit is durable, and reports
 // whether it is.
 func (t *hit) taken() bool {
+	began := time.Now()
+	defer func() { t.waited += time.Since(began) }()
 	for _, c := range t.commits {
 		if !c.wait() || c.err != nil {
 			return false

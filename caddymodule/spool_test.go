@@ -65,7 +65,7 @@ func testApp(t *testing.T, queue delivery.Opener, log *zap.Logger) *App {
 	t.Cleanup(cancel)
 	return &App{
 		ctx: caddy.Context{Context: ctx}, log: log, queue: queue, queueConfig: json.RawMessage("{}"),
-		ready: make(chan struct{}), MaxAge: caddy.Duration(time.Hour),
+		events: new(emitter), ready: make(chan struct{}), MaxAge: caddy.Duration(time.Hour),
 	}
 }
 
