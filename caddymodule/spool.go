@@ -129,8 +129,8 @@ func newHolder(stop context.CancelFunc) holder { return holder{stop, make(chan s
 // over says that the holder has let go.
 func (o *holder) over(key string) {
 	o.stop()
-	close(o.stopped)
 	holders.CompareAndDelete(key, o)
+	close(o.stopped)
 }
 
 // open opens the queue, again and again until it works.
@@ -322,10 +322,16 @@ func (e errUnavailable) Error() string { return fmt.Sprintf("nothing can be reco
 // it again before hits are dropped for that.
 const closeLimit = 10 * time.Second
 
-// Destruct closes the queue. The last user calls it, by way of the pool.
+// Destruct closes the queue. The last user calls it, by way of the pool: mostly
+// a reload, which storage that hangs mustn't hold up for good.
 func (s *spool) Destruct() error {
 	s.stop()
-	<-s.stopped
+	select {
+	case <-s.stopped:
+	case <-time.After(closeLimit):
+		s.log.Error("the queue isn't closed yet: its storage hangs, or is very slow; that goes on, and who wants to open it waits",
+			zap.String("queue", s.key))
+	}
 	return nil
 }
 

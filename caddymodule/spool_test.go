@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	zapobserver "go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
@@ -117,5 +118,38 @@ func TestQueueIsHeldByOneAtATime(t *testing.T) {
 		if _, held := holders.Load(q.key); held {
 			t.Error("something is left of it")
 		}
+	})
+}
+
+// TestQueueThatCannotBeClosed: a reload goes on, and who needs the queue again
+// says so soon and opens it when it can.
+func TestQueueThatCannotBeClosed(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := zapobserver.New(zap.ErrorLevel)
+		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
+		a := testApp(t, q, zap.New(core))
+		if err := takes(t, a.acquire(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		letGo(t, a)
+		if took := time.Since(began); took != closeLimit || logs.FilterMessageSnippet("isn't closed yet").Len() != 1 {
+			t.Errorf("it was let go of after %s, with the log %v", took, logs.All())
+		}
+		s := a.acquire()
+		if err := takes(t, s, time.Minute); !errors.As(err, new(errUnavailable)) {
+			t.Errorf("it can't be opened, but said %v", err)
+		}
+		began = time.Now()
+		if err := takes(t, s, time.Minute); err == nil || time.Since(began) > 0 {
+			t.Errorf("the next one waited for it for %s", time.Since(began))
+		}
+		close(q.closes)
+		synctest.Wait()
+		if err := takes(t, s, time.Second); err != nil {
+			t.Errorf("when it can be: %v", err)
+		}
+		letGo(t, a)
 	})
 }

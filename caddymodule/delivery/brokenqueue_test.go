@@ -77,3 +77,29 @@ func TestQueueWithErrors(t *testing.T) {
 		}
 	})
 }
+
+// hangingQueue doesn't come back from burying.
+type hangingQueue struct {
+	*deliverytest.Queue
+	hangs chan struct{}
+}
+
+func (q hangingQueue) Bury(delivery.DeadFilter) (int, error) {
+	<-q.hangs
+	return 0, nil
+}
+
+// Closing doesn't wait for a queue that hangs, either.
+func TestQueueThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logger, logs := newLog()
+		q := hangingQueue{deliverytest.NewQueue(), make(chan struct{})}
+		e := delivery.NewEngine(q, delivery.Options{Logger: logger})
+		began := time.Now()
+		e.Close()
+		if took := time.Since(began); took > 10*time.Second || logs.FilterLevelExact(zap.ErrorLevel).Len() != 1 {
+			t.Errorf("Close took %v, and logged %v", took, logs.All())
+		}
+		close(q.hangs)
+	})
+}

@@ -226,7 +226,8 @@ func (e *Engine) drained(began time.Time) bool {
 }
 
 // Close stops. Deliveries under way get a moment to end, then they are
-// cancelled, and their records wait in the queue again.
+// cancelled, and their records wait in the queue again. A queue that hangs is
+// waited for no longer than a tracker that does.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	if e.closed {
@@ -238,12 +239,7 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 
 	e.stopTaking()
-	ended := make(chan struct{})
-	go func() {
-		e.dispatchers.Wait()
-		e.deliveries.Wait()
-		close(ended)
-	}()
+	ended := over(&e.dispatchers, &e.deliveries)
 	if !within(closeGrace, ended) {
 		e.stopDelivering()
 		if !within(closeWait, ended) {
@@ -252,7 +248,9 @@ func (e *Engine) Close() {
 	}
 	e.stopDelivering()
 	close(e.finish)
-	e.background.Wait()
+	if !within(closeWait, over(&e.background)) {
+		e.options.Load().Logger.Error("the queue doesn't answer: its storage hangs, or is very slow; some records may be delivered again after the next start")
+	}
 
 	e.mu.Lock()
 	for _, d := range e.used {
@@ -260,6 +258,18 @@ func (e *Engine) Close() {
 	}
 	e.mu.Unlock()
 	close(e.finished)
+}
+
+// over returns a channel that is closed when nothing of all is under way.
+func over(all ...*sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		for _, wg := range all {
+			wg.Wait()
+		}
+		close(done)
+	}()
+	return done
 }
 
 func within(d time.Duration, done <-chan struct{}) bool {
