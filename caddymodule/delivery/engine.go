@@ -89,7 +89,7 @@ func NewEngine(q Queue, o Options) *Engine {
 	e.taking, e.stopTaking = context.WithCancel(context.Background())
 	e.delivering, e.stopDelivering = context.WithCancel(context.Background())
 	e.background.Go(e.settle)
-	e.background.Go(e.bury)
+	e.background.Go(e.tidy)
 	return e
 }
 
@@ -283,20 +283,26 @@ func within(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// bury deletes dead letters that have been kept long enough.
-func (e *Engine) bury() {
+// tidy deletes dead letters that have been kept long enough, and gives up what
+// nobody takes.
+func (e *Engine) tidy() {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
 		_, err := e.queue.Bury(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
-		if err != nil && !errors.Is(err, ErrClosed) {
-			e.options.Load().Logger.Warn("old dead letters can't be deleted; trying again in an hour", zap.Error(err))
-		}
+		e.untidy("old dead letters can't be deleted; trying again in an hour", err)
 		select {
 		case <-e.finish:
 			return
 		case <-tick.C:
 		}
+		e.untidy("records that are too old can't be given up; trying again in an hour", e.expire())
+	}
+}
+
+func (e *Engine) untidy(what string, err error) {
+	if err != nil && !errors.Is(err, ErrClosed) {
+		e.options.Load().Logger.Warn(what, zap.Error(err))
 	}
 }
 
