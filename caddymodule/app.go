@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
@@ -52,7 +53,7 @@ type App struct {
 	// Placeholders are resolved when the configuration is loaded.
 	Secret string `json:"secret,omitempty"`
 
-	queueConfig json.RawMessage
+	queueConfig json.RawMessage // see former.go
 	queue       delivery.Opener
 	storage     certmagic.Storage
 	log         *zap.Logger
@@ -132,6 +133,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("tagged_urls: %T is no queue", queue)
 	}
 	a.queue = opener
+	if r, ok := queue.(delivery.Resolver); ok {
+		a.queueConfig = caddyconfig.JSONModuleObject(r.Resolved(), "queue", queue.(caddy.Module).CaddyModule().ID.Name(), nil)
+	}
 	if a.events, err = newEmitter(ctx); err != nil {
 		return err
 	}

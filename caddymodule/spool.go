@@ -155,6 +155,7 @@ func (s *spool) open(ctx context.Context, first *App, before any) {
 	if !ok {
 		return
 	}
+	first.noteQueue(s.log) // before there is anything in it
 	s.mu.Lock()
 	s.queue = queue
 	s.engine = delivery.NewEngine(queue, delivery.Options{Logger: s.log})
@@ -163,7 +164,6 @@ func (s *spool) open(ctx context.Context, first *App, before any) {
 	close(s.opened)
 	s.mu.Unlock()
 
-	first.noteQueue(s.log)
 	s.fetchFormer(ctx) // until ctx is done
 	s.engine.Close()
 	if err := queue.Close(); err != nil {

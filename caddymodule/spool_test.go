@@ -22,6 +22,8 @@ type soleQueue struct {
 	key string
 	// closes, if it isn't nil, holds closing up until it is closed.
 	closes chan struct{}
+	// puts is for how long it takes to put.
+	puts time.Duration
 
 	mu    sync.Mutex
 	open  bool
@@ -47,6 +49,15 @@ func (q *soleQueue) Open(*zap.Logger) (delivery.Queue, error) {
 type soleOpen struct {
 	*deliverytest.Queue
 	of *soleQueue
+}
+
+func (q soleOpen) Put(ctx context.Context, entries ...delivery.Entry) error {
+	select {
+	case <-time.After(q.of.puts):
+		return q.Queue.Put(ctx, entries...)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (q soleOpen) Close() error {
