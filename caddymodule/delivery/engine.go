@@ -80,7 +80,7 @@ type Engine struct {
 // be closed before the queue is.
 func NewEngine(q Queue, o Options) *Engine {
 	e := &Engine{
-		queue:       q,
+		queue:       guest{q},
 		settlements: make(chan settling, 64),
 		finish:      make(chan struct{}),
 		finished:    make(chan struct{}),
