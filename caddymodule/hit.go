@@ -167,6 +167,9 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	app := h.app.current()
 	// A visitor who goes away has been here nevertheless.
 	c.posted = app.acquire().post(deadline, entries, func(err error) {
+		if c.told.Swap(true) {
+			return
+		}
 		if c.err = err; err != nil {
 			t.forget()
 			t.dropped(h, len(entries), err)
@@ -310,6 +313,7 @@ func (t *hit) count(word string, reason tagging.Reason) bool {
 type commit struct {
 	deadline time.Time
 	posted   delivery.Posted
+	told     atomic.Bool // the outcome: a queue's mistake mustn't tell it twice
 	done     chan struct{}
 	err      error // once done is closed
 }
