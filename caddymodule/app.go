@@ -236,6 +236,9 @@ func (t *target) name(keys *tagging.Keys) {
 	}
 }
 
+// waited reports whether records may have waited for the target's key.
+func (t *target) waited() bool { return t.disabled == "" && t.waiting != "" }
+
 // conflict refuses a target that has the id of a different one: the records of
 // one would go to the other.
 func (a *App) conflict(t *target) error {
@@ -297,7 +300,7 @@ func (a *App) destinations(queued delivery.Stats) []delivery.Destination {
 			continue
 		}
 		ids := []string{t.id}
-		if _, ok := queued.Destinations[t.waiting]; ok && t.waiting != "" {
+		if _, ok := queued.Destinations[t.waiting]; ok && t.waited() {
 			ids = append(ids, t.waiting)
 		}
 		for _, id := range ids {

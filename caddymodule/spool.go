@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,7 +167,7 @@ func (s *spool) open(ctx context.Context, first *App, before any) {
 
 	s.fetchFormer(ctx) // until ctx is done
 	s.engine.Close()
-	if err := queue.Close(); err != nil {
+	if err := guarded(queue.Close); err != nil {
 		s.log.Error("closing the queue", zap.String("queue", s.key), zap.Error(err))
 	}
 }
@@ -265,7 +266,33 @@ func (s *spool) applyLocked() {
 		if err != nil {
 			s.log.Error("asking the queue what it holds", zap.Error(err))
 		}
-		s.engine.Use(a.destinations(queued))
+		all := a.destinations(queued)
+		s.engine.Use(all)
+		if slices.ContainsFunc(a.targets, (*target).waited) {
+			time.AfterFunc(lookAgain, func() { s.look(a, len(all)) })
+		}
+	}
+}
+
+// lookAgain is after how long the queue is asked again whether it holds records
+// that waited for a tracker's key: hits under way may have brought some since.
+const lookAgain = time.Minute
+
+// look uses the destinations of the configuration, if there are more of them
+// than were known.
+func (s *spool) look(a *App, known int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.users) == 0 || s.users[len(s.users)-1] != a {
+		return
+	}
+	queued, err := s.stats()
+	if err != nil {
+		time.AfterFunc(lookAgain, func() { s.look(a, known) })
+		return
+	}
+	if all := a.destinations(queued); len(all) > known {
+		s.engine.Use(all)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +28,7 @@ type soleQueue struct {
 	puts time.Duration
 
 	mu    sync.Mutex
+	panic bool // when it is opened, once
 	open  bool
 	times int // that it was opened
 }
@@ -38,6 +41,10 @@ func (q *soleQueue) Apply(delivery.Queue) {}
 func (q *soleQueue) Open(*zap.Logger) (delivery.Queue, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.panic {
+		q.panic = false
+		panic("mistake")
+	}
 	if q.open {
 		return nil, errInUse
 	}
@@ -161,6 +168,77 @@ func TestQueueThatCannotBeClosed(t *testing.T) {
 		if err := takes(t, s, time.Second); err != nil {
 			t.Errorf("when it can be: %v", err)
 		}
+		letGo(t, a)
+	})
+}
+
+// TestRecordsThatComeLateForTheirKey: hits under way when the key comes are for
+// the tracker by the name that it had without.
+func TestRecordsThatComeLateForTheirKey(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		a := testApp(t, &soleQueue{key: t.Name()}, zap.NewNop())
+		trk := &takesAll{}
+		a.targets = []*target{{id: "with", waiting: "without", tracker: trk}}
+		s := a.acquire()
+		s.use(a)
+		if err := takes(t, s, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.put(t.Context(), []delivery.Entry{{Destination: "without", Record: &delivery.Record{Kind: delivery.Event, Time: time.Now()}}}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(lookAgain + time.Second)
+		if n := trk.took.Load(); n != 1 {
+			t.Errorf("%d records were delivered", n)
+		}
+		s.unuse(a)
+		letGo(t, a)
+	})
+}
+
+// takesAll is a tracker that takes everything.
+type takesAll struct{ took atomic.Int64 }
+
+func (a *takesAll) Deliver(_ context.Context, records []*delivery.Record) error {
+	a.took.Add(int64(len(records)))
+	return nil
+}
+
+// mistakenQueue tells the outcome and panics then.
+type mistakenQueue struct{ *deliverytest.Queue }
+
+func (mistakenQueue) Post(_ time.Time, done func(error), _ ...delivery.Entry) delivery.Posted {
+	done(nil)
+	panic("mistake")
+}
+
+func (mistakenQueue) Stats() (delivery.Stats, error) { panic("mistake") }
+
+// TestQueueWithMistakes: a queue that panics costs hits at most, not Caddy.
+func TestQueueWithMistakes(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		a := testApp(t, &soleQueue{key: t.Name(), panic: true}, zap.NewNop())
+		a.QueueTimeout = caddy.Duration(time.Second)
+		close(a.ready)
+		s := a.acquire()
+		<-time.After(openRetry + time.Second)
+		if err := takes(t, s, time.Second); err != nil {
+			t.Fatalf("after a panic: %v", err)
+		}
+		good := s.queue
+		s.queue = mistakenQueue{}
+		h := &hit{resolved: true, records: []*delivery.Record{{Kind: delivery.Event}}}
+		h.record(&Handler{app: a, log: zap.NewNop(), targets: []*target{{id: "a"}}}, httptest.NewRequest("GET", "/", nil))
+		if !h.taken() {
+			t.Error("the queue took the hit")
+		}
+		synctest.Wait()
+		if _, err := s.stats(); err == nil {
+			t.Error("there are no statistics")
+		}
+		s.queue = good
 		letGo(t, a)
 	})
 }
