@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
@@ -52,7 +53,7 @@ type App struct {
 	// Placeholders are resolved when the configuration is loaded.
 	Secret string `json:"secret,omitempty"`
 
-	queueConfig json.RawMessage
+	queueConfig json.RawMessage // see former.go
 	queue       delivery.Opener
 	storage     certmagic.Storage
 	log         *zap.Logger
@@ -134,6 +135,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("tagged_urls: %T is no queue", queue)
 	}
 	a.queue = opener
+	if r, ok := queue.(delivery.Resolver); ok {
+		a.queueConfig = caddyconfig.JSONModuleObject(r.Resolved(), "queue", queue.(caddy.Module).CaddyModule().ID.Name(), nil)
+	}
 	if a.events, err = newEmitter(ctx); err != nil {
 		return err
 	}
@@ -147,6 +151,7 @@ const minSecret = 16
 // queue: sites are served whatever its state, and opening is tried again.
 func (a *App) Start() error {
 	a.started = true
+	newest.Store(a)
 	go a.events.run(a.ctx)
 	shared := a.acquire()
 	if err := a.prepare(); err != nil {
@@ -186,6 +191,7 @@ func (a *App) Cleanup() error {
 	if caddy.Exiting() {
 		return nil
 	}
+	newest.CompareAndSwap(a, nil)
 	if shared := pooled(a.queue.Key()); shared != nil {
 		shared.unuse(a)
 	}
@@ -232,6 +238,9 @@ func (t *target) name(keys *tagging.Keys) {
 		t.id += "#" + keys.Destination(key)
 	}
 }
+
+// waited reports whether records may have waited for the target's key.
+func (t *target) waited() bool { return t.disabled == "" && t.waiting != "" }
 
 // conflict refuses a target that has the id of a different one: the records of
 // one would go to the other.
@@ -294,7 +303,7 @@ func (a *App) destinations(queued delivery.Stats) []delivery.Destination {
 			continue
 		}
 		ids := []string{t.id}
-		if _, ok := queued.Destinations[t.waiting]; ok && t.waiting != "" {
+		if _, ok := queued.Destinations[t.waiting]; ok && t.waited() {
 			ids = append(ids, t.waiting)
 		}
 		for _, id := range ids {

@@ -47,7 +47,7 @@ type hit struct {
 	commits  []*commit
 	fate     fate
 
-	deadline time.Time // for the queue to take it
+	waited time.Duration // of queue_timeout, so far
 
 	// setCookie makes the cookie when the queue has taken the hit and the
 	// response begins, if one is to be set.
@@ -122,6 +122,7 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 	defer t.countSkipped() // also if a handler panics
 
 	rw := newResponseWriter(w, t, r.Host)
+	defer rw.begin() // for a handler that wrote nothing or little, or panics, and for error routes
 	reason := h.skips(r)
 	if reason == reasonPrefetch {
 		t.skip(reason)
@@ -143,17 +144,19 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 		rw.redirect(tagging.RedirectTarget(t.path, t.query))
 		return nil
 	}
-	defer rw.begin() // for a handler that wrote nothing or little, or panics, and for error routes
 	return next.ServeHTTP(rw, r)
 }
 
 // record enqueues the hit for those of the handler's trackers that don't have
 // it yet. It doesn't wait for the queue; begin does.
 func (t *hit) record(h *Handler, r *http.Request) {
-	if t.deadline.IsZero() {
-		t.deadline = time.Now().Add(time.Duration(h.app.QueueTimeout))
-	}
-	if !h.app.isReady(t.deadline) {
+	// A later directive may come long after the first, but the visitor waits no
+	// longer for two than for one.
+	began := time.Now()
+	deadline := began.Add(time.Duration(h.app.QueueTimeout) - t.waited)
+	ready := h.app.isReady(deadline)
+	t.waited += time.Since(began)
+	if !ready {
 		t.dropped(h, 1, errUnavailable{errNotReady})
 		return
 	}
@@ -175,10 +178,14 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			return
 		}
 	}
-	c := &commit{done: make(chan struct{}), deadline: t.deadline}
+	c := &commit{done: make(chan struct{}), deadline: deadline}
 	t.commits = append(t.commits, c)
+	app := h.app.current()
 	// A visitor who goes away has been here nevertheless.
-	c.posted = h.app.acquire().post(t.deadline, entries, func(err error) {
+	c.posted = app.acquire().post(deadline, entries, func(err error) {
+		if c.told.Swap(true) {
+			return
+		}
 		c.err = err
 		if !undone {
 			t.end(err)
@@ -192,7 +199,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			}
 		}
 		close(c.done)
-		_ = h.app.release() // closing reports for itself
+		_ = app.release() // closing reports for itself
 	})
 }
 
@@ -392,6 +399,7 @@ func (t *hit) count(word string, reason tagging.Reason) {
 type commit struct {
 	deadline time.Time
 	posted   delivery.Posted
+	told     atomic.Bool // the outcome: a queue's mistake mustn't tell it twice
 	done     chan struct{}
 	err      error // once done is closed
 }
@@ -411,6 +419,8 @@ func (t *hit) settled() bool {
 // taken waits until all that was enqueued of the hit is durable, and reports
 // whether it is.
 func (t *hit) taken() bool {
+	began := time.Now()
+	defer func() { t.waited += time.Since(began) }()
 	for _, c := range t.commits {
 		if !c.wait() || c.err != nil {
 			return false

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,15 +35,13 @@ type spool struct {
 	log    *zap.Logger
 	logger *followingCore
 
-	// opened is closed when queue and engine are set, failed when the first
-	// attempt to get there has failed; stop ends the attempts, and stopped says
-	// that they have ended.
-	opened  chan struct{}
-	failed  chan struct{}
-	stop    context.CancelFunc
-	stopped chan struct{}
-	queue   delivery.Queue
-	engine  *delivery.Engine
+	holder
+	// opened is closed when queue and engine are set, failed when hits needn't
+	// wait for that any more.
+	opened chan struct{}
+	failed chan struct{}
+	queue  delivery.Queue
+	engine *delivery.Engine
 	// asking has a place for each question to the queue that is under way.
 	asking chan struct{}
 	// former gets a value when there may be something to fetch from a former
@@ -67,11 +66,12 @@ func (a *App) acquire() *spool {
 		core.follow(a.log)
 		ctx, stop := context.WithCancel(context.Background())
 		s := &spool{
-			key: key, log: zap.New(core), logger: core,
-			opened: make(chan struct{}), failed: make(chan struct{}), asking: make(chan struct{}, maxAsking), stop: stop, stopped: make(chan struct{}),
+			key: key, log: zap.New(core), logger: core, holder: newHolder(stop),
+			opened: make(chan struct{}), failed: make(chan struct{}), asking: make(chan struct{}, maxAsking),
 			former: make(chan struct{}, 1), down: errOpening,
 		}
-		go s.open(ctx, a)
+		before, _ := holders.Swap(key, &s.holder)
+		go s.open(ctx, a, before)
 		return s, nil
 	})
 	return value.(*spool)
@@ -79,8 +79,23 @@ func (a *App) acquire() *spool {
 
 var (
 	errOpening  = errors.New("the queue is being opened")
+	errHeld     = errors.New("the queue is still being closed: its storage hangs, or is very slow")
 	errNotReady = errors.New("the configuration is starting, or there is no key for cookies: see the log above")
 )
+
+// newest is the configuration that started last, unless it is gone.
+var newest atomic.Pointer[App]
+
+// current is the app that takes a hit. Once the hit's own configuration is
+// gone, that is the one in force: the queue needn't be opened again for it.
+func (a *App) current() *App {
+	if a.ctx.Err() != nil {
+		if now := newest.Load(); now != nil {
+			return now
+		}
+	}
+	return a
+}
 
 // release ends a use. The last one closes the queue.
 func (a *App) release() error {
@@ -99,24 +114,49 @@ func pooled(key string) (found *spool) {
 	return found
 }
 
-// closing has the spools that are being closed, by key: their storage must be
-// let go of before it can be opened again.
-var closing sync.Map
+// holder is one who uses a queue's storage, or waits for it: a spool, or one
+// that fetches from a former queue.
+type holder struct {
+	stop    context.CancelFunc // tells it to let go
+	stopped chan struct{}      // closed when it has
+}
+
+// holders has the last holder of each queue's storage, by the queue's key. Each
+// waits for the one before it: what one has open no other can open.
+var holders sync.Map
+
+func newHolder(stop context.CancelFunc) holder { return holder{stop, make(chan struct{})} }
+
+// over says that the holder has let go.
+func (o *holder) over(key string) {
+	o.stop()
+	holders.CompareAndDelete(key, o)
+	close(o.stopped)
+}
 
 // open opens the queue, again and again until it works.
-func (s *spool) open(ctx context.Context, first *App) {
-	defer close(s.stopped)
-	if before, ok := closing.Load(s.key); ok {
+func (s *spool) open(ctx context.Context, first *App, before any) {
+	defer func() {
+		s.over(s.key)
+		spools.Range(func(_, value any) bool {
+			value.(*spool).lookForFormer()
+			return true
+		})
+	}()
+	if before, ok := before.(*holder); ok {
+		before.stop()
 		select {
-		case <-before.(*spool).stopped:
-		case <-ctx.Done():
-			return
+		case <-before.stopped:
+		case <-time.After(closeLimit):
+			s.cantOpen(errHeld)
+			<-before.stopped
 		}
 	}
 	queue, ok := s.openQueue(ctx, first)
 	if !ok {
 		return
 	}
+	first.noteQueue(s.log) // before there is anything in it
 	s.mu.Lock()
 	s.queue = queue
 	s.engine = delivery.NewEngine(queue, delivery.Options{Logger: s.log})
@@ -125,12 +165,24 @@ func (s *spool) open(ctx context.Context, first *App) {
 	close(s.opened)
 	s.mu.Unlock()
 
-	first.noteQueue(s.log)
 	s.fetchFormer(ctx) // until ctx is done
 	s.engine.Close()
-	if err := queue.Close(); err != nil {
+	if err := guarded(queue.Close); err != nil {
 		s.log.Error("closing the queue", zap.String("queue", s.key), zap.Error(err))
 	}
+}
+
+// cantOpen says why the queue isn't open. Hits don't wait for it any more, or
+// visitors would wait in vain for as long as that lasts.
+func (s *spool) cantOpen(why error) {
+	s.mu.Lock()
+	s.down = why
+	select {
+	case <-s.failed:
+	default:
+		close(s.failed)
+	}
+	s.mu.Unlock()
 }
 
 // openTold is the least time between two errors that are logged of a queue
@@ -140,26 +192,22 @@ const openTold = time.Minute
 func (s *spool) openQueue(ctx context.Context, first *App) (delivery.Queue, bool) {
 	var told error
 	var toldAt time.Time
-	for {
+	for ctx.Err() == nil {
 		s.mu.Lock()
 		opener := first.queue
 		if len(s.users) > 0 {
 			opener = s.users[len(s.users)-1].queue
 		}
 		s.mu.Unlock()
-		queue, err := opener.Open(s.log)
+		var queue delivery.Queue
+		err := guarded(func() (err error) { queue, err = opener.Open(s.log); return err })
 		if err == nil {
 			if told != nil {
 				s.log.Info("the queue is open now: recording", zap.String("queue", s.key))
 			}
 			return queue, true
 		}
-		s.mu.Lock()
-		s.down = err
-		s.mu.Unlock()
-		if told == nil {
-			close(s.failed)
-		}
+		s.cantOpen(err)
 		if told == nil || told.Error() != err.Error() && time.Since(toldAt) >= openTold {
 			told, toldAt = err, time.Now()
 			s.log.Error("can't open the queue: sites are served, but hits are dropped until it can; it is tried again all the time",
@@ -167,10 +215,10 @@ func (s *spool) openQueue(ctx context.Context, first *App) (delivery.Queue, bool
 		}
 		select {
 		case <-ctx.Done():
-			return nil, false
 		case <-time.After(openRetry):
 		}
 	}
+	return nil, false
 }
 
 // unavailable says why the queue isn't open; nil if it is.
@@ -218,7 +266,33 @@ func (s *spool) applyLocked() {
 		if err != nil {
 			s.log.Error("asking the queue what it holds", zap.Error(err))
 		}
-		s.engine.Use(a.destinations(queued))
+		all := a.destinations(queued)
+		s.engine.Use(all)
+		if slices.ContainsFunc(a.targets, (*target).waited) {
+			time.AfterFunc(lookAgain, func() { s.look(a, len(all)) })
+		}
+	}
+}
+
+// lookAgain is after how long the queue is asked again whether it holds records
+// that waited for a tracker's key: hits under way may have brought some since.
+const lookAgain = time.Minute
+
+// look uses the destinations of the configuration, if there are more of them
+// than were known.
+func (s *spool) look(a *App, known int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.users) == 0 || s.users[len(s.users)-1] != a {
+		return
+	}
+	queued, err := s.stats()
+	if err != nil {
+		time.AfterFunc(lookAgain, func() { s.look(a, known) })
+		return
+	}
+	if all := a.destinations(queued); len(all) > known {
+		s.engine.Use(all)
 	}
 }
 
@@ -259,8 +333,11 @@ func (s *spool) put(ctx context.Context, entries []delivery.Entry) error {
 	case <-s.opened:
 		return s.queue.Put(ctx, entries...)
 	default:
-		return errUnavailable{cmp.Or(s.unavailable(), errOpening)}
 	}
+	if why := s.unavailable(); why != errOpening {
+		return errUnavailable{cmp.Or(why, errOpening)}
+	}
+	return fmt.Errorf("%w, and queue_timeout is over: %w", errOpening, ctx.Err())
 }
 
 // errUnavailable is returned for hits while the queue can't be opened.
@@ -268,16 +345,20 @@ type errUnavailable struct{ why error }
 
 func (e errUnavailable) Error() string { return fmt.Sprintf("nothing can be recorded: %v", e.why) }
 
-// Destruct closes the queue. The last user calls it, by way of the pool.
+// closeLimit is how long a reload waits for a queue to be closed, and who opens
+// it again before hits are dropped for that.
+const closeLimit = 10 * time.Second
+
+// Destruct closes the queue. The last user calls it, by way of the pool: mostly
+// a reload, which storage that hangs mustn't hold up for good.
 func (s *spool) Destruct() error {
-	closing.Store(s.key, s)
 	s.stop()
-	<-s.stopped
-	closing.CompareAndDelete(s.key, s)
-	spools.Range(func(_, value any) bool {
-		value.(*spool).lookForFormer()
-		return true
-	})
+	select {
+	case <-s.stopped:
+	case <-time.After(closeLimit):
+		s.log.Error("the queue isn't closed yet: its storage hangs, or is very slow; that goes on, and who wants to open it waits",
+			zap.String("queue", s.key))
+	}
 	return nil
 }
 

@@ -125,7 +125,7 @@ func (s *spool) stats() (delivery.Stats, error) {
 	answered := make(chan struct{})
 	go func() {
 		defer func() { <-s.asking }()
-		stats, err = s.queue.Stats()
+		err = guarded(func() (err error) { stats, err = s.queue.Stats(); return err })
 		close(answered)
 	}()
 	select {

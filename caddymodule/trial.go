@@ -224,7 +224,7 @@ func (t *trial) try(server trialServer, r *http.Request) (*meeting, error) {
 	opened := make(chan struct{})
 	close(opened)
 	spools.LoadOrStore(t.queue.Key(), &spool{
-		key: t.queue.Key(), opened: opened, queue: &t.queue, stop: func() {}, stopped: opened,
+		key: t.queue.Key(), opened: opened, queue: &t.queue, holder: holder{func() {}, opened},
 	})
 	defer t.app.release() //nolint:errcheck // there is nothing to close
 

@@ -88,9 +88,9 @@ func (q *posts) record(t *testing.T, keys *tagging.Keys, cookie, name string, di
 	t.Helper()
 	opened := make(chan struct{})
 	close(opened)
-	app := &App{queue: q, keys: keys, ready: opened, events: new(emitter)}
+	app := &App{ctx: caddy.Context{Context: t.Context()}, queue: q, keys: keys, ready: opened, events: new(emitter)}
 	app.QueueTimeout = caddy.Duration(patience)
-	spools.LoadOrStore(q.Key(), &spool{key: q.Key(), opened: opened, queue: q, stop: func() {}, stopped: opened})
+	spools.LoadOrStore(q.Key(), &spool{key: q.Key(), opened: opened, queue: q, holder: holder{func() {}, opened}})
 	defer func() { _ = app.release() }()
 
 	r := httptest.NewRequest(http.MethodGet, "/?kme=E&kmi="+name, nil)

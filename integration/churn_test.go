@@ -2,11 +2,14 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestChurn reloads fifty times under load, each time with other trackers,
@@ -79,6 +82,56 @@ func TestChurn(t *testing.T) {
 		return nowGoroutines <= goroutines+2 && len(nowFiles) <= len(files)+1
 	})
 	t.Logf("%d hits; %d goroutines, %d before; %d open files, %d before", len(hits), nowGoroutines, goroutines, len(nowFiles), len(files))
+}
+
+// TestQueueMovesAllTheTime changes the queue's path again and again, faster
+// than hits are over and former queues are fetched. Each file is used by one at
+// a time, so that no hit finds it in use.
+func TestQueueMovesAllTheTime(t *testing.T) {
+	dir := t.TempDir()
+	trk := newCounter(t, 200*time.Millisecond) // as long takes the closing of a queue
+	trk.up()
+	// It holds hits up until their configuration is long gone.
+	before := startRecorder(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(rand.N(200 * time.Millisecond)):
+		case <-r.Context().Done():
+		}
+	})
+	config := func(i int) (global, site string) {
+		return fmt.Sprintf("tagged_urls {\n\t\tqueue_timeout 20s\n\t\tqueue disk {\n\t\t\tpath %s/%d.db\n\t\t}\n\t}", dir, i%3), `
+http://:$PORT {
+	route {
+		forward_auth $BEFORE {
+			uri /
+		}
+		tagged_urls {
+			tracker kissmetrics KEY {
+				endpoint $TRACKER
+			}
+		}
+		respond page
+	}
+}`
+	}
+	global, site := config(0)
+	c := startCaddy(t, global, site, vars{"TRACKER": trk.URL, "BEFORE": before.URL, "GRACE": "1ms"})
+	l := startLoad(t, c.URL, 12)
+	pause := time.NewTicker(30 * time.Millisecond)
+	defer pause.Stop()
+	for i := range 70 {
+		<-pause.C
+		c.reload(config(i))
+	}
+	hits := l.stop()
+	wanted := slices.Collect(maps.Keys(hits))
+	eventually(t, "the hits to arrive", func() bool { return trk.has(wanted) })
+	trk.exactlyOnce(t, slices.Values(wanted))
+	c.lostNothing(t)
+	if c.logged("can't open the queue") {
+		t.Error("a queue couldn't be opened")
+	}
+	t.Logf("%d hits", len(hits))
 }
 
 // TestTrackerComesBack takes a tracker out of the configuration for a while,

@@ -254,9 +254,17 @@ func TestDiskHangs(t *testing.T) {
 		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
 	}
 	c.fewLines(t, 3)
-	thaw()
+	// Another path is the way out. What is in the old file isn't given up.
+	other := t.TempDir()
+	began = time.Now()
+	c.reload(queueAt(other), shop)
+	if took := time.Since(began); took > patience {
+		t.Errorf("a reload with another path took %s", took)
+	}
 	v.untilTaken()
+	thaw()
 	trk.up()
+	eventually(t, "what is in the old file to arrive", func() bool { return times(trk.records(t))[v.taken[0]] > 0 })
 	v.arrive(trk)
 	c.fewLines(t, 5)
 }

@@ -47,7 +47,7 @@ func startCaddy(t *testing.T, global, sites string, v vars) *caddy {
 	t.Cleanup(func() { os.RemoveAll(home) })
 	c := &caddy{t: t, Home: home, Port: freePort(t), Admin: loopback(freePort(t)), vars: vars{}}
 	c.URL = "http://" + loopback(c.Port)
-	c.vars["PORT"] = strconv.Itoa(c.Port)
+	c.vars["PORT"], c.vars["GRACE"] = strconv.Itoa(c.Port), "2s"
 	for name, value := range v {
 		c.vars[name] = value
 	}
@@ -79,7 +79,7 @@ func (c *caddy) expand(global, sites string) string {
 	default_bind 127.0.0.1
 	auto_https disable_redirects
 	skip_install_trust
-	grace_period 2s
+	grace_period $GRACE
 	`+global+`
 }
 `+sites, func(name string) string {

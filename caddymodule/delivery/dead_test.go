@@ -61,6 +61,36 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
+// What waits for a tracker that doesn't come back gets old, too.
+func TestMaxAgeWithoutTracker(t *testing.T) {
+	logger, logs := newLog()
+	w := new(watch)
+	inBubble(t, delivery.Options{MaxAge: 5 * time.Hour, Observer: w, Logger: logger}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		put(t, q, "gone", names(2000)...)
+		put(t, q, "unknown", "one")
+		elapse(7 * time.Hour)
+		if len(w.dead) != 0 {
+			t.Errorf("%d were given up before it was known what is in use", len(w.dead))
+		}
+		put(t, q, "gone", "fresh")
+		e.Use(one("other", newGate(), 1))
+		elapse(time.Hour + time.Minute)
+		if n := waiting(t, q, "gone"); n != 1 || len(w.dead) != 2001 {
+			t.Errorf("%d wait, and %d were given up", n, len(w.dead))
+		}
+		if !slices.Contains(w.dead, "unknown/one/too old/0") || logs.Len() != 2 {
+			t.Errorf("logged: %v", logs.All())
+		}
+		var r recorder
+		e.Use(one("gone", &r, 1))
+		synctest.Wait()
+		if len(r.attempts("fresh")) != 1 {
+			t.Error("what wasn't too old can't be delivered any more")
+		}
+		elapse(time.Minute)
+	})
+}
+
 func TestRejected(t *testing.T) {
 	logger, logs := newLog()
 	w := new(watch)

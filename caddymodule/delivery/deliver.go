@@ -82,13 +82,9 @@ func (d *dispatcher) attempt(tracker Tracker, items []Item, settlements []Settle
 		return d.retry(items[half:], err, settlements), err
 	}
 
-	if e.delivering.Err() != nil { // we cancelled it
-		for _, item := range items {
-			settlements = append(settlements, Settlement{Item: item, Outcome: Release})
-		}
-		return settlements, err
+	if e.delivering.Err() == nil {
+		o.Observer.Attempt(d.id, "retried", took, len(items))
 	}
-	o.Observer.Attempt(d.id, "retried", took, len(items))
 	return d.retry(items, err, settlements), err
 }
 
@@ -129,8 +125,14 @@ func (d *dispatcher) caught(p any) error {
 }
 
 // retry appends that the items wait for another attempt, or are dead if there
-// is no time for one. A batch stays together.
+// is no time for one. A batch stays together. What we cancelled wasn't tried.
 func (d *dispatcher) retry(items []Item, err error, settlements []Settlement) []Settlement {
+	if d.engine.delivering.Err() != nil {
+		for _, item := range items {
+			settlements = append(settlements, Settlement{Item: item, Outcome: Release})
+		}
+		return settlements
+	}
 	status, reason, after := explain(err)
 	attempts := 0
 	for _, item := range items {

@@ -170,14 +170,15 @@ func (d *dispatcher) start() (limit int, rest, pause time.Duration) {
 		return 0, rest, 0
 	}
 	free := max(0, d.free())
+	most := max(maxTake, d.batch)
 	if d.underWay == 0 {
 		// A thousand idle destinations must not wake up with a full load
 		// each; whoever has more comes back at once.
-		return min(free, 4) * d.batch, 0, 0
+		return min(min(free, 4)*d.batch, most), 0, 0
 	}
 	// Some more than can start, so that the queue isn't asked for each.
 	ahead := min(d.throttle.allowed/2, (maxExtra-e.extra)/8)
-	return min((free+ahead)*d.batch, max(maxTake, d.batch)), 0, 0
+	return min((free+ahead)*d.batch, most), 0, 0
 }
 
 // job is a delivery.

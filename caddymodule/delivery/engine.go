@@ -80,7 +80,7 @@ type Engine struct {
 // be closed before the queue is.
 func NewEngine(q Queue, o Options) *Engine {
 	e := &Engine{
-		queue:       q,
+		queue:       guest{q},
 		settlements: make(chan settling, 64),
 		finish:      make(chan struct{}),
 		finished:    make(chan struct{}),
@@ -89,7 +89,7 @@ func NewEngine(q Queue, o Options) *Engine {
 	e.taking, e.stopTaking = context.WithCancel(context.Background())
 	e.delivering, e.stopDelivering = context.WithCancel(context.Background())
 	e.background.Go(e.settle)
-	e.background.Go(e.bury)
+	e.background.Go(e.tidy)
 	return e
 }
 
@@ -226,7 +226,8 @@ func (e *Engine) drained(began time.Time) bool {
 }
 
 // Close stops. Deliveries under way get a moment to end, then they are
-// cancelled, and their records wait in the queue again.
+// cancelled, and their records wait in the queue again. A queue that hangs is
+// waited for no longer than a tracker that does.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	if e.closed {
@@ -238,12 +239,7 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 
 	e.stopTaking()
-	ended := make(chan struct{})
-	go func() {
-		e.dispatchers.Wait()
-		e.deliveries.Wait()
-		close(ended)
-	}()
+	ended := over(&e.dispatchers, &e.deliveries)
 	if !within(closeGrace, ended) {
 		e.stopDelivering()
 		if !within(closeWait, ended) {
@@ -252,7 +248,9 @@ func (e *Engine) Close() {
 	}
 	e.stopDelivering()
 	close(e.finish)
-	e.background.Wait()
+	if !within(closeWait, over(&e.background)) {
+		e.options.Load().Logger.Error("the queue doesn't answer: its storage hangs, or is very slow; some records may be delivered again after the next start")
+	}
 
 	e.mu.Lock()
 	for _, d := range e.used {
@@ -260,6 +258,18 @@ func (e *Engine) Close() {
 	}
 	e.mu.Unlock()
 	close(e.finished)
+}
+
+// over returns a channel that is closed when nothing of all is under way.
+func over(all ...*sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		for _, wg := range all {
+			wg.Wait()
+		}
+		close(done)
+	}()
+	return done
 }
 
 func within(d time.Duration, done <-chan struct{}) bool {
@@ -273,20 +283,26 @@ func within(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// bury deletes dead letters that have been kept long enough.
-func (e *Engine) bury() {
+// tidy deletes dead letters that have been kept long enough, and gives up what
+// nobody takes.
+func (e *Engine) tidy() {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
 		_, err := e.queue.Bury(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
-		if err != nil && !errors.Is(err, ErrClosed) {
-			e.options.Load().Logger.Warn("old dead letters can't be deleted; trying again in an hour", zap.Error(err))
-		}
+		e.untidy("old dead letters can't be deleted; trying again in an hour", err)
 		select {
 		case <-e.finish:
 			return
 		case <-tick.C:
 		}
+		e.untidy("records that are too old can't be given up; trying again in an hour", e.expire())
+	}
+}
+
+func (e *Engine) untidy(what string, err error) {
+	if err != nil && !errors.Is(err, ErrClosed) {
+		e.options.Load().Logger.Warn(what, zap.Error(err))
 	}
 }
 

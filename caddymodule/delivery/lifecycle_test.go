@@ -335,3 +335,31 @@ func TestAThousandDestinations(t *testing.T) {
 		e.Close() // what it leaves behind would have synctest fail
 	})
 }
+
+// TestCloseWithinABatch closes while a batch that was rejected is tried in
+// parts. None of them counts as tried.
+func TestCloseWithinABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := deliverytest.NewQueue()
+		e := delivery.NewEngine(q, delivery.Options{})
+		e.Use(one("a", batchTracker{func(ctx context.Context, records []*delivery.Record) error {
+			if len(records) == 4 {
+				return &delivery.RejectedError{Status: 400}
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}, 4}, 1))
+		put(t, q, "a", names(4)...)
+		synctest.Wait()
+		e.Close()
+		items, err := q.Take(t.Context(), "a", 4)
+		if err != nil || len(items) != 4 {
+			t.Fatalf("%d records are due: %v", len(items), err)
+		}
+		for _, item := range items {
+			if item.Attempts != 0 {
+				t.Errorf("%s counts as tried", item.Record.Name)
+			}
+		}
+	})
+}

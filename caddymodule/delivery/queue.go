@@ -190,6 +190,14 @@ type Opener interface {
 	Apply(Queue)
 }
 
+// Resolver is an [Opener] whose storage depends on placeholders or on where
+// Caddy runs. It is configured to be found again, whatever becomes of those.
+type Resolver interface {
+	// Resolved is a configuration of the same storage that says all of that
+	// itself. It is noted in a file, so it must hold no secrets.
+	Resolved() any
+}
+
 // Exister is an [Opener] that can tell whether there is something to open. A
 // queue that was used before isn't made anew because its volume is missing.
 type Exister interface {

@@ -290,9 +290,9 @@ func TestFlippedBits(t *testing.T) {
 			q.mu.Lock()
 			d := q.lookup(id)
 			q.mu.Unlock()
-			for {
-				items, _ := q.lease(d, 100)
-				if len(items) == 0 {
+			for all := false; ; {
+				items, wait := q.lease(d, 100, &all)
+				if wait > 0 {
 					break
 				}
 				settle(t, q, delivery.Settlement{Outcome: delivery.Done}, items...)
@@ -487,6 +487,9 @@ func (q *openQueue) tryTake(t *testing.T, id string) int {
 	q.mu.Lock()
 	d := q.lookup(id)
 	q.mu.Unlock()
-	items, _ := q.lease(d, 100)
-	return len(items)
+	for all := false; ; {
+		if items, wait := q.lease(d, 100, &all); len(items) > 0 || wait > 0 {
+			return len(items)
+		}
+	}
 }

@@ -78,6 +78,9 @@ func (q *Queue) Validate() error {
 // Key implements [delivery.Opener]: the file's absolute path.
 func (q *Queue) Key() string { return q.path }
 
+// Resolved implements [delivery.Resolver].
+func (q *Queue) Resolved() any { return &Queue{Path: q.path, MaxSize: q.MaxSize} }
+
 // Exists implements [delivery.Exister].
 func (q *Queue) Exists() bool {
 	_, err := os.Stat(q.path)
@@ -147,4 +150,6 @@ var (
 	_ caddy.Validator       = (*Queue)(nil)
 	_ caddyfile.Unmarshaler = (*Queue)(nil)
 	_ delivery.Opener       = (*Queue)(nil)
+	_ delivery.Exister      = (*Queue)(nil)
+	_ delivery.Resolver     = (*Queue)(nil)
 )

@@ -194,7 +194,8 @@ func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo,
 		file.Close() // bbolt didn't come to that
 	case info != nil && info.Size() == 0:
 		// What there is of a new file could only be taken for a damaged one.
-		if current, err := os.Stat(o.path); err == nil && os.SameFile(current, info) {
+		// Another process may have filled it by now.
+		if current, err := os.Stat(o.path); err == nil && os.SameFile(current, info) && current.Size() == 0 {
 			os.Remove(o.path)
 		}
 		err = o.explain(err)

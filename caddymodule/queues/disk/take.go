@@ -67,7 +67,11 @@ func (d *destination) release(l *lease) {
 	d.mu.Lock()
 	if d.leases[l.seq] == l {
 		delete(d.leases, l.seq)
-		d.scan, d.laterScan = min(d.scan, l.seq), nil
+		if l.index == nil {
+			d.scan = min(d.scan, l.seq)
+		} else {
+			d.laterScan = nil // Hurry may have moved it to the beginning
+		}
 	}
 	d.mu.Unlock()
 	d.signal()
@@ -106,7 +110,7 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
-	for {
+	for all := false; ; {
 		select { // before anything is leased
 		case <-q.closing:
 			return nil, delivery.ErrClosed
@@ -116,7 +120,7 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 			d.signal() // another caller may have relied on this one
 			return nil, err
 		}
-		items, wait := q.lease(d, max(1, limit))
+		items, wait := q.lease(d, max(1, limit), &all)
 		if len(items) > 0 {
 			d.signal() // there may be more, or something to wait for
 			return items, nil
@@ -131,8 +135,10 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 	}
 }
 
-// lease leases what is due, or returns how long to wait.
-func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wait time.Duration) {
+// lease leases what is due, or returns how long to wait. It looks at a part
+// only, as the committer can't publish meanwhile; all says that it has begun at
+// the beginning, since a record is missing.
+func (q *openQueue) lease(d *destination, limit int, all *bool) (items []delivery.Item, wait time.Duration) {
 	q.mu.Lock()
 	throttled := len(q.settled) >= maxSettled
 	q.throttled = q.throttled || throttled
@@ -148,41 +154,43 @@ func (q *openQueue) lease(d *destination, limit int) (items []delivery.Item, wai
 	}()
 	d.mu.Lock()
 	defer d.mu.Unlock() // before that, as discard locks q.mu
-	for all := false; ; {
-		if d.tally.num == 0 {
-			return nil, noWait // a record that comes wakes us
+	if d.tally.num == 0 {
+		return nil, noWait // a record that comes wakes us
+	}
+	r := reader{d: d, now: millis(time.Now()), wait: noWait}
+	err := q.view(func(tx *bolt.Tx) error {
+		r.generation = q.generation
+		r.read(tx, limit)
+		return nil
+	})
+	if err != nil {
+		return nil, retryDelay // the committer deals with it, and wakes us
+	}
+	d.scan, d.laterScan = r.scan, r.laterScan
+	for _, t := range r.taken {
+		d.leases[t.lease.seq] = t.lease
+		if item, err := t.item(); err == nil {
+			items = append(items, item)
+		} else {
+			unread[t.lease] = err
 		}
-		r := reader{d: d, now: millis(time.Now()), wait: noWait}
-		err := q.view(func(tx *bolt.Tx) error {
-			r.generation = q.generation
-			r.read(tx, limit)
-			return nil
-		})
-		if err != nil {
-			return nil, retryDelay // the committer deals with it, and wakes us
-		}
-		d.scan, d.laterScan = r.scan, r.laterScan
-		for _, t := range r.taken {
-			d.leases[t.lease.seq] = t.lease
-			if item, err := t.item(); err == nil {
-				items = append(items, item)
-			} else {
-				unread[t.lease] = err
-			}
-		}
-		switch {
-		case len(items) > 0:
-			return items, 0
-		case r.more || len(r.taken) > 0:
-		case r.pending || d.tally.waiting <= int64(len(d.leases)):
-			return nil, r.wait
-		case !all: // a record is missing: look everywhere
-			all = true
-			d.scan, d.laterScan = 0, nil
-		default:
-			q.suspect(r.generation, fmt.Errorf("%w: %d records should wait for %s, but there are none", errDamaged, d.tally.waiting, d.id))
-			return nil, noWait
-		}
+	}
+	switch {
+	case len(items) > 0:
+		return items, 0
+	case r.more || len(r.taken) > 0:
+		return nil, 0
+	case r.pending || d.tally.waiting <= int64(len(d.leases)):
+		*all = false
+		return nil, r.wait
+	case !*all: // a record is missing: look everywhere
+		*all = true
+		d.scan, d.laterScan = 0, nil
+		return nil, 0
+	default:
+		*all = false
+		q.suspect(r.generation, fmt.Errorf("%w: %d records should wait for %s, but there are none", errDamaged, d.tally.waiting, d.id))
+		return nil, noWait
 	}
 }
 

@@ -1,0 +1,76 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// expire gives up what is too old of destinations that aren't in use, such as
+// those of trackers that don't come back. Nobody else takes it, and in the end
+// it would fill the queue.
+func (e *Engine) expire() error {
+	e.mu.Lock()
+	used := e.used
+	e.mu.Unlock()
+	if used == nil {
+		return nil // nobody has said yet what is in use, and how old it may get
+	}
+	stats, err := e.queue.Stats()
+	if err != nil {
+		return err
+	}
+	o := e.options.Load()
+	oldest := time.Now().Add(-o.MaxAge)
+	for id, has := range stats.Destinations {
+		if used[id] != nil || has.Waiting == 0 || !has.Oldest.Before(oldest) {
+			continue
+		}
+		expired, err := e.expireUntil(oldest, id)
+		if expired > 0 {
+			o.Logger.Warn("records were given up, as their tracker isn't configured any more; they are among the dead letters",
+				zap.String("tracker", id), zap.Int("records", expired), zap.String("last_reason", tooOld))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expireUntil gives up a destination's records that are older than oldest, and
+// returns how many.
+func (e *Engine) expireUntil(oldest time.Time, id string) (expired int, err error) {
+	o := e.options.Load()
+	for {
+		taking, cancel := context.WithTimeout(e.taking, drainQuiet)
+		items, err := e.queue.Take(taking, id, maxSettle)
+		quiet := taking.Err() != nil && !errors.Is(err, ErrClosed)
+		cancel()
+		if err != nil && quiet {
+			return expired, nil // the rest isn't due, or we are closed
+		}
+		if err != nil {
+			return expired, err
+		}
+		settlements := make([]Settlement, len(items))
+		fresh := false
+		for i, item := range items {
+			settlements[i] = Settlement{Item: item, Outcome: Release}
+			if !item.Record.Time.Before(oldest) {
+				fresh = true
+				continue
+			}
+			settlements[i] = Settlement{Item: item, Outcome: Dead, Reason: tooOld}
+			o.Observer.Attempt(id, "dead", 0, 1)
+			o.Observer.DeadLetter(id, item.Record, tooOld, 0)
+			expired++
+		}
+		e.settleAll(settlements)
+		if fresh {
+			return expired, nil
+		}
+	}
+}

@@ -1,0 +1,244 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	zapobserver "go.uber.org/zap/zaptest/observer"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
+)
+
+// soleQueue is a queue that can be opened once at a time, as a file can.
+type soleQueue struct {
+	key string
+	// closes, if it isn't nil, holds closing up until it is closed.
+	closes chan struct{}
+	// puts is for how long it takes to put.
+	puts time.Duration
+
+	mu    sync.Mutex
+	panic bool // when it is opened, once
+	open  bool
+	times int // that it was opened
+}
+
+var errInUse = errors.New("in use")
+
+func (q *soleQueue) Key() string          { return q.key }
+func (q *soleQueue) Apply(delivery.Queue) {}
+
+func (q *soleQueue) Open(*zap.Logger) (delivery.Queue, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.panic {
+		q.panic = false
+		panic("mistake")
+	}
+	if q.open {
+		return nil, errInUse
+	}
+	q.open = true
+	q.times++
+	return soleOpen{deliverytest.NewQueue(), q}, nil
+}
+
+type soleOpen struct {
+	*deliverytest.Queue
+	of *soleQueue
+}
+
+func (q soleOpen) Put(ctx context.Context, entries ...delivery.Entry) error {
+	select {
+	case <-time.After(q.of.puts):
+		return q.Queue.Put(ctx, entries...)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (q soleOpen) Close() error {
+	if q.of.closes != nil {
+		<-q.of.closes
+	}
+	err := q.Queue.Close()
+	q.of.mu.Lock()
+	defer q.of.mu.Unlock()
+	q.of.open = false
+	return err
+}
+
+// testApp is an app with a queue and nothing else.
+func testApp(t *testing.T, queue delivery.Opener, log *zap.Logger) *App {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return &App{
+		ctx: caddy.Context{Context: ctx}, log: log, queue: queue, queueConfig: json.RawMessage("{}"),
+		events: new(emitter), ready: make(chan struct{}), MaxAge: caddy.Duration(time.Hour),
+	}
+}
+
+func letGo(t *testing.T, a *App) {
+	if err := a.release(); err != nil {
+		t.Error(err)
+	}
+}
+
+// takes puts nothing at all, which works if the queue does.
+func takes(t *testing.T, s *spool, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return s.put(ctx, nil)
+}
+
+// TestQueueIsHeldByOneAtATime: whoever wants a queue waits for all who had it
+// before, also for those who gave it up while they waited.
+func TestQueueIsHeldByOneAtATime(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
+		a := testApp(t, q, zap.NewNop())
+		if err := takes(t, a.acquire(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		go letGo(t, a)
+		synctest.Wait()
+		if a.acquire(); q.times != 1 {
+			t.Fatal("it was opened again")
+		}
+		go letGo(t, a)
+		synctest.Wait()
+		third := a.acquire()
+		if err := takes(t, third, time.Second); dropReason(err) != "timeout" {
+			t.Errorf("while it is being opened: %v", err)
+		}
+		took := make(chan error)
+		go func() { took <- takes(t, third, time.Minute) }()
+		synctest.Wait()
+		close(q.closes)
+		if err := <-took; err != nil {
+			t.Errorf("the third couldn't put: %v", err)
+		}
+		if q.times != 2 {
+			t.Errorf("it was opened %d times, want twice: the second had no use for it any more", q.times)
+		}
+		letGo(t, a)
+		if _, held := holders.Load(q.key); held {
+			t.Error("something is left of it")
+		}
+	})
+}
+
+// TestQueueThatCannotBeClosed: a reload goes on, and who needs the queue again
+// says so soon and opens it when it can.
+func TestQueueThatCannotBeClosed(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := zapobserver.New(zap.ErrorLevel)
+		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
+		a := testApp(t, q, zap.New(core))
+		if err := takes(t, a.acquire(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		letGo(t, a)
+		if took := time.Since(began); took != closeLimit || logs.FilterMessageSnippet("isn't closed yet").Len() != 1 {
+			t.Errorf("it was let go of after %s, with the log %v", took, logs.All())
+		}
+		s := a.acquire()
+		if err := takes(t, s, time.Minute); !errors.As(err, new(errUnavailable)) {
+			t.Errorf("it can't be opened, but said %v", err)
+		}
+		began = time.Now()
+		if err := takes(t, s, time.Minute); err == nil || time.Since(began) > 0 {
+			t.Errorf("the next one waited for it for %s", time.Since(began))
+		}
+		close(q.closes)
+		synctest.Wait()
+		if err := takes(t, s, time.Second); err != nil {
+			t.Errorf("when it can be: %v", err)
+		}
+		letGo(t, a)
+	})
+}
+
+// TestRecordsThatComeLateForTheirKey: hits under way when the key comes are for
+// the tracker by the name that it had without.
+func TestRecordsThatComeLateForTheirKey(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		a := testApp(t, &soleQueue{key: t.Name()}, zap.NewNop())
+		trk := &takesAll{}
+		a.targets = []*target{{id: "with", waiting: "without", tracker: trk}}
+		s := a.acquire()
+		s.use(a)
+		if err := takes(t, s, time.Second); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.put(t.Context(), []delivery.Entry{{Destination: "without", Record: &delivery.Record{Kind: delivery.Event, Time: time.Now()}}}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(lookAgain + time.Second)
+		if n := trk.took.Load(); n != 1 {
+			t.Errorf("%d records were delivered", n)
+		}
+		s.unuse(a)
+		letGo(t, a)
+	})
+}
+
+// takesAll is a tracker that takes everything.
+type takesAll struct{ took atomic.Int64 }
+
+func (a *takesAll) Deliver(_ context.Context, records []*delivery.Record) error {
+	a.took.Add(int64(len(records)))
+	return nil
+}
+
+// mistakenQueue tells the outcome and panics then.
+type mistakenQueue struct{ *deliverytest.Queue }
+
+func (mistakenQueue) Post(_ time.Time, done func(error), _ ...delivery.Entry) delivery.Posted {
+	done(nil)
+	panic("mistake")
+}
+
+func (mistakenQueue) Stats() (delivery.Stats, error) { panic("mistake") }
+
+// TestQueueWithMistakes: a queue that panics costs hits at most, not Caddy.
+func TestQueueWithMistakes(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		a := testApp(t, &soleQueue{key: t.Name(), panic: true}, zap.NewNop())
+		a.QueueTimeout = caddy.Duration(time.Second)
+		close(a.ready)
+		s := a.acquire()
+		<-time.After(openRetry + time.Second)
+		if err := takes(t, s, time.Second); err != nil {
+			t.Fatalf("after a panic: %v", err)
+		}
+		good := s.queue
+		s.queue = mistakenQueue{}
+		h := &hit{resolved: true, records: []*delivery.Record{{Kind: delivery.Event}}}
+		h.record(&Handler{app: a, log: zap.NewNop(), targets: []*target{{id: "a"}}}, httptest.NewRequest("GET", "/", nil))
+		if !h.taken() {
+			t.Error("the queue took the hit")
+		}
+		synctest.Wait()
+		if _, err := s.stats(); err == nil {
+			t.Error("there are no statistics")
+		}
+		s.queue = good
+		letGo(t, a)
+	})
+}
