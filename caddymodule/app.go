@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -132,6 +133,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("tagged_urls: %T is no queue", queue)
 	}
 	a.queue = opener
+	if f, ok := queue.(delivery.Forgetful); ok {
+		if err := f.Keep(cmp.Or(time.Duration(a.MaxAge), delivery.DefaultMaxAge)); err != nil {
+			return fmt.Errorf("tagged_urls: queue: %v", err)
+		}
+	}
 	if a.events, err = newEmitter(ctx); err != nil {
 		return err
 	}
