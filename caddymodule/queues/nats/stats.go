@@ -94,6 +94,8 @@ func (q *openQueue) countCluster(stats *delivery.Stats) error {
 	for _, stream := range []jetstream.Stream{l.records, l.dead} {
 		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(l.subject("*", "*")))
 		if err != nil {
+			cancel()
+			_ = group.Wait() // they write to stats
 			return err
 		}
 		stats.Bytes += int64(info.State.Bytes)

@@ -237,6 +237,10 @@ func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bo
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.leases == nil { // closed meanwhile
+		_ = msg.Nak()
+		return delivery.Item{}, false
+	}
 	l.leases[lease] = struct{}{}
 	return item, true
 }
