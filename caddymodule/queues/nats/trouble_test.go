@@ -140,6 +140,18 @@ func TestUnreadable(t *testing.T) {
 		}
 		return len(letters) == 1
 	})
+	// While it may still be tried, a newer node is waited for.
+	s.keep = time.Hour
+	(&Queue{settings: s}).Apply(q)
+	eventually(t, "the change", func() bool { return q.link.Load().settings.Load().keep == s.keep })
+	newer := q.derived(kindNew, token("newer"), "y", nats.Header{headerDestination: {"newer"}}, body)
+	if _, err := q.link.Load().js.PublishMsg(t.Context(), newer); err != nil {
+		t.Fatal(err)
+	}
+	nothing(t, q, "newer", 200*time.Millisecond)
+	if stats, err := q.count(); err != nil || stats.Destinations["newer"].Waiting != 1 {
+		t.Errorf("%+v, %v; want one that waits", stats, err)
+	}
 	if letters[0].Destination != "d" || letters[0].Reason == "" {
 		t.Errorf("dead letter %+v", letters[0])
 	}
