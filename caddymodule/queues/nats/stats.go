@@ -18,6 +18,8 @@ const (
 	// cluster a twentieth of the time, within these bounds.
 	leastStatsAge = 100 * time.Millisecond
 	mostStatsAge  = 10 * time.Second
+	// statsErrorAge is how long it is left at having failed.
+	statsErrorAge = time.Second
 	statsCost     = 20
 	// statsTimeout is how long the cluster may take.
 	statsTimeout = 3 * time.Second
@@ -49,7 +51,11 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 	if began := time.Now(); began.After(c.until) {
 		c.stats, c.err = q.count()
 		took := time.Since(began)
-		c.until = began.Add(min(max(leastStatsAge, statsCost*took), mostStatsAge))
+		age := min(max(leastStatsAge, statsCost*took), mostStatsAge)
+		if c.err != nil {
+			age = took + statsErrorAge
+		}
+		c.until = began.Add(age)
 	}
 	stats := c.stats
 	stats.Destinations = maps.Clone(stats.Destinations)
