@@ -109,6 +109,7 @@ func (s *natsServer) send(sig os.Signal) {
 type fleetNode struct {
 	caddy
 	binary string
+	env    []string
 	load   *load
 }
 
@@ -175,7 +176,7 @@ func (n *fleetNode) start() {
 		n.t.Fatal(err)
 	}
 	env := []string{"HOME=" + n.Home, "XDG_DATA_HOME=" + n.Home + "/data", "XDG_CONFIG_HOME=" + n.Home + "/config", "GORACE=halt_on_error=0"}
-	n.process = startProcess(n.t, "Caddy", env, n.binary, "run", "--config", file)
+	n.process = startProcess(n.t, "Caddy", append(env, n.env...), n.binary, "run", "--config", file)
 	n.listening(n.t, "tcp", loopback(n.Port))
 }
 

@@ -92,6 +92,11 @@ func TestBlackHole(t *testing.T) {
 	if took := time.Since(began); took >= connectTimeout {
 		t.Errorf("it took %v, as long as connecting", took)
 	}
+	// Who needs the cluster waits for the other servers to be tried.
+	s.connection.urls += "," + startServer(t).ClientURL()
+	if _, err := mustOpen(t, s, onDisk(t)).Revive(delivery.DeadFilter{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // Without a fallback the cluster has to be there.

@@ -38,7 +38,7 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 			err := lease.link.settle(ctx, lease, s)
 			switch {
 			case err == nil:
-			case errors.As(err, new(notStored)) && lease.giveBack(s.RetryAt):
+			case errors.As(err, new(notStored)) && !q.closed() && lease.giveBack(s.RetryAt):
 				q.complain("the NATS cluster can't store that records are to be tried again, or are dead letters; they are delivered again, without counting the attempt", err)
 				err = nil
 			case lease.lost(ctx, err):

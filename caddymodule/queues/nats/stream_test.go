@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -267,12 +268,12 @@ func TestCannotOpen(t *testing.T) {
 	}
 }
 
-// permissions are what the README says that a user needs.
+// permissions are what docs/fleet.md says that a user needs.
 func permissions(stream string, create bool) *server.Permissions {
 	dead := stream + "_dead"
 	publish := []string{
 		"tagged_urls." + stream + ".>",
-		"$JS.ACK." + stream + ".>",
+		"$JS.ACK." + stream + ".>", "$JS.ACK.*.*." + stream + ".>",
 		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead,
 		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + dead,
 		"$JS.API.STREAM.MSG.DELETE." + stream, "$JS.API.STREAM.MSG.DELETE." + dead,
@@ -290,11 +291,21 @@ func permissions(stream string, create bool) *server.Permissions {
 	}
 }
 
-// A user needs no more permissions than documented.
+// A user needs no more permissions than documented, also with the subjects for
+// acknowledgements that are to come.
 func TestPermissions(t *testing.T) {
-	t.Parallel()
+	for _, v2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("js_ack_fc_v2=", v2), func(t *testing.T) {
+			t.Parallel()
+			testPermissions(t, map[string]bool{server.FeatureFlagJsAckFormatV2: v2})
+		})
+	}
+}
+
+func testPermissions(t *testing.T, flags map[string]bool) {
 	s := settings{stream: "limited", replicas: 1}
 	n := startServer(t, func(o *server.Options) {
+		o.FeatureFlags = flags
 		o.Users = []*server.User{
 			{Username: "creator", Password: "x", Permissions: permissions(s.stream, true)},
 			{Username: "user", Password: "x", Permissions: permissions(s.stream, false)},
