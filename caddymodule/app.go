@@ -5,6 +5,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -137,6 +138,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.queue = opener
 	if r, ok := queue.(delivery.Resolver); ok {
 		a.queueConfig = caddyconfig.JSONModuleObject(r.Resolved(), "queue", queue.(caddy.Module).CaddyModule().ID.Name(), nil)
+	}
+	if f, ok := queue.(delivery.Forgetful); ok {
+		if err := f.Keep(cmp.Or(time.Duration(a.MaxAge), delivery.DefaultMaxAge)); err != nil {
+			return fmt.Errorf("tagged_urls: queue: %v", err)
+		}
 	}
 	if a.events, err = newEmitter(ctx); err != nil {
 		return err

@@ -201,7 +201,7 @@ func TestReadmeDefaults(t *testing.T) {
 	)
 	want := map[string]any{
 		"queue disk path": path + " in Caddy's data directory", "queue disk max_size": stats.MaxBytes,
-		"global option queue": none, "global option queue_timeout": defaultQueueTimeout, "global option max_age": codeDuration(t, "delivery/engine.go", "defaultMaxAge"),
+		"global option queue": none, "global option queue_timeout": defaultQueueTimeout, "global option max_age": codeDuration(t, "delivery/engine.go", "DefaultMaxAge"),
 		"global option shutdown_drain": defaultShutdownDrain, "global option secret": text,
 		"directive tracker": none, "directive strip": "identity", "directive redirect": off, "directive cookie": defaultCookieName,
 		"cookie domain": text, "cookie max_age": time.Duration(maxCookieAge), "directive alias": "on", "directive once": defaultOnce,

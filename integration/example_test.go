@@ -41,13 +41,10 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// TestReadme adapts the configurations that the README shows.
-func TestReadme(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary, err := build()
+// codeOf returns what a Markdown file shows as code.
+func codeOf(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,8 +56,17 @@ func TestReadme(t *testing.T) {
 			blocks = append(blocks, "")
 		}
 	}
+	return blocks
+}
+
+// TestReadme adapts the configurations that the README shows.
+func TestReadme(t *testing.T) {
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
 	adapted := 0
-	for _, config := range blocks {
+	for _, config := range codeOf(t, "README.md") {
 		if !strings.Contains(config, "tagged_urls") || !strings.Contains(config, "example.com {") || strings.ContainsAny(config, "<…") || strings.Contains(config, "rate_limit") {
 			continue // another language, a syntax, or for a plugin
 		}

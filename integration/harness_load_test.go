@@ -30,8 +30,16 @@ var loads struct {
 }
 
 // startLoad starts a crowd that opens pages of a site until it is stopped.
-// Errors are fine: hits without an answer don't count.
 func startLoad(t *testing.T, url string, visitors int) *load {
+	t.Helper()
+	return startLoadOf(t, visitors, func(person, hit string) (link, who string) {
+		return url + "/?kme=Load&kmi=" + person + "&km_hit=" + hit, person
+	})
+}
+
+// startLoadOf starts a crowd that follows links until it is stopped. Errors are
+// fine: hits without an answer don't count.
+func startLoadOf(t *testing.T, visitors int, link func(person, hit string) (link, who string)) *load {
 	t.Helper()
 	loads.Lock()
 	loads.n++
@@ -49,7 +57,8 @@ func startLoad(t *testing.T, url string, visitors int) *load {
 				default:
 				}
 				hit := fmt.Sprintf("%d-%d-%d", crowd, i, n)
-				p, err := v.try(url+"/?kme=Load&kmi="+person+"&km_hit="+hit, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+				link, who := link(person, hit)
+				p, err := v.try(link, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
 				if p.Status == 0 {
 					continue // nothing came, so nothing was promised
 				}
@@ -57,7 +66,7 @@ func startLoad(t *testing.T, url string, visitors int) *load {
 					t.Errorf("hit %s was answered with status %d", hit, p.Status)
 				}
 				l.mu.Lock()
-				l.hits[hit] = answered{person, p.Header}
+				l.hits[hit] = answered{who, p.Header}
 				l.mu.Unlock()
 			}
 		})

@@ -109,6 +109,7 @@ func (s *natsServer) send(sig os.Signal) {
 type fleetNode struct {
 	caddy
 	binary string
+	env    []string
 	load   *load
 }
 
@@ -121,12 +122,8 @@ const fleetSite = `http://127.0.0.1:$PORT {
 	respond "page"
 }`
 
-func startFleet(t *testing.T, binary, tracker string, servers []*natsServer) []*fleetNode {
+func startFleet(t *testing.T, binary, tracker string, urls []string) []*fleetNode {
 	t.Helper()
-	var urls []string
-	for _, s := range servers {
-		urls = append(urls, s.URL)
-	}
 	nodes := make([]*fleetNode, 3)
 	for i := range nodes {
 		home, err := os.MkdirTemp("", "tagged-urls-caddy-")
@@ -137,7 +134,7 @@ func startFleet(t *testing.T, binary, tracker string, servers []*natsServer) []*
 		n := &fleetNode{binary: binary, caddy: caddy{t: t, Home: home, Port: freePort(t), Admin: loopback(freePort(t))}}
 		n.URL = "http://" + loopback(n.Port)
 		n.vars = vars{"PORT": strconv.Itoa(n.Port), "TRACKER": tracker}
-		n.caddyfile = n.expand("tagged_urls {\nqueue_timeout 10s\nshutdown_drain off\nsecret a-secret-that-all-nodes-share\nqueue nats {\nurls "+strings.Join(urls, " ")+"\n}\n}", fleetSite)
+		n.caddyfile = n.expand(fleetOptions(urls, "queue_timeout 10s"), fleetSite)
 		n.start()
 		t.Cleanup(func() {
 			if n.running() {
@@ -148,6 +145,24 @@ func startFleet(t *testing.T, binary, tracker string, servers []*natsServer) []*
 		nodes[i] = n
 	}
 	return nodes
+}
+
+// fleetOptions are global options, with some more.
+func fleetOptions(urls []string, more string) string {
+	return "tagged_urls {\n" + more + "\nshutdown_drain off\nsecret a-secret-that-all-nodes-share\nqueue nats {\nurls " + strings.Join(urls, " ") + "\n}\n}"
+}
+
+// startLoad starts the load on a node. Each hit is another person's, so that it
+// has an alias of its own, beside an event or properties.
+func (n *fleetNode) startLoad() {
+	n.load = startLoadOf(n.t, 1, func(_, hit string) (link, who string) {
+		event := "kme=Load&"
+		if strings.HasSuffix(hit, "0") {
+			event = ""
+		}
+		who = "person-of-" + hit
+		return n.URL + "/?" + event + "kmi=" + who + "&km_hit=" + hit + "&km_page=offer", who
+	})
 }
 
 // start is that of [caddy], with the fleet's binary.
@@ -161,13 +176,14 @@ func (n *fleetNode) start() {
 		n.t.Fatal(err)
 	}
 	env := []string{"HOME=" + n.Home, "XDG_DATA_HOME=" + n.Home + "/data", "XDG_CONFIG_HOME=" + n.Home + "/config", "GORACE=halt_on_error=0"}
-	n.process = startProcess(n.t, "Caddy", env, n.binary, "run", "--config", file)
+	n.process = startProcess(n.t, "Caddy", append(env, n.env...), n.binary, "run", "--config", file)
 	n.listening(n.t, "tcp", loopback(n.Port))
 }
 
 // TestFleet lets three Caddys share a queue on three NATS servers, and kills,
-// stops and restarts all of them under load. Whatever hit was answered must
-// arrive, by whichever node; and a copy too many be the same.
+// stops, reloads and restarts all of them under load. Whatever hit was answered
+// must arrive, by whichever node and with all its records; and a copy too many
+// be the same.
 func TestFleet(t *testing.T) {
 	binaries, err := buildFleet()
 	if err != nil {
@@ -182,9 +198,13 @@ func TestFleet(t *testing.T) {
 		}
 	})
 	servers := startNATSCluster(t, binaries[1])
-	nodes := startFleet(t, binaries[0], trk.URL, servers)
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, s.URL)
+	}
+	nodes := startFleet(t, binaries[0], trk.URL, urls)
 	for _, n := range nodes {
-		n.load = startLoad(t, n.URL, 1)
+		n.startLoad()
 	}
 	const some = 20
 	began := time.Now()
@@ -210,6 +230,15 @@ func TestFleet(t *testing.T) {
 		reach("and the queue can be used")
 	}
 	hits := map[string]answered{}
+	// brief are hits that waited no longer for the queue than by default, and
+	// dropped how many of them were dropped and counted for that.
+	brief, dropped := map[string]answered{}, 0.0
+	reload := func(more string) {
+		t.Helper()
+		for _, n := range nodes {
+			n.reload(fleetOptions(urls, more), fleetSite)
+		}
+	}
 
 	reach("all are up")
 
@@ -227,7 +256,7 @@ func TestFleet(t *testing.T) {
 		eventually(t, "hit "+hit+" of the Caddy that is gone", func() bool { return arrivedHits(t, trk)[hit] != nil })
 	}
 	nodes[0].start()
-	nodes[0].load = startLoad(t, nodes[0].URL, 1)
+	nodes[0].startLoad()
 	reach("what the killed Caddy had was delivered by others, and it is back")
 
 	servers[1].pause()
@@ -235,6 +264,27 @@ func TestFleet(t *testing.T) {
 	servers[1].resume()
 	servers[1].healthy()
 	reach("it answers")
+
+	for _, n := range nodes {
+		maps.Copy(hits, n.load.stop())
+		dropped -= n.metric("caddy_tagged_urls_records_dropped_total")
+	}
+	reload("")
+	for _, n := range nodes {
+		n.startLoad()
+	}
+	reach("all Caddys were reloaded, and don't wait long for the queue")
+	servers[2].signal(t, syscall.SIGKILL)
+	working("a NATS server was killed")
+	servers[2].start()
+	servers[2].healthy()
+	for _, n := range nodes {
+		maps.Copy(brief, n.load.stop())
+		dropped += n.metric("caddy_tagged_urls_records_dropped_total")
+		n.startLoad()
+	}
+	reload("queue_timeout 10s")
+	reach("all Caddys were reloaded under load")
 
 	for _, s := range servers {
 		s.signal(t, syscall.SIGTERM)
@@ -248,7 +298,7 @@ func TestFleet(t *testing.T) {
 		maps.Copy(hits, n.load.stop())
 		n.stop()
 		n.start()
-		n.load = startLoad(t, n.URL, 1)
+		n.startLoad()
 	}
 	reach("all Caddys were replaced")
 
@@ -268,9 +318,8 @@ func TestFleet(t *testing.T) {
 		s.healthy()
 	}
 	nodes[0].api("POST", "/tagged_urls/retry")
-	var arrived map[string][]record
 	eventually(t, "all hits to arrive", func() bool {
-		arrived = arrivedHits(t, trk)
+		arrived := arrivedHits(t, trk)
 		for hit := range hits {
 			if arrived[hit] == nil {
 				return false
@@ -281,28 +330,50 @@ func TestFleet(t *testing.T) {
 	for _, n := range nodes {
 		n.drained()
 	}
-	arrived = arrivedHits(t, trk)
+	arrived, lost := arrivedHits(t, trk), 0.0
+	for hit := range brief {
+		if arrived[hit] == nil {
+			lost++
+		}
+	}
+	if 2*lost > dropped { // each is two records
+		t.Errorf("%v hits that didn't wait are lost, but only %v records were counted as dropped", lost, dropped)
+	}
+	maps.Copy(hits, brief)
+	aliased := map[string][]record{}
+	for _, r := range trk.records(t) {
+		if r.Path == "/a" {
+			aliased[r.Name] = append(aliased[r.Name], r)
+		}
+	}
 	copies := 0
 	for hit, records := range arrived {
-		copies += len(records) - 1
-		if answered, ok := hits[hit]; ok && records[0].Person != answered.Person {
+		answered, ok := hits[hit]
+		if ok && records[0].Person != answered.Person {
 			t.Errorf("hit %s is recorded for %s, was %s's", hit, records[0].Person, answered.Person)
 		}
-		for _, r := range records[1:] {
-			if r.Person != records[0].Person || r.Name != records[0].Name || r.Time != records[0].Time {
-				t.Errorf("hit %s arrived as %v at %d and as %v at %d", hit, records[0], records[0].Time, r, r.Time)
+		alias := aliased[records[0].Person]
+		if len(alias) == 0 {
+			t.Errorf("hit %s arrived without its alias", hit)
+		}
+		for _, same := range [][]record{records, alias} {
+			for _, r := range same[min(1, len(same)):] {
+				copies++
+				if r.String() != same[0].String() || r.Time != same[0].Time {
+					t.Errorf("hit %s arrived as %v at %d and as %v at %d", hit, same[0], same[0].Time, r, r.Time)
+				}
 			}
 		}
 	}
-	t.Logf("%v: %d hits answered, %d arrived, %d copies", time.Since(began).Round(time.Second), len(hits), len(arrived), copies)
+	t.Logf("%v: %d hits answered, %d arrived, %d copies, %v records dropped", time.Since(began).Round(time.Second), len(hits), len(arrived), copies, dropped)
 }
 
-// arrivedHits returns the events that the tracker took, by hit.
+// arrivedHits returns the events and properties that the tracker took, by hit.
 func arrivedHits(t *testing.T, trk *tracker) map[string][]record {
 	arrived := map[string][]record{}
 	for _, r := range trk.records(t) {
-		if r.Path == "/e" {
-			arrived[r.Properties["hit"]] = append(arrived[r.Properties["hit"]], r)
+		if hit := r.Properties["hit"]; hit != "" {
+			arrived[hit] = append(arrived[hit], r)
 		}
 	}
 	return arrived

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	defaultMaxAge = 7 * 24 * time.Hour
+	// DefaultMaxAge is [Options.MaxAge] if that is 0.
+	DefaultMaxAge = 7 * 24 * time.Hour
 	// maxExtra bounds the deliveries under way to all destinations together,
 	// beyond each one's first. None may have more of them than it leaves free,
 	// so that trackers that hang don't take all from the others.
@@ -96,7 +97,7 @@ func NewEngine(q Queue, o Options) *Engine {
 // Configure replaces the options, from the next delivery on.
 func (e *Engine) Configure(o Options) {
 	if o.MaxAge <= 0 {
-		o.MaxAge = defaultMaxAge
+		o.MaxAge = DefaultMaxAge
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()

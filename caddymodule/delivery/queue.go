@@ -198,6 +198,13 @@ type Resolver interface {
 	Resolved() any
 }
 
+// Forgetful is an [Opener] whose storage forgets records of its own accord.
+type Forgetful interface {
+	// Keep says for how long delivering a record is tried, before Open is
+	// called. An error says that the storage forgets sooner.
+	Keep(maxAge time.Duration) error
+}
+
 // Exister is an [Opener] that can tell whether there is something to open. A
 // queue that was used before isn't made anew because its volume is missing.
 type Exister interface {

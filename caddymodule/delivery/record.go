@@ -81,11 +81,17 @@ func (r *Record) AppendBinary(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-var errRecord = errors.New("not a record of this version: damaged, or written by a newer version")
+var errRecord = errors.New("not a record: it is damaged")
+
+// ErrNewer is returned for a record that a newer version has stored.
+var ErrNewer = errors.New("a newer version of this module has written it")
 
 // UnmarshalBinary reads what AppendBinary wrote. The record doesn't keep data.
 func (r *Record) UnmarshalBinary(data []byte) error {
-	if len(data) < 2+len(r.ID) || data[0] != recordVersion {
+	switch {
+	case len(data) > 0 && data[0] > recordVersion:
+		return ErrNewer
+	case len(data) < 2+len(r.ID) || data[0] != recordVersion:
 		return errRecord
 	}
 	r.Kind = Kind(data[1])

@@ -5,7 +5,7 @@
 // without it, on the same machine and in turns with it.
 //
 //	go run ./integration/load                 # everything, some minutes
-//	go run ./integration/load -only load      # a part: load, latency, delivery, memory, start, size
+//	go run ./integration/load -only load      # a part: load, latency, delivery, memory, start, size, nats
 //
 // It needs nothing but Go. Site, tracker and visitors all run in this process,
 // and share the processors with Caddy.
@@ -26,7 +26,7 @@ import (
 
 var (
 	binary      = flag.String("caddy", "", "measure this `binary` instead of building one")
-	only        = flag.String("only", "load,latency,delivery,memory,start,size", "the `parts` to measure")
+	only        = flag.String("only", "load,latency,delivery,memory,start,size,nats", "the `parts` to measure")
 	cases       = flag.String("case", "", "measure only the cases of load whose name contains `text`")
 	rounds      = flag.Int("rounds", 7, "how many `times` to measure with and without")
 	round       = flag.Duration("round", 2*time.Second, "how long a round takes after its warm-up")
@@ -65,7 +65,7 @@ func run() (err error) {
 		run  func() error
 	}{
 		{"load", measureLoad}, {"latency", measureLatency}, {"delivery", measureDelivery},
-		{"memory", measureMemory}, {"start", measureStart}, {"size", measureSize},
+		{"memory", measureMemory}, {"start", measureStart}, {"size", measureSize}, {"nats", measureNATS},
 	} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(); err != nil {

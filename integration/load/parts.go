@@ -66,7 +66,7 @@ func measureLoad() error {
 			fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-17s %.0f pages/s, p50 %.1f ms, p99 %.1f ms, %d µs of CPU for each\n", c.name,
 				results.throughput, c.throughput, results.p99, c.p99, results.cpu,
 				results.bare.throughput(), ms(results.bare.percentile(50)), ms(results.bare.percentile(99)), results.bareCPU.Microseconds())
-			return with.recorded()
+			return with.recorded(0)
 		}()
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -92,14 +92,15 @@ func startPair(site, home, directive string) (bare, with *caddy, err error) {
 // ratios are what the directive changes, and what it was without.
 type ratios struct {
 	throughput, p50, p99, cpu spread
-	bare                      crowd // of the last round
+	more50, more99            spread // ms
+	bare                      crowd  // of the last round
 	bareCPU                   time.Duration
 }
 
 // inTurns has visitors go to the one and to the other. The one that isn't
 // visited stands still. The last round is profiled if that was asked for.
 func inTurns(bare, with *caddy, visitors int, page func() string, name string) (r ratios, err error) {
-	var throughput, p50, p99, cpu []float64
+	var throughput, p50, p99, cpu, more50, more99 []float64
 	visit := func(there, away *caddy, last bool) (c crowd, cpu time.Duration, err error) {
 		away.pause()
 		there.proceed()
@@ -128,9 +129,12 @@ func inTurns(bare, with *caddy, visitors int, page func() string, name string) (
 		throughput = append(throughput, c.throughput()/r.bare.throughput())
 		p50 = append(p50, float64(c.percentile(50))/float64(r.bare.percentile(50)))
 		p99 = append(p99, float64(c.percentile(99))/float64(r.bare.percentile(99)))
+		more50 = append(more50, ms(c.percentile(50)-r.bare.percentile(50)))
+		more99 = append(more99, ms(c.percentile(99)-r.bare.percentile(99)))
 		cpu = append(cpu, float64(took)/float64(r.bareCPU))
 	}
 	r.throughput, r.p50, r.p99, r.cpu = spreadOf(throughput), spreadOf(p50), spreadOf(p99), spreadOf(cpu)
+	r.more50, r.more99 = spreadOf(more50), spreadOf(more99)
 	return r, nil
 }
 
@@ -160,7 +164,7 @@ func measureLatency() error {
 	}
 	fmt.Printf("  p50: %s, target < 1.02 (bare: %.2f ms)\n  p99: %s (bare: %.2f ms)\n",
 		precise(r.p50), ms(r.bare.percentile(50)), precise(r.p99), ms(r.bare.percentile(99)))
-	return with.recorded()
+	return with.recorded(0)
 }
 
 func precise(s spread) string { return fmt.Sprintf("%.3f %.3f %.3f", s.min, s.median, s.max) }
@@ -233,7 +237,7 @@ func measureMemory() error {
 				sizes[i] = append(sizes[i], c.memory(kind))
 			}
 			if err == nil && line != "" {
-				err = c.recorded()
+				err = c.recorded(0)
 			}
 			c.stop()
 			if err != nil {
@@ -281,7 +285,7 @@ func measureStart() error {
 			_, err = visit(c.address, 1, 0, tagged, func() bool { return one.Add(1) > 1 })
 			took[i] = append(took[i], ms(time.Since(began)))
 			if err == nil {
-				err = c.recorded()
+				err = c.recorded(0)
 			}
 			c.stop()
 			if err != nil {

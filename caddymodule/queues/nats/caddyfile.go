@@ -17,6 +17,7 @@ import (
 //		urls        <url...>
 //		stream      <name>
 //		replicas    <n>
+//		storage     file|memory
 //		max_bytes   <size>
 //		max_age     <duration>
 //		rate        <records per second>
@@ -93,6 +94,10 @@ func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		if word == "" || err != nil || q.Replicas < 1 || q.Replicas > maxReplicas {
 			return d.Errf("replicas takes one number from 1 to %d, such as: replicas 3", maxReplicas)
 		}
+	case "storage":
+		if !d.AllArgs(&q.Storage) || q.Storage == "" || checkStorage(q.Storage) != nil {
+			return d.Err("storage takes file, or memory if hits may get lost when servers restart")
+		}
 	case "max_bytes":
 		var word string
 		if !d.AllArgs(&word) {
@@ -134,7 +139,7 @@ func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 	case "fallback":
 		return q.unmarshalFallback(d)
 	default:
-		return d.Errf("queue nats has no option %q: it has urls, stream, replicas, max_bytes, max_age, rate, credentials, nkey, tls, fallback", option)
+		return d.Errf("queue nats has no option %q: it has urls, stream, replicas, storage, max_bytes, max_age, rate, credentials, nkey, tls, fallback", option)
 	}
 	if err != nil {
 		return d.WrapErr(err)

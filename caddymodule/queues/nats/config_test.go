@@ -87,6 +87,8 @@ func TestAdaptRefuses(t *testing.T) {
 		{ok + "\treplicas many\n}", "Caddyfile:7", "1 to 5"},
 		{ok + "\treplicas 6\n}", "Caddyfile:7", "1 to 5"},
 		{ok + "\treplicas\n}", "Caddyfile:7", "1 to 5"},
+		{ok + "\tstorage disk\n}", "Caddyfile:7", "file, or memory"},
+		{ok + "\tstorage\n}", "Caddyfile:7", "file, or memory"},
 		{ok + "\tmax_bytes 10\n}", "Caddyfile:7", "at least 1.0 MiB"},
 		{ok + "\tmax_bytes lots\n}", "Caddyfile:7", "50GiB"},
 		{ok + "\tmax_age 1m\n}", "Caddyfile:7", "at least 1h"},
@@ -155,6 +157,11 @@ func TestValidate(t *testing.T) {
 		t.Error("validating connected")
 	}
 	t.Setenv("NATS", "http://user:secret@n1")
+	for _, app := range []string{"queue nats nats://n1 {\n\tmax_age 7d\n}", "queue nats nats://n1 {\n\tmax_age 14d\n}\nmax_age 15d"} {
+		if err := validate(t, app); err == nil || !strings.Contains(err.Error(), "the stream would forget records") {
+			t.Errorf("%s: %v", app, err)
+		}
+	}
 	for _, queue := range []string{"queue nats {env.NATS}", "queue nats {env.NATS_MISSING}", "queue nats nats://n1 {\n\tstream {env.NATS}\n}"} {
 		if err := validate(t, queue); err == nil || strings.Contains(err.Error(), "//user:secret") && !strings.Contains(queue, "stream") {
 			t.Errorf("%s: %v", queue, err)
@@ -172,6 +179,7 @@ func TestValidateJSON(t *testing.T) {
 		"scheme":          func(q *natsqueue.Queue) { q.URLs = []string{"nats://n1", "n2"} },
 		"stream":          func(q *natsqueue.Queue) { q.Stream = "a b" },
 		"replicas":        func(q *natsqueue.Queue) { q.Replicas = 7 },
+		"storage":         func(q *natsqueue.Queue) { q.Storage = "disk" },
 		"max_bytes":       func(q *natsqueue.Queue) { q.MaxBytes = 100 },
 		"max_age":         func(q *natsqueue.Queue) { q.MaxAge = -day },
 		"rate":            func(q *natsqueue.Queue) { q.Rate = -1 },

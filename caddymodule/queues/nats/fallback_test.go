@@ -3,6 +3,7 @@ package natsqueue
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -67,6 +68,35 @@ func TestFallbackFromTheBeginning(t *testing.T) {
 		t.Fatalf("took %v", got)
 	}
 	settle(t, q, done, items...)
+}
+
+// A server that accepts connections and says nothing, as one behind a broken
+// firewall, holds up neither opening nor hits nor closing.
+func TestBlackHole(t *testing.T) {
+	t.Parallel()
+	hole, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hole.Close()
+	s := settings{stream: "hole", replicas: 1, connection: connection{urls: "nats://" + hole.Addr().String()}}
+	began := time.Now()
+	q := mustOpen(t, s, onDisk(t))
+	put(t, q, "d", 0)
+	if stats, err := q.Stats(); err == nil || stats.Destinations["d"].Waiting != 1 {
+		t.Errorf("%+v, %v; want an error, and what is in the fallback", stats, err)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took >= connectTimeout {
+		t.Errorf("it took %v, as long as connecting", took)
+	}
+	// Who needs the cluster waits for the other servers to be tried.
+	s.connection.urls += "," + startServer(t).ClientURL()
+	if _, err := mustOpen(t, s, onDisk(t)).Revive(delivery.DeadFilter{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // Without a fallback the cluster has to be there.

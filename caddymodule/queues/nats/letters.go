@@ -66,7 +66,8 @@ func (l *link) read(ctx context.Context, stream jetstream.Stream, subject string
 			chunk = append(chunk, m)
 		}
 	}
-	return chunk, nil
+	// When time is over the messages merely end.
+	return chunk, ctx.Err()
 }
 
 // deadSubject is the subject of a destination's dead letters, or of all.
@@ -79,7 +80,7 @@ func (l *link) deadSubject(destination string) string {
 
 // DeadLetters implements [delivery.Queue].
 func (q *openQueue) DeadLetters(destination string, yield func(delivery.DeadLetter) bool) error {
-	l, err := q.available()
+	l, err := q.reached()
 	if err != nil {
 		return err
 	}
@@ -129,7 +130,7 @@ func (q *openQueue) Bury(filter delivery.DeadFilter) (int, error) {
 // choose takes away the dead letters that a filter chooses, after doing
 // something with them.
 func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context, *link, []*jetstream.RawStreamMsg) error) (total int, err error) {
-	l, err := q.available()
+	l, err := q.reached()
 	if err != nil {
 		return 0, err
 	}
@@ -187,7 +188,7 @@ func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.
 // crash in between, or a delivery that begins at that very moment, makes for a
 // second delivery.
 func (q *openQueue) Hurry(destination string) error {
-	l, err := q.available()
+	l, err := q.reached()
 	if err != nil {
 		return err
 	}

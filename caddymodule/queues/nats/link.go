@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,7 @@ type link struct {
 	records, dead jetstream.Stream
 	denied        atomic.Pointer[string] // the last permission that was missing
 	suspect       atomic.Bool            // the stream may be gone
+	settings      atomic.Pointer[settings]
 	batches       batches
 
 	ctx    context.Context // ends when nothing more is to be taken
@@ -62,11 +64,14 @@ func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logge
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	options, err := l.options()
-	options = append(options, nats.SetCustomDialer(dialer{ctx}))
 	if err != nil {
 		return nil, err
 	}
-	if l.nc, err = nats.Connect(s.connection.urls, options...); err != nil {
+	d := &dialer{ctx: ctx}
+	stop := context.AfterFunc(ctx, d.hangUp) // a server that is silent isn't waited for
+	l.nc, err = nats.Connect(s.connection.urls, append(options, nats.SetCustomDialer(d))...)
+	stop()
+	if err != nil {
 		return nil, fmt.Errorf("can't connect to NATS: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -80,16 +85,33 @@ func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logge
 		l.close()
 		return nil, err
 	}
-	go l.keep(s)
+	go l.keep()
 	return l, nil
 }
 
 // dialer makes connections, also the later ones, for as long as the queue is
 // open. (NATS knows no context for that.)
-type dialer struct{ ctx context.Context }
+type dialer struct {
+	ctx context.Context
 
-func (d dialer) Dial(network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: connectTimeout}).DialContext(d.ctx, network, address)
+	mu   sync.Mutex
+	last net.Conn
+}
+
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: connectTimeout}).DialContext(d.ctx, network, address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = conn
+	return conn, err
+}
+
+func (d *dialer) hangUp() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last != nil {
+		d.last.Close()
+	}
 }
 
 func (l *link) options() ([]nats.Option, error) {
@@ -159,10 +181,14 @@ func (l *link) checkServer() error {
 	return nil
 }
 
+// leastVersion can publish in atomic batches, and knows messages by their IDs
+// there.
+var leastVersion = []int{2, 12, 1}
+
 func checkVersion(version string) error {
-	var major, minor int
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err == nil && (major < 2 || major == 2 && minor < 12) {
-		return fmt.Errorf("nats-server %s is too old: it has to be 2.12 or newer, which can store all records of a hit or none", version)
+	have := make([]int, 3)
+	if n, _ := fmt.Sscanf(version, "%d.%d.%d", &have[0], &have[1], &have[2]); n > 0 && slices.Compare(have, leastVersion) < 0 {
+		return fmt.Errorf("nats-server %s is too old: it has to be 2.12.1 or newer, which stores all records of a hit or none, and each once", version)
 	}
 	return nil
 }
@@ -226,7 +252,7 @@ func (l *link) retire() {
 
 // keep tells the cluster what is still under way here, so that nobody else is
 // given it; and looks after the streams if they seem to be gone.
-func (l *link) keep(s settings) {
+func (l *link) keep() {
 	tick := time.NewTicker(l.ackWait / 4)
 	defer tick.Stop()
 	for {
@@ -251,7 +277,7 @@ func (l *link) keep(s settings) {
 		}
 		if l.suspect.Swap(false) && l.usable() && l.ctx.Err() == nil {
 			ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
-			if _, _, err := l.ensure(ctx, s); err != nil {
+			if _, _, err := l.ensure(ctx, *l.settings.Load()); err != nil {
 				l.log.Error("the cluster takes no records", zap.Error(err))
 			}
 			cancel()

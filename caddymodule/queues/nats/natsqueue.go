@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/dustin/go-humanize"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -47,7 +48,7 @@ func init() {
 // it then survives that all of them lose power at once is up to their
 // `sync_interval`: only `always` makes sure of it.
 //
-// It needs nats-server 2.12 or newer. The stream is made if it isn't there,
+// It needs nats-server 2.12.1 or newer. The stream is made if it isn't there,
 // and a second one, named `<stream>_dead`, for dead letters. What exists is
 // checked, and made larger if the configuration says so, but never smaller.
 type Queue struct {
@@ -65,6 +66,11 @@ type Queue struct {
 	// an answer. Default: 3, or whatever a stream that exists has.
 	Replicas int `json:"replicas,omitempty"`
 
+	// Where the servers keep the stream: in `file` or `memory`. Memory is for
+	// trying out, and for hits that may get lost: nothing survives that most
+	// of the servers restart at once. Default: `file`.
+	Storage string `json:"storage,omitempty"`
+
 	// How many bytes the stream may take up, on each server that has a copy.
 	// Dead letters may take up an eighth of that beside it. Default: 1 GiB, or
 	// whatever a stream that exists has.
@@ -72,13 +78,16 @@ type Queue struct {
 
 	// After which time the stream forgets what nobody delivered, such as
 	// records of a tracker that was removed; longer than the app's `max_age`.
-	// Default: `30d`, or whatever a stream that exists has.
+	// Default: `30d`, or a week longer than the app's if that is more, or
+	// whatever a stream that exists has.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	// How many records per second the whole fleet gives to one tracker at
 	// most; what comes faster waits. While it is set, a tracker's records are
-	// delivered by one node at a time, which JetStream chooses, and another
-	// takes over when that one goes; its `concurrency` then is the fleet's too.
+	// handed to one node at a time, which JetStream chooses, and another takes
+	// over when that one goes, or asks for no more because the tracker hangs.
+	// What the former has under way it still delivers, so that for a while
+	// there may be more at once than `concurrency`, but never more per second.
 	// Default: no limit, and all nodes deliver.
 	Rate int `json:"rate,omitempty"`
 
@@ -122,9 +131,11 @@ type settings struct {
 	connection connection
 	stream     string
 	replicas   int // 0: the default, or what is there
+	storage    jetstream.StorageType
 	maxBytes   int64
 	maxAge     time.Duration
 	rate       int
+	keep       time.Duration // how long delivery is tried; 0: unknown
 }
 
 // connection is whom to connect to, and how.
@@ -190,6 +201,9 @@ func (q *Queue) resolve() (err error) {
 			nkey:        resolved("nkey", q.NKey),
 		},
 	}
+	if q.Storage == "memory" {
+		s.storage = jetstream.MemoryStorage
+	}
 	if s.stream == "" {
 		s.stream = defaultStream
 	}
@@ -222,7 +236,7 @@ func (q *Queue) Validate() error {
 			return err
 		}
 	}
-	return errors.Join(checkStream(s.stream), checkReplicas(q.Replicas), checkMaxBytes(q.MaxBytes), checkMaxAge(q.MaxAge), checkRate(q.Rate),
+	return errors.Join(checkStream(s.stream), checkReplicas(q.Replicas), checkStorage(q.Storage), checkMaxBytes(q.MaxBytes), checkMaxAge(q.MaxAge), checkRate(q.Rate),
 		checkFiles(q.Credentials, q.NKey, q.TLS))
 }
 
@@ -249,6 +263,13 @@ func checkStream(name string) error {
 func checkReplicas(n int) error {
 	if n < 0 || n > maxReplicas {
 		return fmt.Errorf("replicas: %d isn't between 1 and %d", n, maxReplicas)
+	}
+	return nil
+}
+
+func checkStorage(s string) error {
+	if s != "" && s != "file" && s != "memory" {
+		return fmt.Errorf("storage: %q is neither file nor memory", s)
 	}
 	return nil
 }
@@ -289,6 +310,15 @@ func checkFiles(credentials, nkey string, t *TLS) error {
 // never be moved into itself.
 func (q *Queue) Key() string { return "nats:" + q.settings.stream }
 
+// Keep implements [delivery.Forgetful].
+func (q *Queue) Keep(maxAge time.Duration) error {
+	if own := time.Duration(q.MaxAge); own != 0 && own <= maxAge {
+		return fmt.Errorf("max_age of queue nats is %v, so the stream would forget records while they are still being tried for the app's max_age of %v: make it longer, or leave it out", own, maxAge)
+	}
+	q.settings.keep = maxAge
+	return nil
+}
+
 // Open implements [delivery.Opener].
 func (q *Queue) Open(logger *zap.Logger) (delivery.Queue, error) {
 	open, err := open(q.settings, q.fallback, logger)
@@ -311,4 +341,6 @@ var (
 	_ caddy.Provisioner = (*Queue)(nil)
 	_ caddy.Validator   = (*Queue)(nil)
 	_ delivery.Opener   = (*Queue)(nil)
+
+	_ delivery.Forgetful = (*Queue)(nil)
 )

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,6 +159,37 @@ func TestReload(t *testing.T) {
 		s, err := q.Stats()
 		return err == nil && waiting(s) == 0
 	})
+}
+
+// A hit that is under way when a reload closes the connection takes the other.
+func TestReloadUnderHits(t *testing.T) {
+	t.Parallel()
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	ctx, over := context.WithCancel(t.Context())
+	var number atomic.Int64
+	var visitors sync.WaitGroup
+	for range 8 {
+		visitors.Go(func() {
+			for ctx.Err() == nil {
+				if err := q.Put(t.Context(), entry("d", int(number.Add(1)))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 5 {
+		before, hits := q.link.Load(), number.Load()
+		s.rate = i + 1
+		(&Queue{settings: s}).Apply(q)
+		eventually(t, "the former connection to be closed, and more hits", func() bool {
+			return before.nc.IsClosed() && number.Load() > hits+20
+		})
+	}
+	over()
+	visitors.Wait()
 }
 
 // Statistics name destinations that this node hasn't heard of.

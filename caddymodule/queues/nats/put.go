@@ -41,7 +41,7 @@ func (q *openQueue) Put(ctx context.Context, entries ...delivery.Entry) error {
 	}
 	fallback := q.fallbackQueue()
 	if fallback == nil {
-		err = q.publish(ctx, messages)
+		err = q.publish(ctx, nil, messages)
 	} else {
 		err = q.tryPublish(ctx, messages)
 	}
@@ -88,21 +88,28 @@ func (q *openQueue) tryPublish(ctx context.Context, messages []*nats.Msg) error 
 	}
 	soon, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	err := l.publish(soon, messages)
+	err := q.publish(soon, l, messages)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, delivery.ErrFull) {
 		q.restUntil.Store(time.Now().Add(restPeriod).UnixNano())
 	}
 	return err
 }
 
-// publish publishes as soon as the cluster takes it. It waits until ctx is
-// done at most.
-func (q *openQueue) publish(ctx context.Context, messages []*nats.Msg) error {
-	l, err := q.current(ctx)
-	if err != nil {
-		return err
+// publish publishes as soon as the cluster takes it, by way of a connection if
+// there is one already. It waits until ctx is done at most.
+func (q *openQueue) publish(ctx context.Context, l *link, messages []*nats.Msg) (err error) {
+	for {
+		if l == nil {
+			if l, err = q.current(ctx); err != nil {
+				return err
+			}
+		}
+		err = l.publish(ctx, messages)
+		if err == nil || ctx.Err() != nil || l.ctx.Err() == nil {
+			return err
+		}
+		l = nil // another has taken its place meanwhile
 	}
-	return l.publish(ctx, messages)
 }
 
 // publish makes messages durable: all or none. A cluster that can't take them
@@ -152,7 +159,7 @@ func (l *link) assess(err error) (full, passing bool) {
 		return false, passing
 	}
 	switch api.ErrorCode {
-	case codeStorageResources, codeAccountResources:
+	case codeStorageResources, codeAccountResources, codeResources:
 		return true, false
 	case codeStoreFailed:
 		full = strings.Contains(api.Description, "maximum")
@@ -166,6 +173,7 @@ func (l *link) assess(err error) (full, passing bool) {
 // Error codes of JetStream's API.
 const (
 	codeStoreFailed        jetstream.ErrorCode = 10077
+	codeResources          jetstream.ErrorCode = 10023
 	codeBatchIncomplete    jetstream.ErrorCode = 10176
 	codeDuplicateInProcess jetstream.ErrorCode = 10158
 	codeNotLeader          jetstream.ErrorCode = 10009
@@ -182,7 +190,7 @@ func (q cluster) Put(ctx context.Context, entries ...delivery.Entry) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if err := q.publish(ctx, messages); err != nil {
+	if err := q.publish(ctx, nil, messages); err != nil {
 		return err
 	}
 	q.restUntil.Store(0)

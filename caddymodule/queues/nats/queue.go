@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -20,6 +21,10 @@ const (
 	// complainInterval is the least time between two log entries about
 	// trouble that stays.
 	complainInterval = time.Minute
+	// openPatience is how long opening waits for the cluster if there's a
+	// fallback: it is nicer to know at once what the cluster holds, but hits
+	// wait for it.
+	openPatience = 100 * time.Millisecond
 )
 
 // openQueue is an open queue.
@@ -36,6 +41,9 @@ type openQueue struct {
 	// link is nil while there's no connection yet. changed is closed, and
 	// replaced, when there's another.
 	link atomic.Pointer[link]
+	// tried is closed after the first attempt to get one.
+	tried   chan struct{}
+	tryOnce sync.Once
 
 	restUntil atomic.Int64  // until when the cluster isn't tried, in ns since 1970
 	stoodIn   atomic.Bool   // the fallback holds something, which is logged
@@ -67,27 +75,34 @@ func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait tim
 	q := &openQueue{
 		publisher: newPublisher(names{s.stream}),
 		log:       log, ackWait: ackWait, settings: s, opener: fallback,
-		changed: make(chan struct{}), wake: make(chan struct{}, 1),
+		changed: make(chan struct{}), tried: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	q.ctx, q.stop = context.WithCancel(context.Background())
-	l, err := dial(q.ctx, s, ackWait, log)
-	fallbackErr := q.openFallback()
-	switch {
-	case err == nil:
+	err := q.openFallback()
+	if fallback == nil || err != nil {
+		l, dialErr := dial(q.ctx, s, ackWait, log)
+		if dialErr != nil {
+			q.stop()
+			return nil, errors.Join(dialErr, err)
+		}
 		q.use(l)
-	case fallback == nil || fallbackErr != nil:
-		q.stop()
-		return nil, errors.Join(err, fallbackErr)
-	default:
-		q.down = err
-		q.complain("the NATS cluster can't be used: hits go to the fallback queue until it can; it is tried all the time", err)
-		q.dialUntil(s)
+	} else {
+		// Hits needn't wait for a cluster that is away.
+		q.down = errConnecting
+		q.dialUntil()
+		select {
+		case <-q.tried:
+		case <-time.After(openPatience):
+		}
 	}
 	if fallback != nil {
 		q.background.Go(q.handOver)
 	}
 	return q, nil
 }
+
+// errConnecting is why there's no connection at the beginning.
+var errConnecting = errors.New("connecting to it for the first time")
 
 func (q *openQueue) closed() bool { return q.ctx.Err() != nil }
 
@@ -109,6 +124,10 @@ func (q *openQueue) use(l *link) {
 	config := l.records.CachedInfo().Config
 	q.log.Info("using a stream of NATS", zap.String("stream", l.stream), zap.String("server", l.nc.ConnectedServerName()),
 		zap.Int("replicas", config.Replicas), zap.Int64("max_bytes", config.MaxBytes))
+	if config.Storage == jetstream.MemoryStorage {
+		q.log.Warn("the stream is kept in memory: what it holds is lost when most of its servers are restarted at once", zap.String("stream", l.stream))
+	}
+	q.tryOnce.Do(func() { close(q.tried) })
 }
 
 // current waits until there is a connection.
@@ -136,7 +155,7 @@ func (q *openQueue) current(ctx context.Context) (*link, error) {
 }
 
 // dialUntil connects in the background, until it works.
-func (q *openQueue) dialUntil(s settings) {
+func (q *openQueue) dialUntil() {
 	ctx, cancel := context.WithCancel(q.ctx)
 	q.mu.Lock()
 	if q.redial != nil {
@@ -146,6 +165,9 @@ func (q *openQueue) dialUntil(s settings) {
 	q.mu.Unlock()
 	q.background.Go(func() {
 		for {
+			q.mu.Lock()
+			s := q.settings
+			q.mu.Unlock()
 			l, err := dial(q.ctx, s, q.ackWait, q.log)
 			if err == nil {
 				if ctx.Err() != nil {
@@ -155,13 +177,19 @@ func (q *openQueue) dialUntil(s settings) {
 				}
 				return
 			}
+			first := false
 			q.mu.Lock()
-			if q.link.Load() == nil {
+			if first = q.link.Load() == nil; first {
 				q.down = err
 			}
 			q.mu.Unlock()
-			if ctx.Err() == nil {
-				q.complain("the NATS cluster can't be used as it is configured; it is tried all the time", err)
+			q.tryOnce.Do(func() { close(q.tried) })
+			switch {
+			case ctx.Err() != nil:
+			case first:
+				q.complain("the NATS cluster can't be used: hits go to the fallback queue until it can; it is tried all the time", err)
+			default:
+				q.complain("the NATS cluster can't be used as it is configured now; it is used as before, and tried all the time", err)
 			}
 			select {
 			case <-time.After(dialRetry):
@@ -189,7 +217,7 @@ func (q *openQueue) apply(s settings, fallback delivery.Opener) {
 	switch {
 	case s == before:
 	case l == nil || s.connection != before.connection || s.rate != before.rate:
-		q.dialUntil(s)
+		q.dialUntil()
 	default:
 		q.background.Go(func() {
 			ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
@@ -252,6 +280,15 @@ func (q *openQueue) available() (*link, error) {
 		return nil, fmt.Errorf("%w: %w", errAway, nats.ErrDisconnected)
 	}
 	return l, nil
+}
+
+// reached is available after the first attempt to connect.
+func (q *openQueue) reached() (*link, error) {
+	select {
+	case <-q.tried:
+	case <-q.ctx.Done():
+	}
+	return q.available()
 }
 
 // Close implements [delivery.Queue].

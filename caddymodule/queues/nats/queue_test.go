@@ -7,12 +7,43 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/queuetest"
 )
 
+// The promises of every queue, kept by one server, by three with a copy each,
+// and with a fallback at hand.
 func TestQueue(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
+	runSuite(t, func() settings { return settingsFor(s) }, false)
+}
+
+func TestQueueWithFallback(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	runSuite(t, func() settings { return settingsFor(s) }, true)
+}
+
+func TestQueueOfThree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers take a while")
+	}
+	t.Parallel()
+	nodes := startCluster(t)
+	runSuite(t, func() settings {
+		s := settingsFor(nodes...)
+		s.replicas = len(nodes)
+		return s
+	}, false)
+}
+
+func runSuite(t *testing.T, fresh func() settings, fallback bool) {
 	queuetest.Run(t,
-		func(t *testing.T) delivery.Queue { return mustOpen(t, settingsFor(s), nil) },
+		func(t *testing.T) delivery.Queue {
+			if fallback {
+				return mustOpen(t, fresh(), onDisk(t))
+			}
+			return mustOpen(t, fresh(), nil)
+		},
 		func(t *testing.T, closed delivery.Queue) delivery.Queue {
-			return mustOpen(t, closed.(*openQueue).settings, nil)
+			q := closed.(*openQueue)
+			return mustOpen(t, q.settings, q.opener)
 		})
 }

@@ -35,12 +35,19 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 			continue // not ours, or settled before
 		}
 		settling.Go(func() {
-			if errs[i] = lease.link.settle(ctx, lease, s); errs[i] != nil && lease.lost(ctx, errs[i]) {
+			err := lease.link.settle(ctx, lease, s)
+			switch {
+			case err == nil:
+			case errors.As(err, new(notStored)) && !q.closed() && lease.giveBack(s.RetryAt):
+				q.complain("the NATS cluster can't store that records are to be tried again, or are dead letters; they are delivered again, without counting the attempt", err)
+				err = nil
+			case lease.lost(ctx, err):
 				q.log.Warn("the NATS cluster no longer knows that a record was under way here; it may be delivered again",
-					zap.String("tracker", s.Item.Destination), zap.Error(errs[i]))
+					zap.String("tracker", s.Item.Destination), zap.Error(err))
 				lease.done()
-				errs[i] = nil
+				err = nil
 			}
+			errs[i] = err
 		})
 	}
 	settling.Wait()
@@ -87,17 +94,8 @@ func (l *link) settle(ctx context.Context, lease *lease, s delivery.Settlement) 
 		if wait := time.Until(s.RetryAt); wait > 0 {
 			setNumber(m.Header, headerDue, millis(s.RetryAt))
 		}
-		err := l.publish(ctx, []*nats.Msg{m})
-		if errors.Is(err, delivery.ErrFull) {
-			// There's no room for it, but for the one that is there.
-			err = lease.msg.NakWithDelay(max(time.Until(s.RetryAt), time.Millisecond))
-			if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-				lease.done()
-				return nil
-			}
-		}
-		if err != nil {
-			return err
+		if err := l.publish(ctx, []*nats.Msg{m}); err != nil {
+			return notStored{err}
 		}
 	case delivery.Dead:
 		m := l.derived(kindDead, token(s.Item.Destination), fmt.Sprintf("dead.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
@@ -105,7 +103,7 @@ func (l *link) settle(ctx context.Context, lease *lease, s delivery.Settlement) 
 		m.Header.Set(headerReason, escape(s.Reason))
 		m.Header.Set(headerStatus, strconv.Itoa(s.Status))
 		if err := l.publish(ctx, []*nats.Msg{m}); err != nil {
-			return err
+			return notStored{err}
 		}
 	}
 	// Acknowledged ones are deleted, durably when the answer comes.
@@ -114,6 +112,27 @@ func (l *link) settle(ctx context.Context, lease *lease, s delivery.Settlement) 
 	}
 	lease.done()
 	return nil
+}
+
+// notStored says why the message that takes a record's place isn't stored.
+type notStored struct{ error }
+
+func (e notStored) Unwrap() error { return e.error }
+
+// giveBack ends a lease without anything being stored, and reports whether it
+// did: there may be no room for another message, but there is for the one that
+// is there. Else one record would hold up all that is to be settled after it.
+func (l *lease) giveBack(retryAt time.Time) bool {
+	if !l.link.usable() {
+		return false
+	}
+	// Not soon, as this may go on, and nobody counts.
+	err := l.msg.NakWithDelay(max(time.Until(retryAt), 3*l.link.ackWait))
+	if err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return false
+	}
+	l.done()
+	return true
 }
 
 // lost reports whether the error of settling a lease will stay, because the

@@ -18,6 +18,8 @@ const (
 	// cluster a twentieth of the time, within these bounds.
 	leastStatsAge = 100 * time.Millisecond
 	mostStatsAge  = 10 * time.Second
+	// statsErrorAge is how long it is left at having failed.
+	statsErrorAge = time.Second
 	statsCost     = 20
 	// statsTimeout is how long the cluster may take.
 	statsTimeout = 3 * time.Second
@@ -49,7 +51,11 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 	if began := time.Now(); began.After(c.until) {
 		c.stats, c.err = q.count()
 		took := time.Since(began)
-		c.until = began.Add(min(max(leastStatsAge, statsCost*took), mostStatsAge))
+		age := min(max(leastStatsAge, statsCost*took), mostStatsAge)
+		if c.err != nil {
+			age = took + statsErrorAge
+		}
+		c.until = began.Add(age)
 	}
 	stats := c.stats
 	stats.Destinations = maps.Clone(stats.Destinations)
@@ -94,6 +100,8 @@ func (q *openQueue) countCluster(stats *delivery.Stats) error {
 	for _, stream := range []jetstream.Stream{l.records, l.dead} {
 		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(l.subject("*", "*")))
 		if err != nil {
+			cancel()
+			_ = group.Wait() // they write to stats
 			return err
 		}
 		stats.Bytes += int64(info.State.Bytes)

@@ -39,10 +39,10 @@ func wanted(s settings) (records, dead jetstream.StreamConfig) {
 		// oldest must never give way.
 		Retention:          jetstream.WorkQueuePolicy,
 		Discard:            jetstream.DiscardNew,
-		Storage:            jetstream.FileStorage,
+		Storage:            s.storage,
 		Replicas:           cmp.Or(s.replicas, defaultReplicas),
 		MaxBytes:           cmp.Or(s.maxBytes, defaultMaxBytes),
-		MaxAge:             cmp.Or(s.maxAge, defaultMaxAge),
+		MaxAge:             cmp.Or(s.maxAge, max(defaultMaxAge, s.keep+7*24*time.Hour)),
 		Duplicates:         duplicateWindow,
 		AllowAtomicPublish: true, // all records of a hit or none
 		AllowDirect:        true,
@@ -66,9 +66,14 @@ func wanted(s settings) (records, dead jetstream.StreamConfig) {
 
 // ensure makes the streams, or sees to it that those which exist will do.
 func (l *link) ensure(ctx context.Context, s settings) (records, dead jetstream.Stream, err error) {
+	l.settings.Store(&s)
 	wantRecords, wantDead := wanted(s)
 	if records, err = l.ensureStream(ctx, wantRecords, s); err != nil {
 		return nil, nil, err
+	}
+	if age := records.CachedInfo().Config.MaxAge; age > 0 && age <= s.keep {
+		return nil, nil, fmt.Errorf("the stream %s forgets records after %v, while they are still being tried for the app's max_age of %v: raise its age (`nats stream edit %[1]s --max-age 30d`), or lower the app's max_age",
+			s.stream, age, s.keep)
 	}
 	dead, err = l.ensureStream(ctx, wantDead, s)
 	return records, dead, err
@@ -78,6 +83,10 @@ func (l *link) ensureStream(ctx context.Context, want jetstream.StreamConfig, s 
 	stream, err := l.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = l.js.CreateStream(ctx, want)
+		if errors.Is(err, jetstream.ErrMaximumConsumersLimit) { // the account's is lower, and counts then
+			want.MaxConsumers = -1
+			stream, err = l.js.CreateStream(ctx, want)
+		}
 		switch {
 		case err == nil:
 			l.log.Info("made a stream", zap.String("stream", want.Name), zap.Int("replicas", want.Replicas), zap.Int64("max_bytes", want.MaxBytes))
@@ -119,7 +128,7 @@ func differences(have, want jetstream.StreamConfig) (problems []string) {
 		}
 	}
 	check(have.Retention == want.Retention, "retention is %v, but has to be %v", have.Retention, want.Retention)
-	check(have.Storage == want.Storage, "storage is %v, but has to be %v, else records don't survive a restart", have.Storage, want.Storage)
+	check(have.Storage == want.Storage, "storage is %v, but has to be %v (only in files records survive a restart)", have.Storage, want.Storage)
 	check(have.Discard == want.Discard, "the discard policy is %v, but has to be %v", have.Discard, want.Discard)
 	for _, subject := range want.Subjects {
 		check(slices.Contains(have.Subjects, subject), "the subject %s is missing", subject)
@@ -154,7 +163,7 @@ func grown(have, want jetstream.StreamConfig, s settings) (larger jetstream.Stre
 		change("max_bytes", humanize.IBytes(uint64(have.MaxBytes)), humanize.IBytes(uint64(want.MaxBytes)))
 		larger.MaxBytes = want.MaxBytes
 	}
-	if s.maxAge != 0 && have.MaxAge > 0 && have.MaxAge < want.MaxAge {
+	if (s.maxAge != 0 || have.MaxAge <= s.keep) && have.MaxAge > 0 && have.MaxAge < want.MaxAge {
 		change("max_age", have.MaxAge, want.MaxAge)
 		larger.MaxAge = want.MaxAge
 	}
@@ -195,7 +204,7 @@ func (l *link) explain(err error, want jetstream.StreamConfig) error {
 		case codeReplicasNotSupported:
 			advice = fmt.Sprintf("this server is on its own, so there can't be %d replicas: make it a cluster, or accept with `replicas 1` that records are lost with the server's disk", want.Replicas)
 		case codeNoSuitablePeers:
-			advice = fmt.Sprintf("there have to be %d servers with room for %s each: lower max_bytes or replicas, or raise max_file_store", want.Replicas, humanize.IBytes(uint64(want.MaxBytes)))
+			advice = fmt.Sprintf("there have to be %d servers with room for %s each: lower max_bytes or replicas, or raise the servers' max_file_store", want.Replicas, humanize.IBytes(uint64(want.MaxBytes)))
 		case codeStorageResources, codeAccountResources:
 			advice = fmt.Sprintf("it takes %s on each of %d servers: lower max_bytes, or raise the limits of the server or account", humanize.IBytes(uint64(want.MaxBytes)), want.Replicas)
 		case codeSubjectOverlap:

@@ -1,12 +1,14 @@
 package natsqueue
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -129,6 +131,98 @@ func TestStreamGrows(t *testing.T) {
 	}
 }
 
+// A stream that is gone is made again as it is configured now.
+func TestStreamIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	n := startServer(t)
+	js := operator(t, n)
+	s := settingsFor(n)
+	q := mustOpenWith(t, s, nil, time.Second)
+	s.maxBytes = 2 * defaultMaxBytes
+	(&Queue{settings: s}).Apply(q)
+	eventually(t, "a larger stream", func() bool { return info(t, js, s.stream).MaxBytes == s.maxBytes })
+	if err := js.DeleteStream(t.Context(), s.stream); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := q.Put(ctx, entry("d", 0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := info(t, js, s.stream).MaxBytes; got != s.maxBytes {
+		t.Errorf("made with %d bytes, want %d", got, s.maxBytes)
+	}
+}
+
+// A stream must not forget what is still being tried.
+func TestStreamForgets(t *testing.T) {
+	n := startServer(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			{Username: "all", Password: "x"},
+			{Username: "user", Password: "x", Permissions: permissions("forgets", false)},
+		}
+	})
+	js := operator(t, n, nats.UserInfo("all", "x"))
+	const day = 24 * time.Hour
+	s := settings{stream: "forgets", replicas: 1, keep: 7 * day}
+	config, dead := wanted(s)
+	config.MaxAge = day
+	for _, c := range []jetstream.StreamConfig{config, dead} {
+		if _, err := js.CreateStream(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	as := func(user string) settings {
+		s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://"+user+":x@", 1)
+		return s
+	}
+	if q, err := open(as("user"), nil, logger(t)); err == nil {
+		q.Close()
+		t.Error("used a stream that forgets too soon")
+	} else if !strings.Contains(err.Error(), "--max-age 30d") {
+		t.Errorf("error %v, want what to do", err)
+	}
+	mustOpen(t, as("all"), nil)
+	if got := info(t, js, s.stream).MaxAge; got != 30*day {
+		t.Errorf("max_age is %v, want 30 days", got)
+	}
+	s.stream, s.keep = "long", 60*day
+	mustOpen(t, as("all"), nil)
+	if got := info(t, js, s.stream).MaxAge; got != 67*day {
+		t.Errorf("max_age is %v, want 67 days", got)
+	}
+}
+
+// An account may allow fewer consumers than a stream has by default.
+func TestFewConsumers(t *testing.T) {
+	n := startServer(t)
+	limits := map[string]server.JetStreamAccountLimits{"": {MaxMemory: -1, MaxStore: -1, MaxStreams: -1, MaxConsumers: 100}}
+	if err := n.GlobalAccount().UpdateJetStreamLimits(limits); err != nil {
+		t.Fatal(err)
+	}
+	q := mustOpen(t, settingsFor(n), nil)
+	put(t, q, "d", 0)
+	take(t, q, "d", 1)
+}
+
+// What may get lost can be kept in memory.
+func TestMemory(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	s.storage = jetstream.MemoryStorage
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", 0)
+	for _, stream := range []string{s.stream, s.stream + "_dead"} {
+		if got := info(t, operator(t, n), stream).Storage; got != jetstream.MemoryStorage {
+			t.Errorf("the storage of %s is %v", stream, got)
+		}
+	}
+	s.storage = jetstream.FileStorage
+	if q, err := open(s, nil, logger(t)); err == nil || !strings.Contains(err.Error(), "storage is Memory, but has to be File") {
+		t.Errorf("opened %v, %v", q, err)
+	}
+}
+
 // What is in the way is said with what to do.
 func TestCannotOpen(t *testing.T) {
 	lone := startServer(t)
@@ -167,19 +261,19 @@ func TestCannotOpen(t *testing.T) {
 			}
 		})
 	}
-	for version, ok := range map[string]bool{"2.11.9": false, "2.9.0-beta": false, "1.4.1": false, "2.12.0": true, "2.15.2": true, "3.0.0": true, "dev": true} {
+	for version, ok := range map[string]bool{"2.11.9": false, "2.9.0-beta": false, "1.4.1": false, "2.12.0": false, "2.12.1": true, "2.12": false, "2.12.1-RC.1": true, "2.13.0": true, "2.15.2": true, "3.0.0": true, "dev": true} {
 		if err := checkVersion(version); (err == nil) != ok {
 			t.Errorf("version %s: %v", version, err)
 		}
 	}
 }
 
-// permissions are what the README says that a user needs.
+// permissions are what docs/fleet.md says that a user needs.
 func permissions(stream string, create bool) *server.Permissions {
 	dead := stream + "_dead"
 	publish := []string{
 		"tagged_urls." + stream + ".>",
-		"$JS.ACK." + stream + ".>",
+		"$JS.ACK." + stream + ".>", "$JS.ACK.*.*." + stream + ".>",
 		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead,
 		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + dead,
 		"$JS.API.STREAM.MSG.DELETE." + stream, "$JS.API.STREAM.MSG.DELETE." + dead,
@@ -197,11 +291,21 @@ func permissions(stream string, create bool) *server.Permissions {
 	}
 }
 
-// A user needs no more permissions than documented.
+// A user needs no more permissions than documented, also with the subjects for
+// acknowledgements that are to come.
 func TestPermissions(t *testing.T) {
-	t.Parallel()
+	for _, v2 := range []bool{false, true} {
+		t.Run(fmt.Sprint("js_ack_fc_v2=", v2), func(t *testing.T) {
+			t.Parallel()
+			testPermissions(t, map[string]bool{server.FeatureFlagJsAckFormatV2: v2})
+		})
+	}
+}
+
+func testPermissions(t *testing.T, flags map[string]bool) {
 	s := settings{stream: "limited", replicas: 1}
 	n := startServer(t, func(o *server.Options) {
+		o.FeatureFlags = flags
 		o.Users = []*server.User{
 			{Username: "creator", Password: "x", Permissions: permissions(s.stream, true)},
 			{Username: "user", Password: "x", Permissions: permissions(s.stream, false)},

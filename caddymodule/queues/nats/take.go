@@ -228,7 +228,12 @@ func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bo
 		Queued:   moment(header, headerQueued, meta.Timestamp),
 		Lease:    lease,
 	}
-	if err := item.Record.UnmarshalBinary(msg.Data()); err != nil {
+	err = item.Record.UnmarshalBinary(msg.Data())
+	if errors.Is(err, delivery.ErrNewer) && time.Since(item.Queued) < l.settings.Load().keep {
+		_ = msg.NakWithDelay(3 * l.ackWait) // for a node that has been upgraded
+		return delivery.Item{}, false
+	}
+	if err != nil {
 		// To the dead letters, as it came: a newer version may know what it is.
 		ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
 		defer cancel()
@@ -237,6 +242,10 @@ func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bo
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.leases == nil { // closed meanwhile
+		_ = msg.Nak()
+		return delivery.Item{}, false
+	}
 	l.leases[lease] = struct{}{}
 	return item, true
 }

@@ -2,11 +2,15 @@ package natsqueue
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -136,6 +140,18 @@ func TestUnreadable(t *testing.T) {
 		}
 		return len(letters) == 1
 	})
+	// While it may still be tried, a newer node is waited for.
+	s.keep = time.Hour
+	(&Queue{settings: s}).Apply(q)
+	eventually(t, "the change", func() bool { return q.link.Load().settings.Load().keep == s.keep })
+	newer := q.derived(kindNew, token("newer"), "y", nats.Header{headerDestination: {"newer"}}, body)
+	if _, err := q.link.Load().js.PublishMsg(t.Context(), newer); err != nil {
+		t.Fatal(err)
+	}
+	nothing(t, q, "newer", 200*time.Millisecond)
+	if stats, err := q.count(); err != nil || stats.Destinations["newer"].Waiting != 1 {
+		t.Errorf("%+v, %v; want one that waits", stats, err)
+	}
 	if letters[0].Destination != "d" || letters[0].Reason == "" {
 		t.Errorf("dead letter %+v", letters[0])
 	}
@@ -149,4 +165,134 @@ func TestUnreadable(t *testing.T) {
 	if !slices.ContainsFunc(messages, func(m *jetstream.RawStreamMsg) bool { return string(m.Data) == string(body) }) {
 		t.Errorf("%d messages, none is the revived one", len(messages))
 	}
+}
+
+// A settlement that can't be stored holds up none of the others, and the record
+// comes again.
+func TestUnsettled(t *testing.T) {
+	const ackWait = 200 * time.Millisecond
+	for name, test := range map[string]struct {
+		outcome    delivery.Outcome
+		harm, mend func(t *testing.T, n *node, s settings)
+	}{
+		"dead letter, account full": {delivery.Dead, limited(1), limited(-1)},
+		"retry, account full":       {delivery.Retry, limited(1), limited(-1)},
+		"dead letter, stream gone": {delivery.Dead, func(t *testing.T, n *node, s settings) {
+			if err := operator(t, n, nats.UserInfo("all", "x")).DeleteStream(t.Context(), s.stream+"_dead"); err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, n *node, s settings) {
+			_, dead := wanted(s)
+			if _, err := operator(t, n, nats.UserInfo("all", "x")).CreateStream(t.Context(), dead); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := settings{stream: "unsettled", replicas: 1}
+			n := startServer(t, func(o *server.Options) {
+				o.Users = []*server.User{
+					{Username: "all", Password: "x"},
+					{Username: "user", Password: "x", Permissions: permissions(s.stream, false)},
+				}
+			})
+			s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://all:x@", 1)
+			if err := mustOpen(t, s, nil).Close(); err != nil {
+				t.Fatal(err)
+			}
+			s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
+			q := mustOpenWith(t, s, nil, ackWait)
+			put(t, q, "d", 0, 1)
+			items := take(t, q, "d", 2)
+			test.harm(t, n, s)
+			if err := q.Settle(delivery.Settlement{Item: items[0], Outcome: test.outcome}, delivery.Settlement{Item: items[1], Outcome: delivery.Done}); err != nil {
+				t.Fatal(err)
+			}
+			test.mend(t, n, s)
+			again := take(t, q, "d", 1)
+			if numberOf(again[0]) != numberOf(items[0]) {
+				t.Errorf("took %v, want %v again", numbers(again), numbers(items[:1]))
+			}
+			settle(t, q, delivery.Settlement{Outcome: test.outcome, RetryAt: time.Now().Add(time.Hour)}, again...)
+			nothing(t, q, "d", 4*ackWait)
+		})
+	}
+}
+
+// limited changes how many bytes an account may store; -1: all.
+func limited(bytes int64) func(*testing.T, *node, settings) {
+	return func(t *testing.T, n *node, _ settings) {
+		limits := map[string]server.JetStreamAccountLimits{"": {MaxMemory: -1, MaxStore: bytes, MaxStreams: -1, MaxConsumers: -1}}
+		if err := n.GlobalAccount().UpdateJetStreamLimits(limits); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Statistics that can't be had are an error, whatever had been asked already.
+func TestStatsFail(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	var entries []delivery.Entry
+	for i := range 300 {
+		entries = append(entries, entry(fmt.Sprint("destination ", i), i))
+	}
+	if err := q.Put(t.Context(), entries...); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream+"_dead"); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if stats, err := q.count(); err == nil {
+			t.Errorf("%+v", stats)
+		} else {
+			clear(stats.Destinations) // nobody else has them in hand
+		}
+	}
+}
+
+// What nobody answers isn't taken for nothing.
+func TestReadWithoutAnswer(t *testing.T) {
+	s := settings{stream: "silent", replicas: 1}
+	n := startServer(t, func(o *server.Options) {
+		allowed := permissions(s.stream, true)
+		allowed.Publish.Allow = slices.DeleteFunc(allowed.Publish.Allow, func(subject string) bool { return strings.Contains(subject, "DIRECT") })
+		o.Users = []*server.User{{Username: "user", Password: "x", Permissions: allowed}}
+	})
+	s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
+	q := mustOpen(t, s, nil)
+	l := q.link.Load()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := l.read(ctx, l.dead, l.deadSubject(""), 1, 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("read: %v, want %v", err, context.DeadlineExceeded)
+	}
+}
+
+// What arrives when the connection is being closed goes back.
+func TestTakeWhileClosing(t *testing.T) {
+	n := startServer(t)
+	s := settingsFor(n)
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", 0)
+	l := q.link.Load()
+	source, err := l.source(t.Context(), "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := source.Fetch(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	msg := <-batch.Messages()
+	l.mu.Lock()
+	l.leases = nil
+	l.mu.Unlock()
+	if _, ok := l.receive(msg, "d"); ok {
+		t.Error("took a record")
+	}
+	take(t, mustOpen(t, s, nil), "d", 1)
 }

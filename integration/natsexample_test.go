@@ -1,0 +1,86 @@
+package integration
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFleetExample runs the configurations that docs/fleet.md shows, with other
+// names, ports and paths.
+func TestFleetExample(t *testing.T) {
+	binaries, err := buildFleet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var servers, fleet string
+	for _, code := range codeOf(t, "docs/fleet.md") {
+		switch {
+		case strings.Contains(code, "server_name: n1"):
+			servers = code
+		case strings.Contains(code, "queue nats {"):
+			fleet = strings.TrimSpace(code)
+		}
+	}
+	if servers == "" || fleet == "" {
+		t.Fatal("docs/fleet.md lacks its examples")
+	}
+	dir := shortDir(t)
+	writeFile(t, filepath.Join(dir, "ca.pem"), authority().pem)
+	certificate := authority().issue(t, "127.0.0.1", time.Now().Add(time.Hour))
+	writeFile(t, filepath.Join(dir, "cert.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})))
+	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "key.pem"), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+
+	env := []string{"NATS_PASSWORD=a0b1c2", "TAGGED_URLS_SECRET=a-secret-that-all-nodes-share"}
+	// Where the servers are known to each other, and to Caddy.
+	var others, known []string
+	clients, routes := make([]string, 3), make([]string, 3)
+	for i := range 3 {
+		clients[i], routes[i] = loopback(freePort(t)), loopback(freePort(t))
+		others = append(others, fmt.Sprintf("n%d.example.com:6222", i+1), routes[i])
+		known = append(known, fmt.Sprintf("n%d.example.com:4222", i+1), clients[i])
+	}
+	for i := range 3 {
+		name := fmt.Sprint("n", i+1)
+		config := strings.NewReplacer(slices.Concat([]string{
+			"server_name: n1", "server_name: " + name, "0.0.0.0:4222", clients[i], "0.0.0.0:6222", routes[i],
+			"/var/lib/nats", filepath.Join(dir, name), "/etc/nats/ca.pem", filepath.Join(dir, "ca.pem"),
+			"/etc/nats/n1.pem", filepath.Join(dir, "cert.pem"), "/etc/nats/n1-key.pem", filepath.Join(dir, "key.pem"),
+		}, others)...).Replace(servers)
+		file := filepath.Join(dir, name+".conf")
+		writeFile(t, file, config)
+		startProcess(t, "NATS", env, binaries[1], "--config", file)
+	}
+
+	trk := startTracker(t)
+	home := shortDir(t)
+	n := &fleetNode{binary: binaries[0], caddy: caddy{t: t, Home: home, Port: freePort(t), Admin: loopback(freePort(t))}, env: env}
+	n.URL, n.vars = "http://"+loopback(n.Port), vars{"PORT": strconv.Itoa(n.Port), "TRACKER": trk.URL}
+	options := strings.NewReplacer(append(known,
+		"/etc/caddy/nats-ca.pem", filepath.Join(dir, "ca.pem"), "shutdown_drain off", "shutdown_drain off\n\t\tqueue_timeout 10s")...).Replace(fleet)
+	n.caddyfile = n.expand(strings.TrimSuffix(strings.TrimPrefix(options, "{"), "}"), fleetSite)
+	n.start()
+	t.Cleanup(func() { n.stop(); n.healthy() })
+	eventually(t, "the stream to be used", func() bool { return n.logged("using a stream of NATS", `"replicas":3`) })
+	if p := newVisitor(t).open(n.URL + "/?kme=Seen&kmi=ann"); p.Status != http.StatusOK {
+		t.Errorf("status %d", p.Status)
+	}
+	n.drained()
+	if got := summary(trk.records(t), "ann"); len(got) != 2 {
+		t.Errorf("the tracker took %v", got)
+	}
+	if n.logged("Permissions Violation") {
+		t.Error("a permission is missing")
+	}
+}
