@@ -2,14 +2,11 @@ package caddymodule
 
 import (
 	"cmp"
-	"context"
 	"crypto/rand"
-	"errors"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -322,61 +319,6 @@ const maxUserAgent = 1024
 
 func cut(s string, n int) string { return s[:min(len(s), n)] }
 
-// fate is what becomes of a hit in the queue, to which each directive commits
-// it for its own trackers.
-type fate struct {
-	mu      sync.Mutex
-	pending int  // commits under way
-	stored  bool // one has succeeded
-	inDoubt bool // one may have
-	undone  bool // all have failed: the claims are forgotten
-}
-
-// begin notes that a commit is under way; not if the hit is undone.
-func (f *fate) begin() (undone bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.undone {
-		f.pending++
-	}
-	return f.undone
-}
-
-// end notes how a commit of the hit ended, and undoes what was remembered of
-// the hit once none has succeeded.
-func (t *hit) end(err error) {
-	f := &t.fate
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pending--
-	f.stored = f.stored || err == nil
-	f.inDoubt = f.inDoubt || err != nil && !notStored(err)
-	if f.pending > 0 || f.stored {
-		return
-	}
-	if f.inDoubt {
-		recentClaims.Doubt(t.person)
-	} else {
-		f.undone = true
-		recentClaims.Forget(t.person)
-	}
-	if t.unsent == "" {
-		recentHits.Forget(t.onceKey)
-	}
-}
-
-// notStored reports whether what the queue was given isn't stored for certain.
-// Queues return these errors as they are if it isn't; wrapped, or of another
-// kind, they may be those of an attempt whose outcome nobody knows. A claim
-// that is forgotten then may make one person of two.
-func notStored(err error) bool {
-	switch err { //nolint:errorlint // see above
-	case delivery.ErrFull, delivery.ErrClosed, context.DeadlineExceeded:
-		return true
-	}
-	return errors.As(err, new(errUnavailable))
-}
-
 // skip notes why a directive doesn't record the hit. It counts as skipped if
 // no other one records it, which is known when the response begins.
 func (t *hit) skip(reason tagging.Reason) { t.skipped = cmp.Or(t.skipped, reason) }
@@ -392,60 +334,6 @@ func (t *hit) countSkipped() {
 func (t *hit) count(word string, reason tagging.Reason) {
 	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
 		hits.WithLabelValues(word, string(reason)).Inc()
-	}
-}
-
-// commit is the queue's work on a hit.
-type commit struct {
-	deadline time.Time
-	posted   delivery.Posted
-	told     atomic.Bool // the outcome: a queue's mistake mustn't tell it twice
-	done     chan struct{}
-	err      error // once done is closed
-}
-
-// settled reports whether nothing that was enqueued of the hit is under way.
-func (t *hit) settled() bool {
-	for _, c := range t.commits {
-		select {
-		case <-c.done:
-		default:
-			return false
-		}
-	}
-	return true
-}
-
-// taken waits until all that was enqueued of the hit is durable, and reports
-// whether it is.
-func (t *hit) taken() bool {
-	began := time.Now()
-	defer func() { t.waited += time.Since(began) }()
-	for _, c := range t.commits {
-		if !c.wait() || c.err != nil {
-			return false
-		}
-	}
-	return true
-}
-
-// wait waits until it is done, and reports whether it is: not if it takes too
-// long.
-func (c *commit) wait() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-	}
-	c.posted.Hurry()
-	timer := time.NewTimer(time.Until(c.deadline))
-	defer timer.Stop()
-	select {
-	case <-c.done:
-		return true
-	case <-timer.C:
-		c.posted.GiveUp()
-		return false
 	}
 }
 
