@@ -177,7 +177,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			h.app.events.recorded(t.records)
 		}
 		close(c.done)
-		_ = app.release() // closing reports for itself
+		app.release()
 	})
 }
 
