@@ -409,6 +409,15 @@ func drainAtExit(context.Context) {
 		return true
 	})
 	wg.Wait()
+	limit := time.After(closeLimit)
+	holders.Range(func(_, value any) bool { // that were let go of before, and are still being closed
+		select {
+		case <-value.(*holder).stopped:
+			return true
+		case <-limit:
+			return false
+		}
+	})
 }
 
 // followingCore writes to whatever logger it follows: a spool outlives the

@@ -265,8 +265,8 @@ func (q *tellingQueue) Close() error {
 	return q.Queue.Close()
 }
 
-func (q *tellingQueue) Key() string                             { return "telling" }
-func (q *tellingQueue) Apply(delivery.Queue)                    {}
+func (q *tellingQueue) Key() string                              { return "telling" }
+func (q *tellingQueue) Apply(delivery.Queue)                     {}
 func (q *tellingQueue) Open(*zap.Logger) (delivery.Queue, error) { return q, nil }
 
 // TestLastUseIsAHit: the queue that tells its outcome isn't kept by that from
@@ -283,6 +283,22 @@ func TestLastUseIsAHit(t *testing.T) {
 		close(q.tell)
 		if s.closed(); time.Since(began) > 0 {
 			t.Errorf("it was closed after %s", time.Since(began))
+		}
+	})
+}
+
+// TestExitWaitsForQueues that are being closed, though nobody uses them.
+func TestExitWaitsForQueues(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
+		a := testApp(t, q, zap.NewNop())
+		a.acquire()
+		synctest.Wait()
+		a.release()
+		time.AfterFunc(time.Second, func() { close(q.closes) })
+		if drainAtExit(t.Context()); q.open {
+			t.Error("it isn't closed")
 		}
 	})
 }
