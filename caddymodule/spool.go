@@ -128,10 +128,10 @@ var holders sync.Map
 func newHolder(stop context.CancelFunc) holder { return holder{stop, make(chan struct{})} }
 
 // over says that the holder has let go.
-func (o *holder) over(key string) {
-	o.stop()
-	holders.CompareAndDelete(key, o)
-	close(o.stopped)
+func (h *holder) over(key string) {
+	h.stop()
+	holders.CompareAndDelete(key, h)
+	close(h.stopped)
 }
 
 // open opens the queue, again and again until it works.
