@@ -198,10 +198,12 @@ func (a *App) Cleanup() error {
 		return nil
 	}
 	newest.CompareAndSwap(a, nil)
-	if shared := pooled(a.queue.Key()); shared != nil {
-		shared.unuse(a)
+	shared := pooled(a.queue.Key())
+	shared.unuse(a)
+	if a.release() {
+		shared.closed()
 	}
-	return a.release()
+	return nil
 }
 
 // prepare gets the secret, and with it the targets' ids.

@@ -87,7 +87,7 @@ func TestFormerQueueIsFetchedInParts(t *testing.T) {
 		a := testApp(t, &soleQueue{key: t.Name(), puts: 300 * time.Millisecond}, zap.NewNop())
 		a.targets = []*target{{id: "gone", disabled: "no key"}}
 		s := a.acquire()
-		defer letGo(t, a)
+		defer letGo(a)
 		s.use(a)
 		moved := func() int64 {
 			stats, err := s.stats()
@@ -109,7 +109,7 @@ func TestFormerQueueIsFetchedInParts(t *testing.T) {
 		if n := moved(); n == records {
 			t.Fatal("it wasn't fetched from any more")
 		}
-		letGo(t, again)
+		letGo(again)
 		<-time.After(time.Minute)
 		if n := moved(); n != records {
 			t.Errorf("%d of %d records were moved in the end", n, records)
@@ -131,7 +131,7 @@ func TestFormerQueueThatIsAnother(t *testing.T) {
 	a.targets = []*target{{id: "main", disabled: "no key"}}
 	a.acquire().use(a)
 	eventually(t, "a warning", func() bool { return logs.FilterMessageSnippet("former queue").Len() > 0 })
-	letGo(t, a)
+	letGo(a)
 	if _, err := os.Stat(other); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the other file was opened: %v", err)
 	}

@@ -196,7 +196,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			}
 		}
 		close(c.done)
-		_ = app.release() // closing reports for itself
+		app.release()
 	})
 }
 

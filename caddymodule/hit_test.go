@@ -23,7 +23,7 @@ func TestLaterDirectiveHasTimeToo(t *testing.T) {
 		app.QueueTimeout = caddy.Duration(timeout)
 		close(app.ready)
 		app.acquire()
-		defer letGo(t, app)
+		defer letGo(app)
 		directive := func(a *App, id string) *Handler {
 			return &Handler{app: a, log: zap.NewNop(), targets: []*target{{id: id}}}
 		}

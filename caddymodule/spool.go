@@ -97,10 +97,10 @@ func (a *App) current() *App {
 	return a
 }
 
-// release ends a use. The last one closes the queue.
-func (a *App) release() error {
-	_, err := spools.Delete(a.queue.Key())
-	return err
+// release ends a use. The last one has the queue closed, and is told so.
+func (a *App) release() (last bool) {
+	last, _ = spools.Delete(a.queue.Key()) // closing reports for itself
+	return last
 }
 
 // pooled returns the spool with that key, or nil, without counting a use.
@@ -128,10 +128,10 @@ var holders sync.Map
 func newHolder(stop context.CancelFunc) holder { return holder{stop, make(chan struct{})} }
 
 // over says that the holder has let go.
-func (o *holder) over(key string) {
-	o.stop()
-	holders.CompareAndDelete(key, o)
-	close(o.stopped)
+func (h *holder) over(key string) {
+	h.stop()
+	holders.CompareAndDelete(key, h)
+	close(h.stopped)
 }
 
 // open opens the queue, again and again until it works.
@@ -345,21 +345,26 @@ type errUnavailable struct{ why error }
 
 func (e errUnavailable) Error() string { return fmt.Sprintf("nothing can be recorded: %v", e.why) }
 
+// Destruct has the queue closed, by way of the pool. It doesn't wait: the last
+// user may be a hit, of which the queue itself tells the outcome.
+func (s *spool) Destruct() error {
+	s.stop()
+	return nil
+}
+
 // closeLimit is how long a reload waits for a queue to be closed, and who opens
 // it again before hits are dropped for that.
 const closeLimit = 10 * time.Second
 
-// Destruct closes the queue. The last user calls it, by way of the pool: mostly
-// a reload, which storage that hangs mustn't hold up for good.
-func (s *spool) Destruct() error {
-	s.stop()
+// closed waits until the queue is closed, but not for good: storage that hangs
+// mustn't hold up a reload.
+func (s *spool) closed() {
 	select {
 	case <-s.stopped:
 	case <-time.After(closeLimit):
 		s.log.Error("the queue isn't closed yet: its storage hangs, or is very slow; that goes on, and who wants to open it waits",
 			zap.String("queue", s.key))
 	}
-	return nil
 }
 
 // lookForFormer has fetchFormer look again.
@@ -398,11 +403,21 @@ func drainAtExit(context.Context) {
 				defer cancel()
 				s.drain(ctx)
 			}
-			_ = s.Destruct()
+			s.stop()
+			s.closed()
 		})
 		return true
 	})
 	wg.Wait()
+	limit := time.After(closeLimit)
+	holders.Range(func(_, value any) bool { // that were let go of before, and are still being closed
+		select {
+		case <-value.(*holder).stopped:
+			return true
+		case <-limit:
+			return false
+		}
+	})
 }
 
 // followingCore writes to whatever logger it follows: a spool outlives the

@@ -88,9 +88,11 @@ func testApp(t *testing.T, queue delivery.Opener, log *zap.Logger) *App {
 	}
 }
 
-func letGo(t *testing.T, a *App) {
-	if err := a.release(); err != nil {
-		t.Error(err)
+// letGo ends a use, as a reload does.
+func letGo(a *App) {
+	s := pooled(a.queue.Key())
+	if a.release() {
+		s.closed()
 	}
 }
 
@@ -111,12 +113,12 @@ func TestQueueIsHeldByOneAtATime(t *testing.T) {
 		if err := takes(t, a.acquire(), time.Second); err != nil {
 			t.Fatal(err)
 		}
-		go letGo(t, a)
+		go letGo(a)
 		synctest.Wait()
 		if a.acquire(); q.times != 1 {
 			t.Fatal("it was opened again")
 		}
-		go letGo(t, a)
+		go letGo(a)
 		synctest.Wait()
 		third := a.acquire()
 		if err := takes(t, third, time.Second); dropReason(err) != "timeout" {
@@ -132,7 +134,7 @@ func TestQueueIsHeldByOneAtATime(t *testing.T) {
 		if q.times != 2 {
 			t.Errorf("it was opened %d times, want twice: the second had no use for it any more", q.times)
 		}
-		letGo(t, a)
+		letGo(a)
 		if _, held := holders.Load(q.key); held {
 			t.Error("something is left of it")
 		}
@@ -151,7 +153,7 @@ func TestQueueThatCannotBeClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		letGo(t, a)
+		letGo(a)
 		if took := time.Since(began); took != closeLimit || logs.FilterMessageSnippet("isn't closed yet").Len() != 1 {
 			t.Errorf("it was let go of after %s, with the log %v", took, logs.All())
 		}
@@ -168,7 +170,7 @@ func TestQueueThatCannotBeClosed(t *testing.T) {
 		if err := takes(t, s, time.Second); err != nil {
 			t.Errorf("when it can be: %v", err)
 		}
-		letGo(t, a)
+		letGo(a)
 	})
 }
 
@@ -193,7 +195,7 @@ func TestRecordsThatComeLateForTheirKey(t *testing.T) {
 			t.Errorf("%d records were delivered", n)
 		}
 		s.unuse(a)
-		letGo(t, a)
+		letGo(a)
 	})
 }
 
@@ -239,6 +241,64 @@ func TestQueueWithMistakes(t *testing.T) {
 			t.Error("there are no statistics")
 		}
 		s.queue = good
-		letGo(t, a)
+		letGo(a)
+	})
+}
+
+// tellingQueue isn't closed before it has told all outcomes.
+type tellingQueue struct {
+	*deliverytest.Queue
+	tell    chan struct{}
+	telling sync.WaitGroup
+}
+
+func (q *tellingQueue) Post(_ time.Time, done func(error), _ ...delivery.Entry) delivery.Posted {
+	q.telling.Go(func() {
+		<-q.tell
+		done(nil)
+	})
+	return delivery.Underway{}
+}
+
+func (q *tellingQueue) Close() error {
+	q.telling.Wait()
+	return q.Queue.Close()
+}
+
+func (q *tellingQueue) Key() string                              { return "telling" }
+func (q *tellingQueue) Apply(delivery.Queue)                     {}
+func (q *tellingQueue) Open(*zap.Logger) (delivery.Queue, error) { return q, nil }
+
+// TestLastUseIsAHit: the queue that tells its outcome isn't kept by that from
+// being closed.
+func TestLastUseIsAHit(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		q := &tellingQueue{Queue: deliverytest.NewQueue(), tell: make(chan struct{})}
+		a := testApp(t, q, zap.NewNop())
+		s := a.acquire()
+		synctest.Wait()
+		s.post(time.Now().Add(time.Hour), nil, func(error) { a.release() })
+		began := time.Now()
+		close(q.tell)
+		if s.closed(); time.Since(began) > 0 {
+			t.Errorf("it was closed after %s", time.Since(began))
+		}
+	})
+}
+
+// TestExitWaitsForQueues that are being closed, though nobody uses them.
+func TestExitWaitsForQueues(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	synctest.Test(t, func(t *testing.T) {
+		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
+		a := testApp(t, q, zap.NewNop())
+		a.acquire()
+		synctest.Wait()
+		a.release()
+		time.AfterFunc(time.Second, func() { close(q.closes) })
+		if drainAtExit(t.Context()); q.open {
+			t.Error("it isn't closed")
+		}
 	})
 }

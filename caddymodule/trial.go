@@ -226,7 +226,7 @@ func (t *trial) try(server trialServer, r *http.Request) (*meeting, error) {
 	spools.LoadOrStore(t.queue.Key(), &spool{
 		key: t.queue.Key(), opened: opened, queue: &t.queue, holder: holder{func() {}, opened},
 	})
-	defer t.app.release() //nolint:errcheck // there is nothing to close
+	defer t.app.release()
 
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), &m.writer, server.Server)
 	site := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,8 +90,10 @@ func TestChurn(t *testing.T) {
 // a time, so that no hit finds it in use.
 func TestQueueMovesAllTheTime(t *testing.T) {
 	dir := t.TempDir()
-	trk := newCounter(t, 200*time.Millisecond) // as long takes the closing of a queue
+	trk := newCounter(t, 50*time.Millisecond)
 	trk.up()
+	const backlog = 5000
+	prefill(t, filepath.Join(dir, "0.db"), "main", backlog)
 	// It holds hits up until their configuration is long gone.
 	before := startRecorder(t, func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -107,6 +110,7 @@ http://:$PORT {
 		}
 		tagged_urls {
 			tracker kissmetrics KEY {
+				id main
 				endpoint $TRACKER
 			}
 		}
@@ -117,6 +121,11 @@ http://:$PORT {
 	global, site := config(0)
 	c := startCaddy(t, global, site, vars{"TRACKER": trk.URL, "BEFORE": before.URL, "GRACE": "1ms"})
 	l := startLoad(t, c.URL, 12)
+	defer func() {
+		if t.Failed() {
+			t.Log(c.api("GET", "/debug/pprof/goroutine?debug=1"))
+		}
+	}()
 	pause := time.NewTicker(30 * time.Millisecond)
 	defer pause.Stop()
 	for i := range 70 {
@@ -125,8 +134,9 @@ http://:$PORT {
 	}
 	hits := l.stop()
 	wanted := slices.Collect(maps.Keys(hits))
-	eventually(t, "the hits to arrive", func() bool { return trk.has(wanted) })
+	eventually(t, "all to arrive", func() bool { return trk.has(wanted) && trk.gotNumbers() == backlog })
 	trk.exactlyOnce(t, slices.Values(wanted))
+	trk.exactlyOnce(t, numbers(backlog))
 	c.lostNothing(t)
 	if c.logged("can't open the queue") {
 		t.Error("a queue couldn't be opened")

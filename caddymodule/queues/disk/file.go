@@ -194,8 +194,8 @@ func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo,
 		file.Close() // bbolt didn't come to that
 	case info != nil && info.Size() == 0:
 		// What there is of a new file could only be taken for a damaged one.
-		// Another process may have filled it by now.
-		if current, err := os.Stat(o.path); err == nil && os.SameFile(current, info) && current.Size() == 0 {
+		// Unless it is whole, four pages: then another process has made it.
+		if current, err := os.Stat(o.path); err == nil && os.SameFile(current, info) && current.Size() < 4*int64(os.Getpagesize()) {
 			os.Remove(o.path)
 		}
 		err = o.explain(err)
