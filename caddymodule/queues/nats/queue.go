@@ -24,7 +24,7 @@ const (
 	// openPatience is how long opening waits for the cluster if there's a
 	// fallback: it is nicer to know at once what the cluster holds, but hits
 	// wait for it.
-	openPatience = 100 * time.Millisecond
+	openPatience = 150 * time.Millisecond
 )
 
 // openQueue is an open queue.
