@@ -15,7 +15,7 @@ import (
 func TestFallback(t *testing.T) {
 	t.Parallel()
 	n := startServer(t)
-	q := mustOpen(t, settingsFor(n), onDisk(t))
+	q := connected(t, mustOpen(t, settingsFor(n), onDisk(t)))
 	put(t, q, "d", 0, 1, 2)
 	n.stop()
 	eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
@@ -134,7 +134,7 @@ func TestSilence(t *testing.T) {
 	t.Parallel()
 	n := startServer(t)
 	s := settingsFor(n)
-	q := mustOpen(t, s, onDisk(t))
+	q := connected(t, mustOpen(t, s, onDisk(t)))
 	// Nobody answers on behalf of this stream: it isn't any more.
 	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream); err != nil {
 		t.Fatal(err)
@@ -165,7 +165,7 @@ func TestFullFallsBack(t *testing.T) {
 	n := startServer(t)
 	s := settingsFor(n)
 	s.maxBytes = 6000 // for about 20
-	q := mustOpen(t, s, onDisk(t))
+	q := connected(t, mustOpen(t, s, onDisk(t)))
 	const n0 = 30
 	put(t, q, "d", upTo(n0)...)
 	inFallback, err := q.fallbackQueue().Stats()

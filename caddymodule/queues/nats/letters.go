@@ -80,7 +80,7 @@ func (l *link) deadSubject(destination string) string {
 
 // DeadLetters implements [delivery.Queue].
 func (q *openQueue) DeadLetters(destination string, yield func(delivery.DeadLetter) bool) error {
-	l, err := q.reached()
+	l, err := q.available()
 	if err != nil {
 		return err
 	}
@@ -110,8 +110,13 @@ func letter(m *jetstream.RawStreamMsg) delivery.DeadLetter {
 }
 
 // Revive implements [delivery.Queue]. The records wait behind all others, as
-// if they were put now.
+// if they were put now. Who empties a queue that has just been opened begins
+// with this, so it waits for the first attempt to connect.
 func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
+	select {
+	case <-q.tried:
+	case <-q.ctx.Done():
+	}
 	return q.choose(filter, func(ctx context.Context, l *link, chosen []*jetstream.RawStreamMsg) error {
 		messages := make([]*nats.Msg, len(chosen))
 		for i, m := range chosen {
@@ -130,7 +135,7 @@ func (q *openQueue) Bury(filter delivery.DeadFilter) (int, error) {
 // choose takes away the dead letters that a filter chooses, after doing
 // something with them.
 func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context, *link, []*jetstream.RawStreamMsg) error) (total int, err error) {
-	l, err := q.reached()
+	l, err := q.available()
 	if err != nil {
 		return 0, err
 	}
@@ -188,7 +193,7 @@ func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.
 // crash in between, or a delivery that begins at that very moment, makes for a
 // second delivery.
 func (q *openQueue) Hurry(destination string) error {
-	l, err := q.reached()
+	l, err := q.available()
 	if err != nil {
 		return err
 	}

@@ -204,7 +204,7 @@ func (q *openQueue) handOver() {
 	defer tick.Stop()
 	for {
 		if fallback := q.fallbackQueue(); fallback == nil {
-			_ = q.openFallback()
+			q.complainOfFallback(q.openFallback())
 		} else if stats, err := fallback.Stats(); err == nil && waiting(stats) > 0 {
 			q.handOverFrom(fallback)
 		}

@@ -24,7 +24,7 @@ const (
 	// openPatience is how long opening waits for the cluster if there's a
 	// fallback: it is nicer to know at once what the cluster holds, but hits
 	// wait for it.
-	openPatience = 100 * time.Millisecond
+	openPatience = 150 * time.Millisecond
 )
 
 // openQueue is an open queue.
@@ -86,6 +86,7 @@ func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait tim
 			return nil, errors.Join(dialErr, err)
 		}
 		q.use(l)
+		q.complainOfFallback(err)
 	} else {
 		// Hits needn't wait for a cluster that is away.
 		q.down = errConnecting
@@ -239,13 +240,18 @@ func (q *openQueue) openFallback() error {
 	}
 	fallback, err := opener.Open(q.log.Named("fallback"))
 	if err != nil {
-		q.complain("the fallback queue can't be opened, so hits are dropped while the NATS cluster is away; it is tried again", err)
 		return fmt.Errorf("the fallback queue: %w", err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.fallback = fallback
 	return nil
+}
+
+func (q *openQueue) complainOfFallback(err error) {
+	if err != nil {
+		q.complain("the fallback queue can't be opened, so hits are dropped while the NATS cluster is away; it is tried again", err)
+	}
 }
 
 // fallbackQueue returns the fallback if it is open.
@@ -280,15 +286,6 @@ func (q *openQueue) available() (*link, error) {
 		return nil, fmt.Errorf("%w: %w", errAway, nats.ErrDisconnected)
 	}
 	return l, nil
-}
-
-// reached is available after the first attempt to connect.
-func (q *openQueue) reached() (*link, error) {
-	select {
-	case <-q.tried:
-	case <-q.ctx.Done():
-	}
-	return q.available()
 }
 
 // Close implements [delivery.Queue].

@@ -38,12 +38,12 @@ func runSuite(t *testing.T, fresh func() settings, fallback bool) {
 	queuetest.Run(t,
 		func(t *testing.T) delivery.Queue {
 			if fallback {
-				return mustOpen(t, fresh(), onDisk(t))
+				return connected(t, mustOpen(t, fresh(), onDisk(t)))
 			}
 			return mustOpen(t, fresh(), nil)
 		},
 		func(t *testing.T, closed delivery.Queue) delivery.Queue {
 			q := closed.(*openQueue)
-			return mustOpen(t, q.settings, q.opener)
+			return connected(t, mustOpen(t, q.settings, q.opener))
 		})
 }

@@ -132,6 +132,14 @@ func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait ti
 	return q
 }
 
+// connected waits for the connection, without which a queue with a fallback can
+// be open.
+func connected(t testing.TB, q *openQueue) *openQueue {
+	t.Helper()
+	eventually(t, "a connection", func() bool { return q.link.Load() != nil })
+	return q
+}
+
 // onDisk returns a queue on disk to fall back on.
 func onDisk(t testing.TB) delivery.Opener {
 	t.Helper()

@@ -55,12 +55,13 @@ func TestAllOrNone(t *testing.T) {
 	}
 }
 
-// In a full stream a retry has to do with the room that it has.
+// In a full stream a retry has to do with the room that it has. It comes no
+// sooner than asked for.
 func TestRetryInAFullStream(t *testing.T) {
 	n := startServer(t)
 	s := settingsFor(n)
 	s.maxBytes = 2000
-	q := mustOpen(t, s, nil)
+	q := mustOpenWith(t, s, nil, 200*time.Millisecond)
 	var err error
 	for i := 0; err == nil; i++ {
 		err = q.Put(t.Context(), entry("d", i))
