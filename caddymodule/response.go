@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -24,9 +25,17 @@ type responseWriter struct {
 	host   string
 	begun  bool
 	status int         // kept; 0 if there is none
-	header http.Header // as it was then
-	body   []byte      // kept behind it
+	late   http.Header // what the handler sees of the header since
+	body   *keptBody   // nil if there is none
 }
+
+// keptBody is the beginning of a body.
+type keptBody struct {
+	bytes [maxKept]byte
+	n     int
+}
+
+var keptBodies = sync.Pool{New: func() any { return new(keptBody) }}
 
 // maxKept is how many bytes of a body are kept. net/http lets out nothing
 // before it has more, or is told to flush, so no visitor waits for that.
@@ -46,11 +55,11 @@ func (w *responseWriter) begin() {
 	w.begun = true
 	w.hit.countSkipped()
 	taken := w.hit.taken()
-	header := w.Header()
-	if w.status != 0 {
-		// What was changed since is too late, as it would be without us.
-		maps.DeleteFunc(header, func(name string, _ []string) bool { return !strings.HasPrefix(name, http.TrailerPrefix) })
-		maps.Copy(header, w.header)
+	header := w.ResponseWriterWrapper.Header()
+	for name, values := range w.late {
+		if strings.HasPrefix(name, http.TrailerPrefix) {
+			header[name] = values
+		}
 	}
 	if taken && w.hit.setCookie != nil {
 		if cookie := w.hit.setCookie(); cookie != nil {
@@ -63,9 +72,23 @@ func (w *responseWriter) begin() {
 	if w.status != 0 {
 		w.ResponseWriterWrapper.WriteHeader(w.status)
 	}
-	if len(w.body) > 0 {
-		_, _ = w.ResponseWriterWrapper.Write(w.body) // the next write tells of an error, if there is one
+	if w.body != nil {
+		_, _ = w.ResponseWriterWrapper.Write(w.body.bytes[:w.body.n]) // the next write tells of an error, if there is one
+		keptBodies.Put(w.body)
+		w.body = nil
 	}
+}
+
+// Header returns the header. Once its status is kept it is too late for
+// changes, as it would be without us; trailers apart.
+func (w *responseWriter) Header() http.Header {
+	if w.status == 0 || w.begun {
+		return w.ResponseWriterWrapper.Header()
+	}
+	if w.late == nil {
+		w.late = maps.Clone(w.ResponseWriterWrapper.Header())
+	}
+	return w.late
 }
 
 // redirect answers with a redirect to target.
@@ -84,7 +107,7 @@ func (w *responseWriter) WriteHeader(status int) {
 	case w.status != 0:
 		return
 	case w.mayKeep(status):
-		w.status, w.header = status, w.Header().Clone()
+		w.status = status
 		return
 	default:
 		w.begin()
@@ -104,12 +127,27 @@ func (w *responseWriter) Write(data []byte) (int, error) {
 	if w.status == 0 && !w.begun {
 		w.WriteHeader(http.StatusOK)
 	}
-	if !w.begun && len(w.body)+len(data) <= maxKept && !w.hit.settled() {
-		w.body = append(w.body, data...)
+	if !w.begun && w.keep(data) {
 		return len(data), nil
 	}
 	w.begin()
 	return w.ResponseWriterWrapper.Write(data)
+}
+
+// keep keeps a part of the body, if there is room and reason to.
+func (w *responseWriter) keep(data []byte) bool {
+	if w.hit.settled() {
+		return false
+	}
+	if w.body == nil {
+		w.body = keptBodies.Get().(*keptBody)
+		w.body.n = 0
+	}
+	if len(data) > maxKept-w.body.n {
+		return false
+	}
+	w.body.n += copy(w.body.bytes[w.body.n:], data)
+	return true
 }
 
 // ReadFrom begins the response.

@@ -156,6 +156,9 @@ func endsWord(ua, ending string, exceptions ...string) bool {
 // any name.
 func withoutModels(ua string) string {
 	const mark = "android"
+	if !strings.Contains(ua, mark) {
+		return ua
+	}
 	var kept strings.Builder
 	for {
 		before, after, found := strings.Cut(ua, mark)
