@@ -122,26 +122,31 @@ const fleetSite = `http://127.0.0.1:$PORT {
 	respond "page"
 }`
 
+// newFleetNode makes a node that is to be started, and ends with the test.
+func newFleetNode(t *testing.T, binary, tracker string) *fleetNode {
+	t.Helper()
+	n := &fleetNode{binary: binary, caddy: caddy{t: t, Home: shortDir(t), Port: freePort(t), Admin: loopback(freePort(t))}}
+	n.URL = "http://" + loopback(n.Port)
+	n.vars = vars{"PORT": strconv.Itoa(n.Port), "TRACKER": tracker, "GRACE": "2s"}
+	t.Cleanup(func() {
+		if n.process == nil {
+			return
+		}
+		if n.running() {
+			n.stop()
+		}
+		n.healthy()
+	})
+	return n
+}
+
 func startFleet(t *testing.T, binary, tracker string, urls []string) []*fleetNode {
 	t.Helper()
 	nodes := make([]*fleetNode, 3)
 	for i := range nodes {
-		home, err := os.MkdirTemp("", "tagged-urls-caddy-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(home) })
-		n := &fleetNode{binary: binary, caddy: caddy{t: t, Home: home, Port: freePort(t), Admin: loopback(freePort(t))}}
-		n.URL = "http://" + loopback(n.Port)
-		n.vars = vars{"PORT": strconv.Itoa(n.Port), "TRACKER": tracker}
+		n := newFleetNode(t, binary, tracker)
 		n.caddyfile = n.expand(fleetOptions(urls, "queue_timeout 10s"), fleetSite)
 		n.start()
-		t.Cleanup(func() {
-			if n.running() {
-				n.stop()
-			}
-			n.healthy()
-		})
 		nodes[i] = n
 	}
 	return nodes

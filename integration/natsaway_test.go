@@ -3,7 +3,6 @@ package integration
 import (
 	"net"
 	"path/filepath"
-	"strconv"
 	"testing"
 	"time"
 )
@@ -21,12 +20,10 @@ func TestFleetGone(t *testing.T) {
 	}
 	defer hole.Close()
 	trk := startTracker(t)
-	n := &fleetNode{binary: binaries[0], caddy: caddy{t: t, Home: shortDir(t), Port: freePort(t), Admin: loopback(freePort(t))}}
-	n.URL, n.vars = "http://"+loopback(n.Port), vars{"PORT": strconv.Itoa(n.Port), "TRACKER": trk.URL}
+	n := newFleetNode(t, binaries[0], trk.URL)
 	// Less than connecting may take.
 	n.caddyfile = n.expand(fleetOptions([]string{"nats://" + hole.Addr().String()}, "queue_timeout 1500ms"), fleetSite)
 	n.start()
-	t.Cleanup(func() { n.stop(); n.healthy() })
 	newVisitor(t).open(n.URL + "/?kme=Seen&kmi=ann")
 	if dropped := n.metric("caddy_tagged_urls_records_dropped_total"); dropped > 0 {
 		t.Errorf("%v records were dropped", dropped)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,22 +63,17 @@ func TestFleetExample(t *testing.T) {
 	}
 
 	trk := startTracker(t)
-	home := shortDir(t)
-	n := &fleetNode{binary: binaries[0], caddy: caddy{t: t, Home: home, Port: freePort(t), Admin: loopback(freePort(t))}, env: env}
-	n.URL, n.vars = "http://"+loopback(n.Port), vars{"PORT": strconv.Itoa(n.Port), "TRACKER": trk.URL}
+	n := newFleetNode(t, binaries[0], trk.URL)
+	n.env = env
 	options := strings.NewReplacer(append(known,
 		"/etc/caddy/nats-ca.pem", filepath.Join(dir, "ca.pem"), "shutdown_drain off", "shutdown_drain off\n\t\tqueue_timeout 10s")...).Replace(fleet)
 	n.caddyfile = n.expand(strings.TrimSuffix(strings.TrimPrefix(options, "{"), "}"), fleetSite)
 	n.start()
-	t.Cleanup(func() { n.stop(); n.healthy() })
 	eventually(t, "the stream to be used", func() bool { return n.logged("using a stream of NATS", `"replicas":3`) })
 	if p := newVisitor(t).open(n.URL + "/?kme=Seen&kmi=ann"); p.Status != http.StatusOK {
 		t.Errorf("status %d", p.Status)
 	}
-	n.drained()
-	if got := summary(trk.records(t), "ann"); len(got) != 2 {
-		t.Errorf("the tracker took %v", got)
-	}
+	eventually(t, "the event and its alias", func() bool { return len(trk.records(t)) == 2 })
 	if n.logged("Permissions Violation") {
 		t.Error("a permission is missing")
 	}
