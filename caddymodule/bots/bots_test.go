@@ -111,7 +111,27 @@ func FuzzIs(f *testing.F) {
 	})
 }
 
+// What is remembered of one User-Agent is never said of another.
+func TestVerdictsAreTheirOwn(t *testing.T) {
+	for range 3 {
+		for _, file := range []string{"testdata/people.txt", "testdata/programs.txt"} {
+			for _, ua := range userAgents(t, file) {
+				if Is(ua) != is(ua) {
+					t.Errorf("another's verdict on %q", ua)
+				}
+			}
+		}
+	}
+}
+
 func BenchmarkIs(b *testing.B) {
+	b.Run("the same", func(b *testing.B) {
+		ua := userAgents(b, "testdata/people.txt")[0]
+		b.ReportAllocs()
+		for b.Loop() {
+			Is(ua)
+		}
+	})
 	for name, file := range map[string]string{"people": "testdata/people.txt", "programs": "testdata/programs.txt"} {
 		b.Run(name, func(b *testing.B) {
 			all := userAgents(b, file)
