@@ -112,17 +112,18 @@ func (c *caddy) stop() {
 	_ = c.cmd.Wait()
 }
 
-// cpu returns how much processor time Caddy has had.
-func (c *caddy) cpu() time.Duration {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
-	_, rest, _ := strings.Cut(string(text), ") ") // the name may contain spaces
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
+// cpu returns how much processor time Caddy has had: all of its threads, of
+// which Go ends none. (What /proc/PID/stat says is counted by the clock's tick,
+// and wrong for what happens in step with it.)
+func (c *caddy) cpu() (sum time.Duration) {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
+	for _, thread := range threads {
+		text, _ := os.ReadFile(thread)
+		running, _, _ := strings.Cut(string(text), " ")
+		ns, _ := strconv.ParseInt(running, 10, 64)
+		sum += time.Duration(ns)
 	}
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond // Linux' clock ticks, whatever it was built with
+	return sum
 }
 
 // memory returns one of the sizes in /proc/PID/status, in MiB.
