@@ -207,6 +207,7 @@ func (d *dispatcher) next(now time.Time) job {
 		d.engine.extra++
 	}
 	d.underWay++
+	d.engine.began()
 	return job{d.to, items, d.throttle.epoch}
 }
 
@@ -226,7 +227,7 @@ func (d *dispatcher) ended(attempted bool, err error, epoch int) (next job) {
 	now := time.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.pace.look(now)
+	e.pace.underWay--
 	defer func() {
 		if !d.throttle.until.After(now) && d.ctx.Err() == nil {
 			next = d.next(now)

@@ -1,8 +1,7 @@
 package delivery
 
 import (
-	"runtime/metrics"
-	"slices"
+	"runtime"
 	"time"
 )
 
@@ -12,65 +11,86 @@ const (
 	// to answer aren't slowed down by it. Less than restLeast isn't worth it.
 	restMost  = 50 * time.Millisecond
 	restLeast = 2 * time.Millisecond
-	// lookEvery is how often that is looked at.
-	lookEvery = 50 * time.Millisecond
 	// together is how much later than it might a delivery begins, so that it
 	// does so together with others.
 	together = 5 * time.Millisecond
+
+	// probeEvery is how often it is tried how long a goroutine waits for a
+	// processor. It is crowded when crowdedProbes of so many say so.
+	probeEvery    = 10 * time.Millisecond
+	probes        = 5
+	crowdedProbes = 2
 )
 
-// crowded is for how long one in ten goroutines waits for a processor, when
-// visitors begin to feel that something else goes on. Tests change it.
+// crowded is for how long a goroutine waits for a processor when visitors begin
+// to feel that something else goes on. Tests change it.
 var crowded = 100 * time.Microsecond
 
 // pace keeps deliveries from crowding visitors out: they are work for when
 // there is nothing else to do. While goroutines queue for the processors, they
-// begin more and more seldom.
+// begin more and more seldom. The engine's mutex guards it.
 type pace struct {
 	// rest is how long a slot rests now.
-	rest time.Duration
-
-	looked  time.Time
-	samples [1]metrics.Sample
-	before  []uint64 // the histogram's counts when it was last looked at
+	rest     time.Duration
+	underWay int  // deliveries
+	begun    bool // some were, since it was last looked at
+	watched  bool
 }
 
-// look looks how long goroutines have waited of late, once in a while.
-func (p *pace) look(now time.Time) {
-	since := now.Sub(p.looked)
-	if since < lookEvery {
-		return
+// began takes note of a delivery, and has the processors watched while there
+// are any.
+func (e *Engine) began() {
+	e.pace.underWay++
+	e.pace.begun = true
+	if !e.pace.watched {
+		e.pace.watched = true
+		e.background.Go(e.watch)
 	}
-	p.looked = now
-	// What was long ago says nothing about now.
-	if wait := p.wait(); wait >= crowded && since < time.Second {
-		p.rest = min(max(2*p.rest, 2*restLeast), restMost)
-	} else if p.rest /= 2; p.rest < restLeast {
+}
+
+// watch tries the processors at times that have nothing to do with deliveries,
+// most of which begin together and so queue for themselves.
+func (e *Engine) watch() {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for watched := true; watched; {
+		waited := 0
+		for range probes {
+			select {
+			case <-tick.C:
+			case <-e.finish:
+				return
+			}
+			if queues() {
+				waited++
+			}
+		}
+		e.mu.Lock()
+		watched = e.pace.look(waited >= crowdedProbes)
+		e.mu.Unlock()
+	}
+}
+
+// queues reports whether a goroutine that can run has to wait for that.
+func queues() bool {
+	began := time.Now()
+	runtime.Gosched()
+	return time.Since(began) >= crowded
+}
+
+// look adapts the rest, and reports whether there is something to look at.
+func (p *pace) look(crowded bool) bool {
+	p.watched = p.begun || p.underWay > 0
+	p.begun = false
+	switch {
+	case !p.watched: // what was long ago says nothing about the next time
 		p.rest = 0
+	case crowded:
+		p.rest = min(max(2*p.rest, 2*restLeast), restMost)
+	default:
+		if p.rest /= 2; p.rest < restLeast {
+			p.rest = 0
+		}
 	}
-}
-
-// wait returns for how long one in ten goroutines has waited for a processor
-// at least, since it was last called.
-func (p *pace) wait() time.Duration {
-	p.samples[0].Name = "/sched/latencies:seconds"
-	metrics.Read(p.samples[:])
-	if p.samples[0].Value.Kind() != metrics.KindFloat64Histogram {
-		return 0 // a later Go has no such metric
-	}
-	waits := p.samples[0].Value.Float64Histogram()
-	if len(p.before) != len(waits.Counts) {
-		p.before = slices.Clone(waits.Counts)
-		return 0
-	}
-	var all, longest uint64
-	for i, count := range waits.Counts {
-		all += count - p.before[i]
-	}
-	i := len(waits.Counts) - 1
-	for ; i > 0 && longest <= all/10; i-- {
-		longest += waits.Counts[i] - p.before[i]
-	}
-	copy(p.before, waits.Counts)
-	return time.Duration(waits.Buckets[i+1] * float64(time.Second))
+	return p.watched
 }

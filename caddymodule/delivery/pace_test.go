@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"testing"
@@ -19,45 +20,57 @@ func Crowded(wait time.Duration) (restore func()) {
 	return func() { crowded = before }
 }
 
-// TestPace crowds the processors, and leaves them alone.
-func TestPace(t *testing.T) {
+// TestQueues crowds the processors, and leaves them alone.
+func TestQueues(t *testing.T) {
 	defer Crowded(time.Millisecond)()
-	var p pace
-	now := time.Now()
-	p.look(now)
-	for p.rest < restMost {
-		var crowd sync.WaitGroup
-		for range 100 * runtime.GOMAXPROCS(0) {
-			crowd.Go(func() {
+	ctx, stop := context.WithCancel(t.Context())
+	var crowd sync.WaitGroup
+	for range 100 * runtime.GOMAXPROCS(0) {
+		crowd.Go(func() {
+			for ctx.Err() == nil {
 				for began := time.Now(); time.Since(began) < 100*time.Microsecond; {
 				}
-			})
-		}
-		crowd.Wait()
-		now = now.Add(lookEvery)
-		p.look(now)
-	}
-	for p.rest > 0 {
-		there, back := make(chan bool), make(chan bool)
-		go func() {
-			for range there {
-				back <- true
+				runtime.Gosched()
 			}
-			close(back)
-		}()
-		for range 10_000 {
-			there <- true
-			<-back
-		}
-		close(there)
-		<-back
-		now = now.Add(lookEvery)
-		p.look(now)
+		})
 	}
+	for !queues() {
+	}
+	stop()
+	crowd.Wait()
+	for queues() {
+	}
+}
 
-	p.rest = restMost
-	now = now.Add(time.Minute)
-	if p.look(now); p.rest != restMost/2 {
-		t.Errorf("after a minute, slots rest %s", p.rest)
+func TestPace(t *testing.T) {
+	p := pace{underWay: 1, begun: true, watched: true}
+	var rests []time.Duration
+	look := func(crowded bool) {
+		t.Helper()
+		if !p.look(crowded) {
+			t.Fatal("a delivery is under way, and isn't watched")
+		}
+		rests = append(rests, p.rest)
+	}
+	for p.rest < restMost {
+		look(true)
+	}
+	look(true)
+	for p.rest > 0 {
+		look(false)
+	}
+	look(false)
+	for i, rest := range rests {
+		if rest > restMost || rest != 0 && rest < restLeast {
+			t.Errorf("look %d: slots rest %s", i, rest)
+		}
+	}
+	look(true)
+	p.underWay, p.begun = 0, true
+	if !p.look(true) || p.rest == 0 {
+		t.Error("a delivery that took no time ended the rest")
+	}
+	if p.look(true) || p.rest != 0 || p.watched {
+		t.Errorf("without deliveries: %+v", p)
 	}
 }
