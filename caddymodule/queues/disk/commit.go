@@ -17,10 +17,10 @@ const (
 	maxBatch      = 1024
 	maxBatchBytes = 4 << 20
 
-	// Unless somebody waits, from one transaction's beginning to that of the
-	// next it is gatherShare times as long as the one took, at most gatherMost:
-	// to make a transaction durable takes more of a processor than a visitor's
-	// request, so that more of them are to share it.
+	// From one transaction's beginning to that of the next it is gatherShare
+	// times as long as the one took, at most gatherMost, unless all hits that
+	// are there are waited for: to make a transaction durable takes more of a
+	// processor than a visitor's request, so more of them are to share it.
 	gatherShare = 4
 	gatherMost  = 5 * time.Millisecond
 )
@@ -70,7 +70,7 @@ func (q *openQueue) run() {
 			_ = q.openAgain() // it logs
 		}
 		q.finishRewrite()
-		q.startRewrite()
+		again := q.startRewrite()
 		batch, wait, closed := q.collect()
 		if len(batch) > 0 {
 			began := time.Now()
@@ -88,7 +88,7 @@ func (q *openQueue) run() {
 		if q.db == nil {
 			wait = min(wait, retryDelay)
 		}
-		timer.Reset(wait)
+		timer.Reset(min(wait, again))
 		select {
 		case <-q.wake:
 		case <-timer.C:

@@ -22,8 +22,10 @@ const rewriteSuffix = ".new"
 const (
 	// minRewrite is the size in bytes from which on a file is made smaller.
 	minRewrite = 4 << 20
-	// rewriteInterval is how long to wait after that failed.
+	// rewriteInterval is how long to wait after that failed, and busyInterval
+	// after it was given up because too much changed meanwhile.
 	rewriteInterval = time.Minute
+	busyInterval    = 5 * time.Second
 	// maxCopy is how many bytes are copied in one transaction, about, and
 	// maxChanged how many changed keys are copied while nothing else can be
 	// written.
@@ -57,18 +59,19 @@ type location struct{ bucket, key string }
 // errStopped says that it was given up for no fault of the storage.
 var errStopped = errors.New("stopped")
 
-// startRewrite begins to make the file smaller, if that is worthwhile.
-func (q *openQueue) startRewrite() {
-	if q.rewrite != nil || q.db == nil || time.Now().Before(q.rewriteAt) {
-		return
-	}
+// startRewrite begins to make the file smaller, if that is worthwhile. It
+// returns when to ask again at the latest, even if nothing else happens.
+func (q *openQueue) startRewrite() (again time.Duration) {
+	again = time.Hour
 	limits := limitsFor(q.maxSize.Load())
-	if q.used > limits.spare || q.used > (q.high+int64(limits.alloc))/4 {
-		return // without asking for the file's size each time
+	if q.rewrite != nil || q.db == nil || q.used > limits.spare || q.used > (q.high+int64(limits.alloc))/4 {
+		return again // without asking for the file's size each time
 	}
-	size, spare := q.size(), limits.spare
-	if size < minRewrite || q.used > size/4 {
-		return
+	if size := q.size(); size < minRewrite || q.used > size/4 {
+		return again
+	}
+	if wait := time.Until(q.rewriteAt); wait > 0 {
+		return wait
 	}
 	q.rewrite = &rewrite{
 		q: q, generation: q.generation,
@@ -77,10 +80,11 @@ func (q *openQueue) startRewrite() {
 		changed: make(map[location]struct{}),
 	}
 	go func(r *rewrite) {
-		err := guard(func() error { return r.copy(int(spare)) })
+		err := guard(func() error { return r.copy(int(limits.spare)) })
 		r.done <- err
 		q.kick()
 	}(q.rewrite)
+	return again
 }
 
 // finishRewrite replaces the file, if a smaller one is ready.
@@ -101,8 +105,10 @@ func (q *openQueue) finishRewrite() {
 	}
 	if err != nil {
 		r.remove()
-		q.rewriteAt = time.Now().Add(rewriteInterval)
-		if !errors.Is(err, errStopped) && !errors.Is(err, berrors.ErrMaxSizeReached) { // too much came meanwhile
+		if errors.Is(err, errStopped) || errors.Is(err, berrors.ErrMaxSizeReached) { // too much came meanwhile
+			q.rewriteAt = time.Now().Add(busyInterval)
+		} else {
+			q.rewriteAt = time.Now().Add(rewriteInterval)
 			q.logger.Warn("the queue's file can't be made smaller; this is tried again",
 				zap.String("path", q.path), zap.Int64("size", q.size()), zap.Error(err))
 		}

@@ -237,3 +237,23 @@ func TestDeadLettersGiveWay(t *testing.T) {
 		t.Errorf("%d dead letters, want %d", next-n+kept, kept)
 	}
 }
+
+// postpone is work that has no file made smaller before then.
+type postpone time.Time
+
+func (postpone) start() bool                    { return true }
+func (postpone) apply(*txn) error               { return nil }
+func (p postpone) finish(q *openQueue, _ error) { q.rewriteAt = time.Time(p) }
+
+// TestShrinkLater: what couldn't be made smaller while it was busy is when
+// nothing happens any more.
+func TestShrinkLater(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	q.submit(postpone(time.Now().Add(time.Hour)))
+	prefill(t, q, "pass", 30_000)
+	drain(t, q, "pass", 30_000)
+	eventually(t, "empty", func() bool { return q.waiting("pass") == 0 })
+	large := q.size()
+	q.submit(postpone(time.Now().Add(100 * time.Millisecond)))
+	eventually(t, "the file is smaller", func() bool { return q.size() < large/2 })
+}
