@@ -52,14 +52,14 @@ func (c *commit) wait() bool {
 		return true
 	default:
 	}
-	c.posted.Hurry()
+	_ = guarded(func() error { c.posted.Hurry(); return nil }) // a queue's mistake mustn't cost the answer
 	timer := time.NewTimer(time.Until(c.deadline))
 	defer timer.Stop()
 	select {
 	case <-c.done:
 		return true
 	case <-timer.C:
-		c.posted.GiveUp()
+		_ = guarded(func() error { c.posted.GiveUp(); return nil })
 		return false
 	}
 }

@@ -103,9 +103,9 @@ func (w *responseWriter) redirect(target string) {
 // is final for HTTP. Other 1xx only announce it.
 func (w *responseWriter) WriteHeader(status int) {
 	switch {
-	case status < 200 && status != http.StatusSwitchingProtocols:
 	case w.status != 0:
-		return
+		return // net/http takes only the first, too
+	case status < 200 && status != http.StatusSwitchingProtocols:
 	case w.mayKeep(status):
 		w.status = status
 		return

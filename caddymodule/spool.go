@@ -308,6 +308,9 @@ func (s *spool) post(deadline time.Time, entries []delivery.Entry, done func(err
 			if err != nil {
 				go done(err)
 			}
+			if posted == nil {
+				posted = delivery.Underway{}
+			}
 			return posted
 		}
 	default:

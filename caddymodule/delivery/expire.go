@@ -30,7 +30,7 @@ func (e *Engine) expire() error {
 		}
 		expired, err := e.expireUntil(oldest, id)
 		if expired > 0 {
-			o.Logger.Warn("records were given up, as their tracker isn't configured any more; they are among the dead letters",
+			o.Logger.Warn("records were given up, as their tracker isn't in use; they are among the dead letters",
 				zap.String("tracker", id), zap.Int("records", expired), zap.String("last_reason", tooOld))
 		}
 		if err != nil {
