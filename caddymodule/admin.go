@@ -1,11 +1,11 @@
 package caddymodule
 
 import (
-	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -95,7 +95,8 @@ type trackerStatus struct {
 func getStatus(*http.Request) (any, error) {
 	status := currentStatus()
 	answer := statusAnswer{Queues: status.queues, Trackers: []trackerStatus{}}
-	for id, d := range status.destinations {
+	for _, id := range slices.Sorted(maps.Keys(status.destinations)) {
+		d := status.destinations[id]
 		t := trackerStatus{
 			ID: id, Module: d.module, Configured: d.configured, Disabled: d.disabled,
 			Records: d.Waiting, OldestSeconds: age(d.Oldest), DeadLetters: d.Dead,
@@ -106,7 +107,6 @@ func getStatus(*http.Request) (any, error) {
 		}
 		answer.Trackers = append(answer.Trackers, t)
 	}
-	slices.SortFunc(answer.Trackers, func(a, b trackerStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return answer, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -78,7 +79,8 @@ func (t *trial) load(config []byte) error {
 		return fmt.Errorf("the configuration isn't Caddy's JSON: %v", err)
 	}
 	httpApp := parsed.Apps.HTTP
-	for name, server := range httpApp.Servers {
+	for _, name := range slices.Sorted(maps.Keys(httpApp.Servers)) {
+		server := httpApp.Servers[name]
 		if err := t.prepare(server.Routes); err != nil {
 			return fmt.Errorf("server %s: %v", name, err)
 		}
@@ -93,7 +95,6 @@ func (t *trial) load(config []byte) error {
 			https: listensAt(server, cmp.Or(httpApp.HTTPSPort, caddyhttp.DefaultHTTPSPort)),
 		})
 	}
-	slices.SortFunc(t.servers, func(a, b trialServer) int { return cmp.Compare(a.name, b.name) })
 	return t.app.prepare()
 }
 

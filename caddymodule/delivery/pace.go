@@ -15,11 +15,9 @@ const (
 	// does so together with others.
 	together = 5 * time.Millisecond
 
-	// probeEvery is how often it is tried how long a goroutine waits for a
-	// processor. It is crowded when crowdedProbes of so many say so.
-	probeEvery    = 10 * time.Millisecond
-	probes        = 5
-	crowdedProbes = 2
+	// lookEvery is how often it is tried how long a goroutine waits for a
+	// processor. To wake up for it is what costs.
+	lookEvery = 50 * time.Millisecond
 )
 
 // crowded is for how long a goroutine waits for a processor when visitors begin
@@ -51,22 +49,17 @@ func (e *Engine) began() {
 // watch tries the processors at times that have nothing to do with deliveries,
 // most of which begin together and so queue for themselves.
 func (e *Engine) watch() {
-	tick := time.NewTicker(probeEvery)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for watched := true; watched; {
-		waited := 0
-		for range probes {
-			select {
-			case <-tick.C:
-			case <-e.finish:
-				return
-			}
-			if queues() {
-				waited++
-			}
+		select {
+		case <-tick.C:
+		case <-e.finish:
+			return
 		}
+		crowded := queues()
 		e.mu.Lock()
-		watched = e.pace.look(waited >= crowdedProbes)
+		watched = e.pace.look(crowded)
 		e.mu.Unlock()
 	}
 }
