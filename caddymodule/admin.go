@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -110,18 +111,24 @@ func getStatus(*http.Request) (any, error) {
 	return answer, nil
 }
 
+// openPatience is for how long a request waits for a queue that is being
+// opened, as after a start.
+const openPatience = 5 * time.Second
+
 // eachQueue calls f for every open queue.
 func eachQueue(f func(*spool) error) error {
-	var open []*spool
+	var all, open []*spool
 	spools.Range(func(_, value any) bool {
-		s := value.(*spool)
-		select {
-		case <-s.opened:
-			open = append(open, s)
-		default:
-		}
+		all = append(all, value.(*spool))
 		return true
 	})
+	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
+	defer cancel()
+	for _, s := range all {
+		if s.isOpen(ctx) {
+			open = append(open, s)
+		}
+	}
 	if len(open) == 0 {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no queue is open: GET /tagged_urls/status says why")}
 	}

@@ -221,6 +221,22 @@ func (s *spool) openQueue(ctx context.Context, first *App) (delivery.Queue, bool
 	return nil, false
 }
 
+// isOpen reports whether the queue is open. While it is being opened for the
+// first time that is waited for, until ctx is done.
+func (s *spool) isOpen(ctx context.Context) bool {
+	select {
+	case <-s.opened:
+	case <-s.failed:
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.opened:
+		return true
+	default:
+		return false
+	}
+}
+
 // unavailable says why the queue isn't open; nil if it is.
 func (s *spool) unavailable() error {
 	s.mu.Lock()
@@ -327,15 +343,8 @@ func (s *spool) post(deadline time.Time, entries []delivery.Entry, done func(err
 // queue that is being opened for the first time is waited for; one that
 // couldn't be isn't, or visitors would wait in vain for as long as that lasts.
 func (s *spool) put(ctx context.Context, entries []delivery.Entry) error {
-	select {
-	case <-s.opened:
-	case <-s.failed:
-	case <-ctx.Done():
-	}
-	select {
-	case <-s.opened:
+	if s.isOpen(ctx) {
 		return s.queue.Put(ctx, entries...)
-	default:
 	}
 	if why := s.unavailable(); why != errOpening {
 		return errUnavailable{cmp.Or(why, errOpening)}

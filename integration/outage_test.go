@@ -150,9 +150,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	c.stop()
 	c.start()
-	if dead() != 2 {
-		t.Errorf("%v dead letters after a restart", dead())
-	}
+	eventually(t, "the dead letters after the restart", func() bool { return dead() == 2 })
 	trk.respond(answerGIF)
 	c.api("POST", "/tagged_urls/dead_letters/retry")
 	trk.expect(t, c, []string{"ann"}, "/e person=ann name=E", "/e person=ann name=F")
