@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -150,27 +151,28 @@ func TestResponseIsKeptOnlySoFar(t *testing.T) {
 		"trailers": {"Trailer", func(rw *responseWriter) { _, _ = io.WriteString(rw, "a") }, "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h, taken := waitingHit()
-			w := httptest.NewRecorder()
-			rw := newResponseWriter(w, h, "example.com")
-			if test.header != "" {
-				rw.Header().Set(test.header, "Checksum")
-			}
-			ended := make(chan struct{})
-			go func() {
-				test.write(rw)
-				close(ended)
-			}()
-			select {
-			case <-ended:
-				t.Error("it didn't wait for the hit")
-			case <-time.After(10 * time.Millisecond):
-			}
-			taken(nil)
-			<-ended
-			if w.Body.String() != test.want || w.Header().Get("Set-Cookie") == "" {
-				t.Errorf("%v %q", w.Header(), w.Body)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				h, taken := waitingHit()
+				w := httptest.NewRecorder()
+				rw := newResponseWriter(w, h, "example.com")
+				if test.header != "" {
+					rw.Header().Set(test.header, "Checksum")
+				}
+				written := false
+				go func() {
+					test.write(rw)
+					written = true
+				}()
+				synctest.Wait()
+				if written || w.Body.Len() > 0 {
+					t.Error("it didn't wait for the hit")
+				}
+				taken(nil)
+				synctest.Wait()
+				if !written || w.Body.String() != test.want || w.Header().Get("Set-Cookie") == "" {
+					t.Errorf("written: %v, %v %q", written, w.Header(), w.Body)
+				}
+			})
 		})
 	}
 }
