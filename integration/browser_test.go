@@ -78,7 +78,7 @@ func TestBrowserClicks(t *testing.T) {
 	}
 
 	// Somebody else at the same browser.
-	b.eval("history.go(-2)")
+	b.goBack(2)
 	b.titled("mail")
 	b.click("other", "offer")
 	other := trk.expect(t, c, names, "/a person=anon1 name=john.doe", "/e person=john.doe name=Clicked other")
@@ -129,7 +129,7 @@ func TestBrowserIsRedirected(t *testing.T) {
 			t.Errorf("the site behind got %s", text)
 		}
 	}
-	b.eval("history.back()")
+	b.goBack(1)
 	b.titled("offer")
 	b.do("reload", chromedp.Reload())
 	b.titled("offer")
@@ -252,7 +252,7 @@ func TestBrowserWithServiceWorker(t *testing.T) {
 	})
 	b.click("install", "installed")
 	eventually(t, "the worker to be in charge", func() bool { return b.eval("navigator.serviceWorker.controller !== null") == "true" })
-	b.eval("history.back()")
+	b.goBack(1)
 	b.titled("mail")
 	b.click("offer", "offer")
 	trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -76,6 +77,13 @@ func (b *chromium) eval(script string) string {
 		b.t.Fatalf("%s: %v", script, err)
 	}
 	return got
+}
+
+// goBack goes back so many pages in the tab's history, once the script has
+// returned: what it navigates away from can't tell its outcome.
+func (b *chromium) goBack(pages int) {
+	b.t.Helper()
+	b.eval(fmt.Sprintf("setTimeout(() => history.go(-%d))", pages))
 }
 
 // pages answers with a page for each path. A page's title is its path's last
