@@ -44,6 +44,7 @@ func TestKill(t *testing.T) {
 	}
 	trk.respond(answerGIF)
 	c.drained()
+	c.lostNothing(t)
 
 	arrived := map[string][]record{}
 	for _, r := range trk.records(t) {
