@@ -92,10 +92,7 @@ func newCounter(t *testing.T, takes time.Duration) *counter {
 // up makes it listen, until the test ends.
 func (c *counter) up() {
 	c.t.Helper()
-	l, err := net.Listen("tcp", c.Addr)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	l := listen(c.t, c.Addr)
 	c.server = &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0), ConnState: c.connState}
 	go func(s *http.Server) { _ = s.Serve(l) }(c.server)
 	c.t.Cleanup(func() { c.server.Close() })

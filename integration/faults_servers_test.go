@@ -113,12 +113,7 @@ func upgrading(t *testing.T) patient {
 func deaf(t *testing.T) patient {
 	trk := startTracker(t)
 	trk.down()
-	var l net.Listener
-	eventually(t, "the tracker's address to be free", func() (free bool) {
-		var err error
-		l, err = net.Listen("tcp", trk.Addr)
-		return err == nil
-	})
+	l := listen(t, trk.Addr)
 	t.Cleanup(func() { l.Close() })
 	// Listening again sets how many connections may wait to be accepted.
 	raw, err := l.(*net.TCPListener).SyscallConn()

@@ -156,7 +156,8 @@ var ports struct {
 
 // freePort returns a port that nothing listens on. It is below those that the
 // system gives to outgoing connections, so a server that goes away and comes
-// back finds it free.
+// back finds it free. To find one it listens on none, for the reason that
+// listen gives.
 func freePort(t *testing.T) int {
 	t.Helper()
 	ports.Lock()
@@ -166,14 +167,30 @@ func freePort(t *testing.T) int {
 	}
 	for range 1000 {
 		ports.next++
-		l, err := net.Listen("tcp", loopback(ports.next))
-		if err == nil {
-			l.Close()
+		conn, err := net.Dial("tcp", loopback(ports.next))
+		if errors.Is(err, syscall.ECONNREFUSED) {
 			return ports.next
+		} else if err == nil {
+			conn.Close()
 		}
 	}
 	t.Fatal("no free port")
 	return 0
+}
+
+// listen waits until a port is free, as it may not be at once after it was
+// closed: a process that a test beside this one starts has this one's sockets
+// too until it runs its own program.
+func listen(t *testing.T, addr string) (l net.Listener) {
+	t.Helper()
+	eventually(t, addr+" to be free", func() bool {
+		var err error
+		if l, err = net.Listen("tcp", addr); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	return l
 }
 
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

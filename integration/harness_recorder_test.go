@@ -52,10 +52,7 @@ func startRecorder(t *testing.T, answer http.HandlerFunc) *recorder {
 // up makes the recorder listen, again after down.
 func (r *recorder) up() {
 	r.t.Helper()
-	l, err := net.Listen("tcp", r.Addr)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	l := listen(r.t, r.Addr)
 	r.server = &http.Server{Handler: r, ErrorLog: log.New(io.Discard, "", 0), MaxHeaderBytes: 8 << 20}
 	go func(s *http.Server) { _ = s.Serve(l) }(r.server)
 }
