@@ -161,7 +161,7 @@ func BenchmarkBacklog(b *testing.B) {
 			q := reopen()
 			content := prefill(b, q, "d", n)
 			perRecord := func(bytes int64) float64 { return float64(bytes) / float64(max(1, n)) }
-			used, size := q.used, q.size()
+			used, size := q.used, fileSize(q.path)
 			q.Close()
 			q = nil
 			before := heap()

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -221,19 +220,25 @@ func (q *openQueue) transact(batch []work) error {
 		}
 	}
 	q.high = -1
-	err := guard(func() error {
-		return q.db.Update(func(tx *bolt.Tx) error {
-			t.open(tx)
-			for _, w := range batch {
-				if !w.start() {
-					continue
-				}
-				if err := w.apply(t); err != nil {
-					return err
-				}
+	tx, _, err := q.begin(true)
+	if err != nil {
+		return err
+	}
+	err = guard(func() error {
+		defer tx.Rollback() // unless it's committed
+		t.open(tx)
+		for _, w := range batch {
+			if !w.start() {
+				continue
 			}
-			return t.save()
-		})
+			if err := w.apply(t); err != nil {
+				return err
+			}
+		}
+		if err := t.save(); err != nil {
+			return err
+		}
+		return tx.Commit()
 	})
 	if err != nil {
 		return err

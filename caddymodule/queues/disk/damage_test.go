@@ -2,10 +2,12 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -492,4 +494,27 @@ func (q *openQueue) tryTake(t *testing.T, id string) int {
 			return len(items)
 		}
 	}
+}
+
+// TestDamagedWhileRead cuts the file off while many read it: one that can't
+// begin to must not hold up the others, nor the one who replaces the file.
+func TestDamagedWhileRead(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	prefill(t, q, "d", 10)
+	ctx, stop := context.WithCancel(t.Context())
+	var readers sync.WaitGroup
+	for range 8 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				q.Stats()
+			}
+		})
+	}
+	defer readers.Wait()
+	defer stop()
+	if err := os.Truncate(q.path, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "set aside", func() bool { return len(aside(t, q.path)) == 1 })
+	usable(t, q)
 }

@@ -249,15 +249,8 @@ func (o *opener) setAside(info fs.FileInfo, why error) error {
 	if current, err := os.Stat(o.path); err != nil || !os.SameFile(current, info) {
 		return nil // another process did
 	}
-	base := o.path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
-	aside := base
-	for i := 2; ; i++ {
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			break
-		}
-		aside = fmt.Sprintf("%s-%d", base, i)
-	}
-	if err := os.Rename(o.path, aside); err != nil {
+	aside, err := renameAside(o.path)
+	if err != nil {
 		return fmt.Errorf("%w, and can't be set aside: %w", why, hint(err))
 	}
 	o.asideAt = time.Now()
@@ -268,6 +261,18 @@ func (o *opener) setAside(info fs.FileInfo, why error) error {
 	o.logger.Error("the queue's file is damaged; it was set aside, and the queue starts anew. "+
 		"The records in it are not delivered", fields...)
 	return syncDir(o.path)
+}
+
+// renameAside gives a file a name under which it's left alone.
+func renameAside(path string) (aside string, err error) {
+	base := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
+	aside = base
+	for i := 2; ; i++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			return aside, os.Rename(path, aside)
+		}
+		aside = fmt.Sprintf("%s-%d", base, i)
+	}
 }
 
 // explain says what an error of the file system is about.
@@ -299,9 +304,9 @@ func syncDir(path string) error {
 	return dir.Sync()
 }
 
-// size returns the size of the file in bytes.
-func (o *opener) size() int64 {
-	info, err := os.Stat(o.path)
+// fileSize returns a file's size in bytes; 0 if there is none.
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
 	if err != nil {
 		return 0
 	}

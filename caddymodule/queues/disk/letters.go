@@ -107,7 +107,7 @@ func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool)
 		default:
 		}
 		var letters []delivery.DeadLetter
-		err := q.view(func(tx *bolt.Tx) error {
+		err := q.view(func(tx *bolt.Tx, _ int) error {
 			letters, from = readLetters(tx, names, from)
 			return nil
 		})

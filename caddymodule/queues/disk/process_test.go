@@ -256,7 +256,7 @@ func TestTakenOver(t *testing.T) {
 		}
 	}()
 	drain(t, first, "d", 39_999) // which has the file rewritten
-	eventually(t, "the file is smaller", func() bool { return first.size() < minRewrite })
+	eventually(t, "the file is smaller", func() bool { return fileSize(first.path) < minRewrite })
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -33,11 +33,12 @@ type openQueue struct {
 	closing chan struct{}
 	done    chan struct{} // closed when the committer has ended
 
-	// storage guards db against being replaced while it is read. Only the
-	// committer replaces it. It's nil while the file can't be opened.
-	storage    sync.RWMutex
-	db         *bolt.DB
+	// opening guards what follows, which only the committer changes, while a
+	// transaction is begun. Then bbolt keeps the file open by itself.
+	opening    sync.Mutex
+	db         *bolt.DB       // nil while the file can't be opened
 	generation int            // counts the files; leases of an earlier one are void
+	stuck      error          // why no transaction can be begun any more
 	suspicions chan suspicion // of one, for the committer to deal with
 
 	// mu guards what follows.
@@ -125,8 +126,8 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 		}
 		d.mu.Unlock()
 	}
-	err := q.view(func(tx *bolt.Tx) error {
-		stats.Bytes = q.size()
+	err := q.view(func(tx *bolt.Tx, _ int) error {
+		stats.Bytes = fileSize(q.path)
 		cursor := tx.Bucket(bucketRecords).Cursor()
 		for id, num := range numbers {
 			k, v := cursor.Seek(recordKey(num, 0))
@@ -156,17 +157,39 @@ type suspicion struct {
 
 // view reads from the file. Damage that it meets is an error, and makes the
 // committer set the file aside.
-func (q *openQueue) view(fn func(*bolt.Tx) error) error {
-	q.storage.RLock()
-	defer q.storage.RUnlock()
-	if q.db == nil {
-		return errUnavailable
+func (q *openQueue) view(fn func(tx *bolt.Tx, generation int) error) error {
+	tx, generation, err := q.begin(false)
+	if err == nil {
+		err = guard(func() error {
+			defer tx.Rollback()
+			return fn(tx, generation)
+		})
 	}
-	err := guard(func() error { return q.db.View(fn) })
 	if errors.Is(err, errDamaged) {
-		q.suspect(q.generation, err)
+		q.suspect(generation, err)
 	}
 	return err
+}
+
+// begin begins a transaction. bbolt's locks stay locked for good if that
+// panics, so nobody else gets to them.
+func (q *openQueue) begin(writable bool) (tx *bolt.Tx, generation int, err error) {
+	q.opening.Lock()
+	defer q.opening.Unlock()
+	switch {
+	case q.db == nil:
+		return nil, q.generation, errUnavailable
+	case q.stuck != nil:
+		return nil, q.generation, q.stuck
+	}
+	err = guard(func() (err error) {
+		tx, err = q.db.Begin(writable)
+		return err
+	})
+	if errors.Is(err, errDamaged) {
+		q.stuck = err
+	}
+	return tx, q.generation, err
 }
 
 // suspect makes the committer set the file aside, if it's still that one.
@@ -192,12 +215,10 @@ func (q *openQueue) Close() error {
 	q.kick()
 	<-q.done
 
-	q.storage.Lock()
-	defer q.storage.Unlock()
 	if q.db == nil {
 		return nil
 	}
-	err := guard(q.db.Close)
-	q.db = nil
-	return err
+	db := q.db
+	q.swap(nil)
+	return guard(db.Close)
 }

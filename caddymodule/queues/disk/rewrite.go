@@ -67,7 +67,7 @@ func (q *openQueue) startRewrite() (again time.Duration) {
 	if q.rewrite != nil || q.db == nil || q.used > limits.spare || q.used > (q.high+int64(limits.alloc))/4 {
 		return again // without asking for the file's size each time
 	}
-	if size := q.size(); size < minRewrite || q.used > size/4 {
+	if size := fileSize(q.path); size < minRewrite || q.used > size/4 {
 		return again
 	}
 	if wait := time.Until(q.rewriteAt); wait > 0 {
@@ -110,7 +110,7 @@ func (q *openQueue) finishRewrite() {
 		} else {
 			q.rewriteAt = time.Now().Add(rewriteInterval)
 			q.logger.Warn("the queue's file can't be made smaller; this is tried again",
-				zap.String("path", q.path), zap.Int64("size", q.size()), zap.Error(err))
+				zap.String("path", q.path), zap.Int64("size", fileSize(q.path)), zap.Error(err))
 		}
 	}
 }
@@ -260,13 +260,13 @@ func (r *rewrite) copyChanged(changed []location) error {
 
 // view reads the old file.
 func (r *rewrite) view(fn func(*bolt.Tx) error) error {
-	return r.q.view(func(tx *bolt.Tx) error {
+	return r.q.view(func(tx *bolt.Tx, generation int) error {
 		select {
 		case <-r.stop:
 			return errStopped
 		default:
 		}
-		if r.q.generation != r.generation {
+		if generation != r.generation {
 			return errStopped
 		}
 		return fn(tx)

@@ -59,7 +59,7 @@ func TestFull(t *testing.T) {
 			defer q.Close()
 			size := func() {
 				t.Helper()
-				if size := q.size(); size > maxSize {
+				if size := fileSize(q.path); size > maxSize {
 					t.Errorf("the file has %d bytes, may have %d", size, maxSize)
 				}
 			}
@@ -125,7 +125,7 @@ func TestShrink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := q.size()
+	large := fileSize(q.path)
 	ctx, stop := context.WithCancel(t.Context())
 	var others sync.WaitGroup
 	put, taken := make(map[int]bool), make(map[int]bool)
@@ -153,7 +153,7 @@ func TestShrink(t *testing.T) {
 		}
 	})
 	drain(t, q, "pass", pass)
-	eventually(t, "the file is smaller", func() bool { return q.size() < large/2 })
+	eventually(t, "the file is smaller", func() bool { return fileSize(q.path) < large/2 })
 	stop()
 	others.Wait()
 	for n := q.waiting("meanwhile") - int64(len(q.destinations["meanwhile"].leases)); n > 0; n-- {
@@ -253,7 +253,7 @@ func TestShrinkLater(t *testing.T) {
 	prefill(t, q, "pass", 30_000)
 	drain(t, q, "pass", 30_000)
 	eventually(t, "empty", func() bool { return q.waiting("pass") == 0 })
-	large := q.size()
+	large := fileSize(q.path)
 	q.submit(postpone(time.Now().Add(100 * time.Millisecond)))
-	eventually(t, "the file is smaller", func() bool { return q.size() < large/2 })
+	eventually(t, "the file is smaller", func() bool { return fileSize(q.path) < large/2 })
 }

@@ -19,10 +19,10 @@ func (q *openQueue) openStorage(timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	q.storage.Lock()
-	q.db = db
+	q.opening.Lock()
+	q.db, q.stuck = db, nil
 	q.generation++ // it may be another file than before
-	q.storage.Unlock()
+	q.opening.Unlock()
 	for _, d := range q.known() {
 		d.reset()
 	}
@@ -57,9 +57,9 @@ func (q *openQueue) openAgain() error {
 
 // swap puts another database in the place of the one in use.
 func (q *openQueue) swap(db *bolt.DB) {
-	q.storage.Lock()
-	q.db = db
-	q.storage.Unlock()
+	q.opening.Lock()
+	q.db, q.stuck = db, nil
+	q.opening.Unlock()
 }
 
 // known returns the destinations that are known in memory.
@@ -108,7 +108,7 @@ func (q *openQueue) load() error {
 
 // measure finds out how much of the file is in use.
 func (q *openQueue) measure() {
-	_ = q.view(func(tx *bolt.Tx) error { // of damage, view informs the committer
+	_ = q.view(func(tx *bolt.Tx, _ int) error { // of damage, view informs the committer
 		stats := q.db.Stats()
 		q.high = tx.Size()
 		q.used = q.high - int64(stats.FreePageN+stats.PendingPageN)*int64(q.db.Info().PageSize)

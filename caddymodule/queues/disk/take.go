@@ -158,8 +158,8 @@ func (q *openQueue) lease(d *destination, limit int, all *bool) (items []deliver
 		return nil, noWait // a record that comes wakes us
 	}
 	r := reader{d: d, now: millis(time.Now()), wait: noWait}
-	err := q.view(func(tx *bolt.Tx) error {
-		r.generation = q.generation
+	err := q.view(func(tx *bolt.Tx, generation int) error {
+		r.generation = generation
 		r.read(tx, limit)
 		return nil
 	})
