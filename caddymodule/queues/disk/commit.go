@@ -36,20 +36,22 @@ type work interface {
 
 // committer is the part of an openQueue that its goroutine alone uses.
 type committer struct {
-	used      int64     // bytes of the file's pages that are in use
-	high      int64     // bytes of the file up to the last page that ever was; -1 if unknown
-	filled    int64     // bytes of the file that have been written to, at least
-	condemned error     // why the file is to be set aside, if it is
-	unusable  bool      // the file can't be opened, and that was logged
-	failing   bool      // the last write of settlements failed
-	finished  []*put    // whose callers don't know yet
-	gathered  time.Time // until when more puts are waited for
-	dead      dead      // all destinations' dead letters
-	evicted   int       // of them gave way to others, and aren't logged yet
-	logAt     time.Time // when they may be
-	rewrite   *rewrite  // under way, or nil
-	rewriteAt time.Time // when one may begin
-	byNumber  map[uint32]*destination
+	used       int64     // bytes of the file's pages that are in use
+	high       int64     // bytes of the file up to the last page that ever was; -1 if unknown
+	filled     int64     // bytes of the file that have been written to, at least
+	condemned  error     // why the file is to be set aside, if it is
+	unusable   bool      // the file can't be opened, and that was logged
+	failing    bool      // the last write of settlements failed
+	finished   []*put    // whose callers don't know yet
+	gathered   time.Time // until when more puts are waited for
+	dead       dead      // all destinations' dead letters
+	evicted    int       // of them gave way to others, and aren't logged yet
+	logAt      time.Time // when they may be
+	rewrite    *rewrite  // under way, or nil
+	rewriteAt  time.Time // when one may begin
+	journal    journal
+	takeOverAt time.Time // until when puts go into the journal
+	byNumber   map[uint32]*destination
 }
 
 // run writes until the queue is closed.
@@ -71,9 +73,14 @@ func (q *openQueue) run() {
 		q.finishRewrite()
 		again := q.startRewrite()
 		batch, wait, closed := q.collect()
-		if len(batch) > 0 {
+		due := len(q.journaled) > 0 && !closed
+		if due {
+			wait = min(wait, time.Until(q.takeOverAt))
+			due = wait <= 0
+		}
+		if len(batch) > 0 || due {
 			began := time.Now()
-			q.commit(batch)
+			q.write(batch)
 			q.gathered = began.Add(min(gatherShare*time.Since(began), gatherMost))
 			q.report()
 			q.fillAhead()
@@ -82,6 +89,7 @@ func (q *openQueue) run() {
 		}
 		if closed {
 			q.stopRewrite()
+			q.endJournal()
 			return
 		}
 		if q.db == nil {
@@ -193,12 +201,13 @@ func (q *openQueue) commit(batch []work) {
 	}
 }
 
-// split separates puts from all else.
+// split separates what needs room from all else.
 func split(batch []work) (puts, others []work) {
 	for _, w := range batch {
-		if _, ok := w.(*put); ok {
+		switch w.(type) {
+		case *put, *frame:
 			puts = append(puts, w)
-		} else {
+		default:
 			others = append(others, w)
 		}
 	}

@@ -259,6 +259,7 @@ func TestEmptyFiles(t *testing.T) {
 // TestFlippedBits changes single bytes all over a file: the queue may set the
 // file aside or lose what is there, but must work and not crash.
 func TestFlippedBits(t *testing.T) {
+	noJournal(t)
 	good := sample(t)
 	page := os.Getpagesize()
 	used := good[:(lastPage(good)+1)*page]
@@ -320,6 +321,7 @@ func TestFlippedBits(t *testing.T) {
 
 // TestDamagedMeanwhile damages a file that is open.
 func TestDamagedMeanwhile(t *testing.T) {
+	noJournal(t)
 	for name, use := range map[string]func(t *testing.T, q *openQueue){
 		"found by Put": func(t *testing.T, q *openQueue) {
 			if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(1)}); err != nil {

@@ -171,6 +171,7 @@ func TestKill(t *testing.T) {
 		cmd.Wait()
 
 		q := mustOpen(t, path)
+		q.takenOver(t)
 		if errs := check(q.db); len(errs) > 0 {
 			t.Fatalf("the file is damaged: %v", errs)
 		}

@@ -163,8 +163,13 @@ func (p *put) apply(t *txn) error {
 		p.err = delivery.ErrFull
 		return nil
 	}
-	t.added += p.size
-	for _, e := range p.entries {
+	return t.put(p.entries, p.size)
+}
+
+// put stores entries that take up size bytes in the file, about.
+func (t *txn) put(entries []encoded, size int) error {
+	t.added += size
+	for _, e := range entries {
 		t.q.mu.Lock()
 		d := t.q.lookup(e.destination)
 		t.q.mu.Unlock()

@@ -51,6 +51,7 @@ type openQueue struct {
 	settleAt     time.Time     // when the settlements are written at the latest
 	throttled    bool          // Take waits for settlements to be written
 	destinations map[string]*destination
+	journaled    []*frame // stored in the journal only; changed by the committer alone
 
 	committer // what only the committer uses
 }
@@ -116,18 +117,30 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 		return stats, delivery.ErrClosed
 	}
 	destinations := slices.Collect(maps.Values(q.destinations))
+	for _, f := range q.journaled { // before the others, or what is taken over meanwhile would be missing
+		for _, e := range f.entries {
+			d := stats.Destinations[e.destination]
+			if s, err := decodeStored(e.stored); err == nil && d.Waiting == 0 {
+				d.Oldest = time.UnixMilli(s.queued)
+			}
+			d.Waiting++
+			stats.Destinations[e.destination] = d
+		}
+	}
 	q.mu.Unlock()
 	numbers := make(map[string]uint32)
 	for _, d := range destinations {
 		d.mu.Lock()
 		if t := d.tally; t.waiting > 0 || t.dead > 0 {
-			stats.Destinations[d.id] = delivery.DestinationStats{Waiting: t.waiting, Dead: t.dead}
+			s := stats.Destinations[d.id]
+			s.Waiting, s.Dead = s.Waiting+t.waiting, t.dead
+			stats.Destinations[d.id] = s
 			numbers[d.id] = t.num
 		}
 		d.mu.Unlock()
 	}
 	err := q.view(func(tx *bolt.Tx, _ int) error {
-		stats.Bytes = fileSize(q.path)
+		stats.Bytes = fileSize(q.path) + fileSize(q.path+journalSuffix)
 		cursor := tx.Bucket(bucketRecords).Cursor()
 		for id, num := range numbers {
 			k, v := cursor.Seek(recordKey(num, 0))

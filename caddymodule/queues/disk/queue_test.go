@@ -35,6 +35,27 @@ func mustOpen(t testing.TB, path string) *openQueue {
 	return q
 }
 
+// noJournal has every put of the test written in a transaction.
+func noJournal(t testing.TB) { journalFor(t, 0) }
+
+// journalFor sets for how long what is in the journal stays there only, unless
+// there is another reason for a transaction.
+func journalFor(t testing.TB, d time.Duration) {
+	before := takeOverDelay
+	t.Cleanup(func() { takeOverDelay = before })
+	takeOverDelay = d
+}
+
+// takenOver waits until nothing is in the journal only.
+func (q *openQueue) takenOver(t testing.TB) {
+	t.Helper()
+	eventually(t, "the journal is taken over", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return len(q.journaled) == 0
+	})
+}
+
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()

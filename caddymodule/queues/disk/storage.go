@@ -32,6 +32,7 @@ func (q *openQueue) openStorage(timeout time.Duration) error {
 		return err
 	}
 	_ = os.Remove(q.path + rewriteSuffix) // which a crash may have left
+	q.openJournal()
 	return nil
 }
 

@@ -53,6 +53,7 @@ func TestWriteErrors(t *testing.T) {
 		}
 		return
 	}
+	noJournal(t)
 	core, logs := observer.New(zapcore.InfoLevel)
 	q, err := open(filepath.Join(t.TempDir(), "queue.db"), defaultMaxSize, zap.New(core))
 	if err != nil {
@@ -94,4 +95,35 @@ func TestWriteErrors(t *testing.T) {
 	}
 	drain(t, q, "d", 70)
 	drain(t, q, "new", 2)
+}
+
+// TestWriteErrorsJournal is TestWriteErrors with records that are in the
+// journal only: none is lost.
+func TestWriteErrorsJournal(t *testing.T) {
+	const env = "TEST_QUEUE_WRITE_ERRORS"
+	if os.Getenv(env) == "" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestWriteErrorsJournal$")
+		cmd.Env = append(os.Environ(), env+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	q := journaled(t, 5)
+	allow := forbidWriting(t)
+	for range 3 {
+		err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(5)})
+		if !errors.Is(err, syscall.EFBIG) {
+			t.Errorf("Put: %v, want %v", err, syscall.EFBIG)
+		}
+	}
+	if n := q.waiting("d"); n != 5 {
+		t.Errorf("%d records wait, want 5", n)
+	}
+	allow()
+	holds(t, mustOpen(t, crashed(t, q, same)), 5)
+	eventually(t, "a record is put", func() bool {
+		return q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(5)}) == nil
+	})
+	holds(t, q, 6)
 }

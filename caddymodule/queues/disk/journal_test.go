@@ -1,0 +1,251 @@
+package disk
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// journaled opens a queue that holds records 0 to n-1 of destination d, each
+// but the first in a frame of its own in the journal.
+func journaled(t *testing.T, n int) *openQueue {
+	t.Helper()
+	journalFor(t, time.Hour)
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	for i := range n {
+		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return q
+}
+
+// crashed returns the path of a copy of the queue's files as they are, with the
+// journal changed.
+func crashed(t *testing.T, q *openQueue, change func(journal []byte) []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "queue.db")
+	for _, suffix := range []string{"", journalSuffix} {
+		b, err := os.ReadFile(q.path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if suffix != "" {
+			b = change(b)
+		}
+		if err := os.WriteFile(path+suffix, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+func same(journal []byte) []byte { return journal }
+
+// holds makes sure that the queue hands out records 0 to n-1, in that order.
+func holds(t *testing.T, q *openQueue, n int) {
+	t.Helper()
+	if waiting := q.waiting("d"); waiting != int64(n) {
+		t.Errorf("%d records wait, want %d", waiting, n)
+	}
+	for next := 0; next < n; {
+		items, err := q.Take(t.Context(), "d", n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			if number(item.Record) != next {
+				t.Fatalf("record %d was taken, want %d", number(item.Record), next)
+			}
+			next++
+		}
+	}
+	q.takenOver(t)
+	if more := q.tryTake(t, "d"); more > 0 {
+		t.Errorf("%d records more than %d", more, n)
+	}
+}
+
+// TestJournalAfterCrash opens what a crash left, at any moment of the last write.
+func TestJournalAfterCrash(t *testing.T) {
+	q := journaled(t, 5)
+	if s, err := q.Stats(); err != nil || s.Destinations["d"].Waiting != 5 || time.Since(s.Destinations["d"].Oldest) > time.Minute ||
+		s.Bytes < fileSize(q.path)+1 {
+		t.Errorf("Stats: %+v, %v", s, err)
+	}
+	holds(t, mustOpen(t, crashed(t, q, same)), 5)
+
+	b, err := os.ReadFile(q.path + journalSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, end := parseJournal(b)
+	last := end / 4 * 3
+	for cut := last; cut <= end; cut++ {
+		frames, _, _ := parseJournal(b[:cut])
+		want := 3
+		if cut == end {
+			want = 4
+		}
+		if len(frames) != want {
+			t.Fatalf("%d frames in %d of %d bytes, want %d", len(frames), cut, end, want)
+		}
+	}
+	for _, at := range []int64{last, last + 5, last + 9, last + 13, last + 30, end - 1} {
+		path := crashed(t, q, func(b []byte) []byte { b[at] ^= 1; return b })
+		holds(t, mustOpen(t, path), 4)
+	}
+}
+
+// TestJournalBeginsAnew takes over a journal, and goes on with it: what is
+// left of the frames before isn't taken over again.
+func TestJournalBeginsAnew(t *testing.T) {
+	q := journaled(t, 5)
+	if _, err := q.Revive(delivery.DeadFilter{}); err != nil { // a transaction
+		t.Fatal(err)
+	}
+	q.takenOver(t)
+	holds(t, mustOpen(t, crashed(t, q, same)), 5)
+	if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(5)}); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, mustOpen(t, crashed(t, q, same)), 6)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(q.path + journalSuffix); err == nil {
+		t.Error("the journal is there though the queue is closed")
+	}
+	holds(t, mustOpen(t, q.path), 6)
+}
+
+// TestJournalIsTakenOver needs nothing but time.
+func TestJournalIsTakenOver(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	for i := range 50 {
+		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fileSize(q.path+journalSuffix) == 0 {
+		t.Error("there is no journal")
+	}
+	holds(t, q, 50)
+}
+
+// TestJournalOfAnother has something else in the journal's place.
+func TestJournalOfAnother(t *testing.T) {
+	for name, test := range map[string]struct {
+		make  func(path string) error
+		aside bool
+		log   string
+	}{
+		"text":      {func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("journal "), 100), 0o600) }, true, "it was set aside"},
+		"too large": {func(path string) error { return os.WriteFile(path, nil, 0o600) }, true, "it was set aside"},
+		"zeros":     {func(path string) error { return os.WriteFile(path, make([]byte, 1000), 0o600) }, false, ""},
+		"nothing":   {func(path string) error { return os.WriteFile(path, nil, 0o600) }, false, ""},
+		"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, false, "can't be read"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "queue.db")
+			if err := test.make(path + journalSuffix); err != nil {
+				t.Fatal(err)
+			}
+			if name == "too large" {
+				if err := os.Truncate(path+journalSuffix, maxJournal+1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			core, logs := observer.New(zapcore.InfoLevel)
+			q, err := open(path, defaultMaxSize, zap.New(core))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer q.Close()
+			for range 3 {
+				usable(t, q)
+			}
+			kept, err := filepath.Glob(path + journalSuffix + ".corrupt-*")
+			if err != nil || len(kept) == 1 != test.aside {
+				t.Errorf("set aside: %v (%v)", kept, err)
+			}
+			if all := logs.All(); test.log == "" && len(all) > 0 ||
+				test.log != "" && (len(all) != 1 || all[0].Level != zapcore.ErrorLevel || !strings.Contains(all[0].Message, test.log)) {
+				t.Errorf("log: %+v", all)
+			}
+		})
+	}
+}
+
+// TestJournalOfDamagedFile sets the queue's file aside: what is only in the
+// journal goes into the new one.
+func TestJournalOfDamagedFile(t *testing.T) {
+	q := journaled(t, 5)
+	path := crashed(t, q, same)
+	if err := os.WriteFile(path, []byte("not a queue"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	broken := mustOpen(t, path)
+	broken.takenOver(t)
+	items, err := broken.Take(t.Context(), "d", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range items {
+		got = append(got, number(item.Record))
+	}
+	if !slices.Equal(got, []int{1, 2, 3, 4}) {
+		t.Errorf("records %v, want those of the journal", got)
+	}
+
+	if err := os.Truncate(q.path, 0); err != nil { // while it is open
+		t.Fatal(err)
+	}
+	if _, err := q.Revive(delivery.DeadFilter{}); err != nil {
+		t.Fatal(err)
+	}
+	q.takenOver(t)
+	if n := q.waiting("d"); n != 4 {
+		t.Errorf("%d records wait, want those of the journal", n)
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	j := journal{}
+	file, err := os.Create(filepath.Join(f.TempDir(), "journal"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer file.Close()
+	j.file = file
+	for i := range 3 {
+		frame := new(frame)
+		frame.add(encoded{"d", bytes.Repeat([]byte{byte(i)}, 10*i)})
+		if err := j.append(frame); err != nil {
+			f.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file.Name())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add(b[:len(b)-1])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		frames, _, end := parseJournal(b)
+		if again, _, same := parseJournal(b[:end]); len(again) != len(frames) || same != end {
+			t.Errorf("%d frames up to %d, then %d up to %d", len(frames), end, len(again), same)
+		}
+	})
+}
