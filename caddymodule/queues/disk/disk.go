@@ -29,7 +29,9 @@ func init() {
 // takes and whatever becomes of Caddy. Only one Caddy can use a file at a time.
 //
 // The file has mode 0600, since it holds identities. A damaged file is renamed
-// to `<path>.corrupt-<time>`, and the queue starts anew.
+// to `<path>.corrupt-<time>`, and the queue starts anew. While many hits arrive
+// at once, the last ones are in a journal beside it, `<path>.journal`, which a
+// crash may leave: whoever moves the file then moves both.
 type Queue struct {
 	// The file; made, with its directory, if it isn't there. Placeholders are
 	// resolved at load. Default: `tagged_urls/queue.db` in Caddy's data directory.
