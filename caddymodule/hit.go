@@ -50,6 +50,20 @@ type hit struct {
 	// response begins, if one is to be set.
 	setCookie func() *http.Cookie
 	noStore   bool // the answer is ours and not to be kept at all
+
+	room room
+}
+
+// room is what most hits need besides, allocated along with them: that of one
+// directive with one tracker.
+type room struct {
+	writer   responseWriter
+	lastWord lastWord
+	commit   commit
+	commits  [1]*commit
+	records  [2]*delivery.Record
+	entries  [2]delivery.Entry
+	sent     [1]string
 }
 
 // Memories of a node. They belong to no configuration: a reload forgets
@@ -96,6 +110,7 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 			t.query = arrived.URL.RawQuery
 		}
 	}
+	t.commits, t.records, t.sent = t.room.commits[:0], t.room.records[:0], t.room.sent[:0]
 	t.tags = tagging.Parse(t.query, rules)
 	for _, drop := range t.tags.Dropped {
 		droppedTags.WithLabelValues(string(drop.Reason)).Inc()
@@ -175,7 +190,11 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			return
 		}
 	}
-	c := &commit{done: make(chan struct{}), deadline: deadline}
+	c := &t.room.commit
+	if len(t.commits) > 0 {
+		c = new(commit)
+	}
+	c.deadline, c.done = deadline, make(chan struct{})
 	t.commits = append(t.commits, c)
 	app := h.app.current()
 	// A visitor who goes away has been here nevertheless.
@@ -295,7 +314,10 @@ func (t *hit) newRecord(kind delivery.Kind, site, person, name string) *delivery
 // entries addresses the records to the handler's trackers, but those that
 // have them already by another directive.
 func (t *hit) entries(h *Handler, r *http.Request) []delivery.Entry {
-	var entries []delivery.Entry
+	entries := t.room.entries[:0]
+	if len(t.sent) > 0 { // they are another directive's
+		entries = nil
+	}
 	for _, target := range h.targets {
 		if len(t.records) == 0 || slices.Contains(t.sent, target.id) {
 			continue

@@ -49,7 +49,7 @@ func cleanLocation(header http.Header, host string) {
 // are if one removes a field) sets fields after everybody else, and error
 // routes never get to see our own writer.
 type lastWord struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	hit  *hit
 	host string
 	said bool
@@ -73,11 +73,12 @@ func haveLastWord(w http.ResponseWriter, t *hit, host string) {
 		w = below.Unwrap()
 	}
 	if lowest != nil {
-		lowest.ResponseWriter = &lastWord{
-			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: lowest.ResponseWriter},
-			hit:                   t,
-			host:                  host,
+		last := &t.room.lastWord
+		if last.hit != nil { // it is beneath a writer that doesn't say what it wraps
+			last = new(lastWord)
 		}
+		last.ResponseWriter, last.hit, last.host = lowest.ResponseWriter, t, host
+		lowest.ResponseWriter = last
 	}
 }
 
