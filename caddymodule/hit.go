@@ -29,7 +29,7 @@ type hit struct {
 	// own is whether the visitor's own URL has the tags; else a rewrite put
 	// them there, and would do so again after a redirect.
 	own     bool
-	outcome atomic.Value // an outcome, once it is known
+	outcome atomic.Pointer[outcome] // once it is known
 	skipped tagging.Reason
 	told    atomic.Bool // other modules know that it was recorded
 
@@ -61,6 +61,7 @@ type room struct {
 	lastWord lastWord
 	commit   commit
 	commits  [1]*commit
+	told     [2]delivery.Record
 	records  [2]*delivery.Record
 	entries  [2]delivery.Entry
 	sent     [1]string
@@ -100,13 +101,12 @@ func (*hit) String() string { return "" }
 // newHit reads the tags of a request. They count as they arrived: a rewrite
 // may have removed them before the directive.
 func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
-	t := &hit{
-		query: r.URL.RawQuery, path: r.URL.EscapedPath(), time: time.Now(),
-		navigation: tagging.Navigation(r.Header),
-	}
-	if arrived != nil {
+	t := &hit{query: r.URL.RawQuery, time: time.Now(), navigation: tagging.Navigation(r.Header)}
+	if arrived == nil {
+		t.path = r.URL.EscapedPath()
+	} else {
 		t.path = arrived.URL.EscapedPath()
-		if t.own = tagging.HasTags(arrived.URL.RawQuery); t.own {
+		if t.own = arrived.URL.RawQuery == t.query || tagging.HasTags(arrived.URL.RawQuery); t.own {
 			t.query = arrived.URL.RawQuery
 		}
 	}
@@ -209,7 +209,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		if err != nil {
 			t.dropped(h, len(entries), err)
 		} else {
-			t.count("recorded", "")
+			t.count(recorded)
 			if t.told.CompareAndSwap(false, true) {
 				h.app.events.recorded(t.records)
 			}
@@ -239,7 +239,7 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 		return
 	}
 	for _, alias := range t.person.Aliases {
-		t.records = append(t.records, t.newRecord(delivery.Alias, site, alias.From, alias.To))
+		t.tell(delivery.Alias, site, alias.From, alias.To)
 	}
 	switch {
 	case t.tags.Event == "" && len(t.tags.Properties) == 0:
@@ -249,9 +249,9 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 	case h.once > 0 && recentHits.Seen(t.remember(h, site), t.time, h.once):
 		t.unsent = reasonOnce
 	case t.tags.Event != "":
-		t.records = append(t.records, t.newRecord(delivery.Event, site, t.person.ID, t.tags.Event))
+		t.tell(delivery.Event, site, t.person.ID, t.tags.Event)
 	default:
-		t.records = append(t.records, t.newRecord(delivery.Properties, site, t.person.ID, ""))
+		t.tell(delivery.Properties, site, t.person.ID, "")
 	}
 }
 
@@ -302,13 +302,20 @@ func (t *hit) remember(h *Handler, site string) tagging.OnceKey {
 	return t.onceKey
 }
 
-func (t *hit) newRecord(kind delivery.Kind, site, person, name string) *delivery.Record {
-	record := &delivery.Record{Kind: kind, Time: t.time, Site: site, Person: person, Name: name, Trace: t.trace}
+// tell adds a record to what is to be told.
+func (t *hit) tell(kind delivery.Kind, site, person, name string) {
+	var record *delivery.Record
+	if n := len(t.records); n < len(t.room.told) {
+		record = &t.room.told[n]
+	} else {
+		record = new(delivery.Record)
+	}
 	rand.Read(record.ID[:])
+	record.Kind, record.Time, record.Site, record.Person, record.Name, record.Trace = kind, t.time, site, person, name, t.trace
 	if kind != delivery.Alias {
 		record.Properties = t.tags.Properties
 	}
-	return record
+	t.records = append(t.records, record)
 }
 
 // entries addresses the records to the handler's trackers, but those that
@@ -348,22 +355,24 @@ func (t *hit) skip(reason tagging.Reason) { t.skipped = cmp.Or(t.skipped, reason
 // countSkipped counts the request if it was skipped.
 func (t *hit) countSkipped() {
 	if t.skipped != "" && len(t.commits) == 0 {
-		t.count("skipped", t.skipped)
+		t.count(&outcome{"skipped", t.skipped})
 	}
 }
 
 // count counts the request, whatever number of directives it meets.
-func (t *hit) count(word string, reason tagging.Reason) {
-	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
-		hits.WithLabelValues(word, string(reason)).Inc()
+func (t *hit) count(o *outcome) {
+	if t.outcome.CompareAndSwap(nil, o) {
+		hits.WithLabelValues(o.word, string(o.reason)).Inc()
 	}
 }
 
 // hostname is a Host header's without port, in lower case.
 func hostname(hostport string) string {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = strings.Trim(hostport, "[]")
+	host := strings.Trim(hostport, "[]")
+	if strings.IndexByte(hostport, ':') >= 0 { // else an error is made that says there is none
+		if name, _, err := net.SplitHostPort(hostport); err == nil {
+			host = name
+		}
 	}
 	return strings.ToLower(host)
 }

@@ -45,14 +45,14 @@ func traceOutcome(r *http.Request, t *hit) {
 	if !span.IsRecording() {
 		return
 	}
-	outcome, known := t.outcome.Load().(outcome)
-	if !known {
-		outcome.word = "pending" // the queue took too long to tell
+	became := t.outcome.Load()
+	if became == nil {
+		became = &outcome{word: "pending"} // the queue took too long to tell
 	}
 	span.SetAttributes(
 		attribute.String("tagged_urls.event", t.tags.Event),
-		attribute.String("tagged_urls.outcome", outcome.word),
-		attribute.String("tagged_urls.reason", string(outcome.reason)),
+		attribute.String("tagged_urls.outcome", became.word),
+		attribute.String("tagged_urls.reason", string(became.reason)),
 	)
 	// Its name was made before, and may have the URI in it.
 	if named, ok := span.(interface{ Name() string }); ok {
@@ -67,6 +67,8 @@ type outcome struct {
 	word   string
 	reason tagging.Reason
 }
+
+var recorded = &outcome{word: "recorded"}
 
 // tracedTracker makes a span of each delivery of records from traced requests.
 type tracedTracker struct {
