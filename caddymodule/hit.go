@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -39,16 +40,17 @@ type hit struct {
 	records  []*delivery.Record
 	unsent   tagging.Reason // why there are no records
 	onceKey  tagging.OnceKey
-	trace    string   // the request's span
-	sent     []string // destinations that have the records
+	span     trace.Span // of the directive that it meets
+	trace    string     // what records keep of the span
+	sent     []string   // destinations that have the records
 	commits  []*commit
 	fate     fate
 
 	waited time.Duration // of queue_timeout, so far
 
-	// setCookie makes the cookie when the queue has taken the hit and the
-	// response begins, if one is to be set.
-	setCookie func() *http.Cookie
+	// setCookie makes the Set-Cookie header when the queue has taken the hit
+	// and the response begins; not if there is none to be set.
+	setCookie func() string
 	noStore   bool // the answer is ours and not to be kept at all
 
 	room room
@@ -101,7 +103,10 @@ func (*hit) String() string { return "" }
 // newHit reads the tags of a request. They count as they arrived: a rewrite
 // may have removed them before the directive.
 func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
-	t := &hit{query: r.URL.RawQuery, time: time.Now(), navigation: tagging.Navigation(r.Header)}
+	t := &hit{
+		query: r.URL.RawQuery, time: time.Now(), navigation: tagging.Navigation(r.Header),
+		span: trace.SpanFromContext(r.Context()),
+	}
 	if arrived == nil {
 		t.path = r.URL.EscapedPath()
 	} else {
@@ -223,7 +228,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 func (t *hit) resolve(h *Handler, r *http.Request) {
 	t.resolved = true
 	site := hostname(r.Host)
-	t.trace = traceContext(r)
+	t.trace = traceContext(t.span)
 	if t.tags.Empty() {
 		t.unsent = reasonEmpty
 		return
@@ -278,16 +283,16 @@ func (t *hit) meet(h *Handler, r *http.Request, site string) (err error) {
 		return err
 	}
 	keys, isSecure := h.app.keys, secure(r)
-	t.setCookie = func() *http.Cookie {
+	t.setCookie = func() string {
 		says, ok := recentClaims.Cookie(t.person)
 		if !ok {
-			return nil
+			return ""
 		}
 		cookie := h.Cookie.make(keys.Seal(says, scope), isSecure)
 		if shared {
 			cookie.Domain = scope
 		}
-		return cookie
+		return cookie.String()
 	}
 	return nil
 }

@@ -67,8 +67,8 @@ func (w *responseWriter) begin() {
 		}
 	}
 	if taken && w.hit.setCookie != nil {
-		if cookie := w.hit.setCookie(); cookie != nil {
-			http.SetCookie(w.ResponseWriter, cookie)
+		if cookie := w.hit.setCookie(); cookie != "" {
+			header.Add("Set-Cookie", cookie)
 		}
 		w.hit.setCookie = nil // another directive's writer may come later
 	}

@@ -38,8 +38,13 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 	if strip == tagging.StripNone {
 		return
 	}
+	query, target := r.URL.RawQuery, r.RequestURI
 	scrubRequest(r, strip)
-	if original != nil {
+	switch {
+	case original == nil:
+	case original.URL.RawQuery == query && original.RequestURI == target: // nothing has rewritten the request
+		original.URL.RawQuery, original.URL.ForceQuery, original.RequestURI = r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI
+	default:
 		scrubRequest(original, strip)
 	}
 	scrubURLHeaders(r.Header, strip)

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"net/http"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,8 +25,7 @@ const tracerName = "github.com/tagged-urls/caddy-tagged-urls"
 var tracerProvider atomic.Pointer[trace.TracerProvider]
 
 // traceContext is what records keep of the request's span, or "".
-func traceContext(r *http.Request) string {
-	span := trace.SpanFromContext(r.Context())
+func traceContext(span trace.Span) string {
 	of := span.SpanContext()
 	if !of.IsSampled() {
 		return ""
@@ -40,8 +38,7 @@ func traceContext(r *http.Request) string {
 
 // traceOutcome puts onto the request's span what became of it. The identity
 // isn't among it.
-func traceOutcome(r *http.Request, t *hit) {
-	span := trace.SpanFromContext(r.Context())
+func traceOutcome(span trace.Span, t *hit) {
 	if !span.IsRecording() {
 		return
 	}
