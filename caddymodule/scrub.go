@@ -43,7 +43,7 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 	switch {
 	case original == nil:
 	case original.URL.RawQuery == query && original.RequestURI == target: // nothing has rewritten the request
-		original.URL.RawQuery, original.URL.ForceQuery, original.RequestURI = r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI
+		original.URL.RawQuery, original.URL.ForceQuery, original.RequestURI, original.Form = r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI, r.Form
 	default:
 		scrubRequest(original, strip)
 	}
@@ -101,8 +101,8 @@ func scrubURLHeaders(header http.Header, strip tagging.Strip) {
 
 func scrubValues(values []string, strip tagging.Strip) {
 	for i, value := range values {
-		if strings.IndexByte(value, '?') >= 0 {
-			values[i], _ = strip.URL(value)
+		if clean, changed := strip.URL(value); changed {
+			values[i] = clean
 		}
 	}
 }

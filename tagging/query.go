@@ -38,9 +38,11 @@ func encoded(query string) bool { return strings.IndexByte(query, '%') >= 0 }
 
 // nextTag finds the first tag at or behind from, which is the start of a parameter, or behind the query.
 func nextTag(query string, from int, encoded bool) (t tag, ok bool) {
-	for from <= len(query) {
-		if t, ok = tagAt(query, from); ok {
-			break
+	for from < len(query) {
+		if c := query[from]; c == 'k' || c == '%' {
+			if t, ok = tagAt(query, from); ok {
+				break
+			}
 		}
 		if encoded {
 			from = mayBeginEncoded(query, from) + 1

@@ -68,13 +68,12 @@ func (s Strip) URL(u string) (string, bool) {
 
 // queryOf returns where the query of a URL begins and ends: between the first '?' and the fragment.
 func queryOf(u string) (start, end int) {
-	end = strings.IndexByte(u, '#')
-	if end < 0 {
-		end = len(u)
+	start, end = strings.IndexByte(u, '?')+1, len(u)
+	if start == 0 { // as in most headers
+		return end, end
 	}
-	start = strings.IndexByte(u[:end], '?') + 1
-	if start == 0 {
-		start = end
+	if fragment := strings.IndexByte(u, '#'); fragment >= 0 {
+		end = fragment
 	}
-	return start, end
+	return min(start, end), end
 }
