@@ -78,8 +78,8 @@ func (c *Cookie) scope(host string) (scope string, shared bool) {
 }
 
 // make returns the cookie that is to be set, for the host alone.
-func (c *Cookie) make(value string, secure bool) *http.Cookie {
-	return &http.Cookie{
+func (c *Cookie) make(value string, secure bool) http.Cookie {
+	return http.Cookie{
 		Name: c.Name, Value: value, Path: "/", MaxAge: int(time.Duration(c.MaxAge) / time.Second),
 		HttpOnly: true, Secure: secure, SameSite: http.SameSiteLaxMode,
 	}

@@ -17,7 +17,7 @@ import (
 // dropped counts and logs a hit that the queue didn't take.
 func (t *hit) dropped(h *Handler, records int, err error) {
 	reason := dropReason(err)
-	t.count("dropped", reason)
+	t.count(&outcome{"dropped", reason})
 	droppedRecords.WithLabelValues(string(reason)).Add(float64(records))
 	drops.log(h.log, reason, err)
 }

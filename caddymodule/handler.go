@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -268,8 +269,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if known == nil {
 		known = newHit(r, arrived, h.rules)
+	} else {
+		known.span = trace.SpanFromContext(r.Context())
 	}
-	defer traceOutcome(r, known) // also if a handler panics
+	defer traceOutcome(known.span, known) // also if a handler panics
 	return known.serve(h, w, r, arrived, next)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -29,7 +30,7 @@ type hit struct {
 	// own is whether the visitor's own URL has the tags; else a rewrite put
 	// them there, and would do so again after a redirect.
 	own     bool
-	outcome atomic.Value // an outcome, once it is known
+	outcome atomic.Pointer[outcome] // once it is known
 	skipped tagging.Reason
 	told    atomic.Bool // other modules know that it was recorded
 
@@ -39,17 +40,33 @@ type hit struct {
 	records  []*delivery.Record
 	unsent   tagging.Reason // why there are no records
 	onceKey  tagging.OnceKey
-	trace    string   // the request's span
-	sent     []string // destinations that have the records
+	span     trace.Span // of the directive that it meets
+	trace    string     // what records keep of the span
+	sent     []string   // destinations that have the records
 	commits  []*commit
 	fate     fate
 
 	waited time.Duration // of queue_timeout, so far
 
-	// setCookie makes the cookie when the queue has taken the hit and the
-	// response begins, if one is to be set.
-	setCookie func() *http.Cookie
+	// setCookie makes the Set-Cookie header when the queue has taken the hit
+	// and the response begins; not if there is none to be set.
+	setCookie func() string
 	noStore   bool // the answer is ours and not to be kept at all
+
+	room room
+}
+
+// room is what most hits need besides, allocated along with them: that of one
+// directive with one tracker.
+type room struct {
+	writer   responseWriter
+	lastWord lastWord
+	commit   commit
+	commits  [1]*commit
+	told     [2]delivery.Record
+	records  [2]*delivery.Record
+	entries  [2]delivery.Entry
+	sent     [1]string
 }
 
 // Memories of a node. They belong to no configuration: a reload forgets
@@ -87,15 +104,18 @@ func (*hit) String() string { return "" }
 // may have removed them before the directive.
 func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	t := &hit{
-		query: r.URL.RawQuery, path: r.URL.EscapedPath(), time: time.Now(),
-		navigation: tagging.Navigation(r.Header),
+		query: r.URL.RawQuery, time: time.Now(), navigation: tagging.Navigation(r.Header),
+		span: trace.SpanFromContext(r.Context()),
 	}
-	if arrived != nil {
+	if arrived == nil {
+		t.path = r.URL.EscapedPath()
+	} else {
 		t.path = arrived.URL.EscapedPath()
-		if t.own = tagging.HasTags(arrived.URL.RawQuery); t.own {
+		if t.own = arrived.URL.RawQuery == t.query || tagging.HasTags(arrived.URL.RawQuery); t.own {
 			t.query = arrived.URL.RawQuery
 		}
 	}
+	t.commits, t.records, t.sent = t.room.commits[:0], t.room.records[:0], t.room.sent[:0]
 	t.tags = tagging.Parse(t.query, rules)
 	for _, drop := range t.tags.Dropped {
 		droppedTags.WithLabelValues(string(drop.Reason)).Inc()
@@ -175,7 +195,11 @@ func (t *hit) record(h *Handler, r *http.Request) {
 			return
 		}
 	}
-	c := &commit{done: make(chan struct{}), deadline: deadline}
+	c := &t.room.commit
+	if len(t.commits) > 0 {
+		c = new(commit)
+	}
+	c.deadline, c.done = deadline, make(chan struct{})
 	t.commits = append(t.commits, c)
 	app := h.app.current()
 	// A visitor who goes away has been here nevertheless.
@@ -190,7 +214,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		if err != nil {
 			t.dropped(h, len(entries), err)
 		} else {
-			t.count("recorded", "")
+			t.count(recorded)
 			if t.told.CompareAndSwap(false, true) {
 				h.app.events.recorded(t.records)
 			}
@@ -204,7 +228,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 func (t *hit) resolve(h *Handler, r *http.Request) {
 	t.resolved = true
 	site := hostname(r.Host)
-	t.trace = traceContext(r)
+	t.trace = traceContext(t.span)
 	if t.tags.Empty() {
 		t.unsent = reasonEmpty
 		return
@@ -220,7 +244,7 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 		return
 	}
 	for _, alias := range t.person.Aliases {
-		t.records = append(t.records, t.newRecord(delivery.Alias, site, alias.From, alias.To))
+		t.tell(delivery.Alias, site, alias.From, alias.To)
 	}
 	switch {
 	case t.tags.Event == "" && len(t.tags.Properties) == 0:
@@ -230,9 +254,9 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 	case h.once > 0 && recentHits.Seen(t.remember(h, site), t.time, h.once):
 		t.unsent = reasonOnce
 	case t.tags.Event != "":
-		t.records = append(t.records, t.newRecord(delivery.Event, site, t.person.ID, t.tags.Event))
+		t.tell(delivery.Event, site, t.person.ID, t.tags.Event)
 	default:
-		t.records = append(t.records, t.newRecord(delivery.Properties, site, t.person.ID, ""))
+		t.tell(delivery.Properties, site, t.person.ID, "")
 	}
 }
 
@@ -259,16 +283,16 @@ func (t *hit) meet(h *Handler, r *http.Request, site string) (err error) {
 		return err
 	}
 	keys, isSecure := h.app.keys, secure(r)
-	t.setCookie = func() *http.Cookie {
+	t.setCookie = func() string {
 		says, ok := recentClaims.Cookie(t.person)
 		if !ok {
-			return nil
+			return ""
 		}
 		cookie := h.Cookie.make(keys.Seal(says, scope), isSecure)
 		if shared {
 			cookie.Domain = scope
 		}
-		return cookie
+		return cookie.String()
 	}
 	return nil
 }
@@ -283,19 +307,29 @@ func (t *hit) remember(h *Handler, site string) tagging.OnceKey {
 	return t.onceKey
 }
 
-func (t *hit) newRecord(kind delivery.Kind, site, person, name string) *delivery.Record {
-	record := &delivery.Record{Kind: kind, Time: t.time, Site: site, Person: person, Name: name, Trace: t.trace}
+// tell adds a record to what is to be told.
+func (t *hit) tell(kind delivery.Kind, site, person, name string) {
+	var record *delivery.Record
+	if n := len(t.records); n < len(t.room.told) {
+		record = &t.room.told[n]
+	} else {
+		record = new(delivery.Record)
+	}
 	rand.Read(record.ID[:])
+	record.Kind, record.Time, record.Site, record.Person, record.Name, record.Trace = kind, t.time, site, person, name, t.trace
 	if kind != delivery.Alias {
 		record.Properties = t.tags.Properties
 	}
-	return record
+	t.records = append(t.records, record)
 }
 
 // entries addresses the records to the handler's trackers, but those that
 // have them already by another directive.
 func (t *hit) entries(h *Handler, r *http.Request) []delivery.Entry {
-	var entries []delivery.Entry
+	entries := t.room.entries[:0]
+	if len(t.sent) > 0 { // they are another directive's
+		entries = nil
+	}
 	for _, target := range h.targets {
 		if len(t.records) == 0 || slices.Contains(t.sent, target.id) {
 			continue
@@ -326,22 +360,24 @@ func (t *hit) skip(reason tagging.Reason) { t.skipped = cmp.Or(t.skipped, reason
 // countSkipped counts the request if it was skipped.
 func (t *hit) countSkipped() {
 	if t.skipped != "" && len(t.commits) == 0 {
-		t.count("skipped", t.skipped)
+		t.count(&outcome{"skipped", t.skipped})
 	}
 }
 
 // count counts the request, whatever number of directives it meets.
-func (t *hit) count(word string, reason tagging.Reason) {
-	if t.outcome.CompareAndSwap(nil, outcome{word, reason}) {
-		hits.WithLabelValues(word, string(reason)).Inc()
+func (t *hit) count(o *outcome) {
+	if t.outcome.CompareAndSwap(nil, o) {
+		hits.WithLabelValues(o.word, string(o.reason)).Inc()
 	}
 }
 
 // hostname is a Host header's without port, in lower case.
 func hostname(hostport string) string {
-	host, _, err := net.SplitHostPort(hostport)
-	if err != nil {
-		host = strings.Trim(hostport, "[]")
+	host := strings.Trim(hostport, "[]")
+	if strings.IndexByte(hostport, ':') >= 0 { // else an error is made that says there is none
+		if name, _, err := net.SplitHostPort(hostport); err == nil {
+			host = name
+		}
 	}
 	return strings.ToLower(host)
 }

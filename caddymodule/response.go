@@ -20,7 +20,7 @@ import (
 // would keep back anyway is kept here, so that who makes it can go on: a
 // proxy's connection to the site is free again once the body has been read.
 type responseWriter struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	hit    *hit
 	host   string
 	begun  bool
@@ -42,7 +42,12 @@ var keptBodies = sync.Pool{New: func() any { return new(keptBody) }}
 const maxKept = 2 << 10
 
 func newResponseWriter(w http.ResponseWriter, t *hit, host string) *responseWriter {
-	return &responseWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, hit: t, host: host}
+	rw := &t.room.writer
+	if rw.hit != nil { // it is another directive's
+		rw = new(responseWriter)
+	}
+	rw.ResponseWriter, rw.hit, rw.host = w, t, host
+	return rw
 }
 
 // begin waits for the queue, amends the header, and lets out what was kept.
@@ -62,8 +67,8 @@ func (w *responseWriter) begin() {
 		}
 	}
 	if taken && w.hit.setCookie != nil {
-		if cookie := w.hit.setCookie(); cookie != nil {
-			http.SetCookie(w.ResponseWriter, cookie)
+		if cookie := w.hit.setCookie(); cookie != "" {
+			header.Add("Set-Cookie", cookie)
 		}
 		w.hit.setCookie = nil // another directive's writer may come later
 	}

@@ -19,7 +19,7 @@ import (
 // waitingHit is one that the queue takes when taken is called.
 func waitingHit() (t *hit, taken func(error)) {
 	c := &commit{deadline: time.Now().Add(time.Hour), posted: delivery.Underway{}, done: make(chan struct{})}
-	t = &hit{commits: []*commit{c}, setCookie: func() *http.Cookie { return &http.Cookie{Name: "tu_id", Value: "x"} }}
+	t = &hit{commits: []*commit{c}, setCookie: func() string { return "tu_id=x" }}
 	return t, func(err error) {
 		c.err = err
 		close(c.done)

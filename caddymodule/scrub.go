@@ -38,8 +38,13 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 	if strip == tagging.StripNone {
 		return
 	}
+	query, target := r.URL.RawQuery, r.RequestURI
 	scrubRequest(r, strip)
-	if original != nil {
+	switch {
+	case original == nil:
+	case original.URL.RawQuery == query && original.RequestURI == target: // nothing has rewritten the request
+		original.URL.RawQuery, original.URL.ForceQuery, original.RequestURI, original.Form = r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI, r.Form
+	default:
 		scrubRequest(original, strip)
 	}
 	scrubURLHeaders(r.Header, strip)
@@ -96,8 +101,8 @@ func scrubURLHeaders(header http.Header, strip tagging.Strip) {
 
 func scrubValues(values []string, strip tagging.Strip) {
 	for i, value := range values {
-		if strings.IndexByte(value, '?') >= 0 {
-			values[i], _ = strip.URL(value)
+		if clean, changed := strip.URL(value); changed {
+			values[i] = clean
 		}
 	}
 }

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"errors"
-	"net/http"
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -26,8 +25,7 @@ const tracerName = "github.com/tagged-urls/caddy-tagged-urls"
 var tracerProvider atomic.Pointer[trace.TracerProvider]
 
 // traceContext is what records keep of the request's span, or "".
-func traceContext(r *http.Request) string {
-	span := trace.SpanFromContext(r.Context())
+func traceContext(span trace.Span) string {
 	of := span.SpanContext()
 	if !of.IsSampled() {
 		return ""
@@ -40,19 +38,18 @@ func traceContext(r *http.Request) string {
 
 // traceOutcome puts onto the request's span what became of it. The identity
 // isn't among it.
-func traceOutcome(r *http.Request, t *hit) {
-	span := trace.SpanFromContext(r.Context())
+func traceOutcome(span trace.Span, t *hit) {
 	if !span.IsRecording() {
 		return
 	}
-	outcome, known := t.outcome.Load().(outcome)
-	if !known {
-		outcome.word = "pending" // the queue took too long to tell
+	became := t.outcome.Load()
+	if became == nil {
+		became = &outcome{word: "pending"} // the queue took too long to tell
 	}
 	span.SetAttributes(
 		attribute.String("tagged_urls.event", t.tags.Event),
-		attribute.String("tagged_urls.outcome", outcome.word),
-		attribute.String("tagged_urls.reason", string(outcome.reason)),
+		attribute.String("tagged_urls.outcome", became.word),
+		attribute.String("tagged_urls.reason", string(became.reason)),
 	)
 	// Its name was made before, and may have the URI in it.
 	if named, ok := span.(interface{ Name() string }); ok {
@@ -67,6 +64,8 @@ type outcome struct {
 	word   string
 	reason tagging.Reason
 }
+
+var recorded = &outcome{word: "recorded"}
 
 // tracedTracker makes a span of each delivery of records from traced requests.
 type tracedTracker struct {

@@ -24,7 +24,9 @@ func (t *hit) uncache(header http.Header) {
 	if t.noStore {
 		control = "no-store"
 	}
-	header.Set("Cache-Control", control)
+	if values := header["Cache-Control"]; len(values) != 1 || values[0] != control {
+		header["Cache-Control"] = []string{control}
+	}
 	for name := range header {
 		switch {
 		case name == "Expires", name == "Surrogate-Control", name == "Edge-Control", name == "X-Accel-Expires",
@@ -49,7 +51,7 @@ func cleanLocation(header http.Header, host string) {
 // are if one removes a field) sets fields after everybody else, and error
 // routes never get to see our own writer.
 type lastWord struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	hit  *hit
 	host string
 	said bool
@@ -60,35 +62,39 @@ type lastWord struct {
 func haveLastWord(w http.ResponseWriter, t *hit, host string) {
 	var lowest *caddyhttp.ResponseWriterWrapper
 	for {
+		below, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
 		if _, ok := w.(*lastWord); ok {
 			return // of another directive
 		}
 		if wrapper := wrapperOf(w); wrapper != nil {
 			lowest = wrapper
 		}
-		below, ok := w.(interface{ Unwrap() http.ResponseWriter })
-		if !ok {
-			break
-		}
 		w = below.Unwrap()
 	}
 	if lowest != nil {
-		lowest.ResponseWriter = &lastWord{
-			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: lowest.ResponseWriter},
-			hit:                   t,
-			host:                  host,
+		last := &t.room.lastWord
+		if last.hit != nil { // it is beneath a writer that doesn't say what it wraps
+			last = new(lastWord)
 		}
+		last.ResponseWriter, last.hit, last.host = lowest.ResponseWriter, t, host
+		lowest.ResponseWriter = last
 	}
 }
 
 // wrapperOf returns the wrapper that w embeds, as Caddy's writers do, or nil.
 func wrapperOf(w http.ResponseWriter) *caddyhttp.ResponseWriterWrapper {
+	if idle, ok := w.(*caddyhttp.IdleTimeoutWriter); ok { // the one of each response
+		return idle.ResponseWriterWrapper
+	}
 	value := reflect.Indirect(reflect.ValueOf(w))
 	if value.Kind() != reflect.Struct {
 		return nil
 	}
 	field := value.FieldByName("ResponseWriterWrapper")
-	if !field.IsValid() || !field.CanInterface() {
+	if field.Kind() != reflect.Pointer || !field.CanInterface() {
 		return nil
 	}
 	wrapper, _ := field.Interface().(*caddyhttp.ResponseWriterWrapper)

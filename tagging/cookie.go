@@ -36,7 +36,7 @@ func newAnonymous(random io.Reader) (string, error) {
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return "", err
 	}
-	return anonymousEncoding.EncodeToString(b[:]), nil
+	return string(anonymousEncoding.AppendEncode(make([]byte, 0, 32), b[:])), nil
 }
 
 // Keys are made from one secret, a separate one for each purpose. Nodes with the same secret understand each other's
@@ -118,9 +118,9 @@ func (k *Keys) Seal(c Cookie, scope string) string {
 		version, body = versionClaimed, string(c.Claim[:])+c.Anonymous
 	}
 	sum := k.seal.authenticate(scope, version, body)
-	value := make([]byte, 0, 256)
-	value = cookieEncoding.AppendEncode(append(value, version...), append(sum[:macSize:macSize], body...))
-	return string(value)
+	raw, value := make([]byte, 0, 128), make([]byte, 0, 256) // enough for most
+	raw = append(append(raw, sum[:macSize]...), body...)
+	return string(cookieEncoding.AppendEncode(append(value, version...), raw))
 }
 
 // Open returns the cookie that Seal made for the same scope; not ok is any other value.

@@ -104,8 +104,8 @@ func (r *Rules) check(identity string) (string, Reason) {
 	if r.words[word] || r.builtIn && meaningless(identity) {
 		return "", IdentityNobody
 	}
-	if strings.Contains(identity, "@") {
-		if s := strings.ReplaceAll(strings.TrimFunc(identity, isBlank), " ", "+"); isAddress(s) {
+	if strings.IndexByte(identity, '@') >= 0 {
+		if s := strings.ReplaceAll(strings.TrimFunc(identity, isBlank), " ", "+"); s != identity && isAddress(s) {
 			identity = s
 		}
 	}
@@ -254,5 +254,8 @@ func unescapeAt(s string) string {
 
 // isWord reports whether a character can be part of a word: any letter, mark or digit, in any script.
 func isWord(r rune) bool {
+	if r < utf8.RuneSelf {
+		return isAlphanumeric(byte(r))
+	}
 	return unicode.In(r, unicode.L, unicode.M, unicode.N) && r != utf8.RuneError
 }

@@ -36,19 +36,19 @@ func HasTags(rawQuery string) bool {
 // encoded reports whether anything in a query is percent-encoded.
 func encoded(query string) bool { return strings.IndexByte(query, '%') >= 0 }
 
-// nextTag finds the first tag at or behind from, which is the start of a parameter or of an '&'.
+// nextTag finds the first tag at or behind from, which is the start of a parameter, or behind the query.
 func nextTag(query string, from int, encoded bool) (t tag, ok bool) {
-	t, ok = tagAt(query, from)
-	for i := from; !ok; i++ {
+	for from < len(query) {
+		if c := query[from]; c == 'k' || c == '%' {
+			if t, ok = tagAt(query, from); ok {
+				break
+			}
+		}
 		if encoded {
-			i = mayBeginEncoded(query, i)
+			from = mayBeginEncoded(query, from) + 1
 		} else {
-			i = mayBegin(query, i)
+			from = mayBegin(query, from) + 1
 		}
-		if i >= len(query) {
-			break
-		}
-		t, ok = tagAt(query, i+1)
 	}
 	return t, ok
 }
@@ -190,16 +190,11 @@ func (d *decoder) form(s string) string { return d.decode(s, ' ') }
 func (d *decoder) percent(s string) string { return d.decode(s, '+') }
 
 func (d *decoder) decode(s string, plus byte) string {
-	i := 0
-	for i < len(s) && s[i] != '%' && s[i] != '+' && s[i] < utf8.RuneSelf {
-		i++
-	}
-	if i == len(s) { // as most are
-		return s
-	}
-	start, kept := -1, 0
-	for i < len(s) {
-		if s[i] != '%' && s[i] != '+' {
+	start, kept, bits := -1, 0, byte(0)
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c != '%' && c != '+' {
+			bits |= c
 			i++
 			continue
 		}
@@ -210,20 +205,20 @@ func (d *decoder) decode(s string, plus byte) string {
 			start = d.Len()
 		}
 		d.WriteString(s[kept:i])
-		c := plus
-		if s[i] == '%' {
+		if c == '%' {
 			c, i = escapedByte(s, i)
 		} else {
-			i++
+			c, i = plus, i+1
 		}
 		d.WriteByte(c)
+		bits |= c
 		kept = i
 	}
 	if start >= 0 {
 		d.WriteString(s[kept:])
 		s = d.String()[start:]
 	}
-	if utf8.ValidString(s) {
+	if bits < utf8.RuneSelf || utf8.ValidString(s) {
 		return s
 	}
 	start = d.Len()

@@ -28,7 +28,7 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 	var b strings.Builder
 	b.Grow(len(rawQuery) - (t.end - t.start))
 	kept := 0 // what is before has been copied or removed
-	for ; ok; t, ok = s.next(rawQuery, t.end, encoded) {
+	for ; ok; t, ok = s.next(rawQuery, t.end+1, encoded) {
 		if t.start == kept { // the first that is left: the '&' behind it goes with it
 			kept = min(t.end+1, len(rawQuery))
 			continue
@@ -44,7 +44,7 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 func (s Strip) next(query string, from int, encoded bool) (tag, bool) {
 	t, ok := nextTag(query, from, encoded)
 	for ok && s == StripIdentity && t.kind != identity {
-		t, ok = nextTag(query, t.end, encoded)
+		t, ok = nextTag(query, t.end+1, encoded)
 	}
 	return t, ok
 }
@@ -68,13 +68,12 @@ func (s Strip) URL(u string) (string, bool) {
 
 // queryOf returns where the query of a URL begins and ends: between the first '?' and the fragment.
 func queryOf(u string) (start, end int) {
-	end = strings.IndexByte(u, '#')
-	if end < 0 {
-		end = len(u)
+	start, end = strings.IndexByte(u, '?')+1, len(u)
+	if start == 0 { // as in most headers
+		return end, end
 	}
-	start = strings.IndexByte(u[:end], '?') + 1
-	if start == 0 {
-		start = end
+	if fragment := strings.IndexByte(u, '#'); fragment >= 0 {
+		end = fragment
 	}
-	return start, end
+	return min(start, end), end
 }

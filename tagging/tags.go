@@ -46,7 +46,7 @@ func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
 	encoded := encoded(rawQuery)
-	for t, ok := nextTag(rawQuery, 0, encoded); ok; t, ok = nextTag(rawQuery, t.end, encoded) {
+	for t, ok := nextTag(rawQuery, 0, encoded); ok; t, ok = nextTag(rawQuery, t.end+1, encoded) {
 		if p.text.size == 0 {
 			p.text.size = len(rawQuery) - t.start
 		}
