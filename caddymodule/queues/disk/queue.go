@@ -231,7 +231,10 @@ func (q *openQueue) Close() error {
 	if q.db == nil {
 		return nil
 	}
-	db := q.db
+	db, stuck := q.db, q.stuck
 	q.swap(nil)
+	if stuck != nil { // it couldn't be closed either
+		return stuck
+	}
 	return guard(db.Close)
 }

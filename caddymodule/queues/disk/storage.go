@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"slices"
@@ -73,11 +74,9 @@ func (q *openQueue) known() []*destination {
 // load reads from the file what is kept in memory of it.
 func (q *openQueue) load() error {
 	var tallies map[string]tally
-	err := guard(func() error {
-		return q.db.View(func(tx *bolt.Tx) (err error) {
-			tallies, err = readTallies(tx)
-			return err
-		})
+	err := q.view(func(tx *bolt.Tx, _ int) (err error) {
+		tallies, err = readTallies(tx)
+		return err
 	})
 	if err != nil {
 		return err
@@ -122,7 +121,12 @@ func (q *openQueue) measure() {
 // the transaction's changes; so what is known in memory may be wrong.
 func (q *openQueue) resume() {
 	q.stopRewrite()
-	if q.db != nil && q.load() != nil {
+	if q.db == nil {
+		return
+	}
+	if err := q.load(); errors.Is(err, errDamaged) {
+		_ = q.replace(err) // it logs
+	} else if err != nil {
 		db := q.db
 		q.swap(nil) // opened again by the next transaction
 		_ = guard(db.Close)
