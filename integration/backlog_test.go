@@ -69,8 +69,9 @@ func prefill(t *testing.T, file, tracker string, n int) {
 // takes, and webhooks.
 type counter struct {
 	Addr, URL string
-	// takes is how long it takes for an answer.
+	// takes is how long it takes for an answer, until quick is closed.
 	takes time.Duration
+	quick chan struct{}
 
 	t      *testing.T
 	server *http.Server
@@ -84,7 +85,7 @@ type counter struct {
 }
 
 func newCounter(t *testing.T, takes time.Duration) *counter {
-	c := &counter{Addr: loopback(freePort(t)), takes: takes, t: t, hits: map[string]int{}}
+	c := &counter{Addr: loopback(freePort(t)), takes: takes, quick: make(chan struct{}), t: t, hits: map[string]int{}}
 	c.URL = "http://" + c.Addr
 	return c
 }
@@ -130,6 +131,7 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		timer := time.NewTimer(takes)
 		select {
 		case <-timer.C:
+		case <-c.quick:
 		case <-r.Context().Done():
 			err = r.Context().Err()
 		}
