@@ -3,6 +3,8 @@ package disk
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -496,6 +498,35 @@ func (q *openQueue) tryTake(t *testing.T, id string) int {
 			return len(items)
 		}
 	}
+}
+
+// TestDamagedBeforeBegin cuts the file off while it's read: that another can't
+// begin to read it mustn't hold up the one who does.
+func TestDamagedBeforeBegin(t *testing.T) {
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	prefill(t, q, "d", 10)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- q.view(func(*bolt.Tx, int) error {
+			if err := os.Truncate(q.path, 0); err != nil {
+				return err
+			}
+			if _, err := q.Stats(); !errors.Is(err, errDamaged) {
+				return fmt.Errorf("Stats: %v", err)
+			}
+			return nil
+		})
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it is held up")
+	}
+	eventually(t, "set aside", func() bool { return len(aside(t, q.path)) == 1 })
+	usable(t, q)
 }
 
 // TestDamagedWhileRead cuts the file off while many read it: one that can't

@@ -86,7 +86,8 @@ func (q *Queue) Resolved() any { return &Queue{Path: q.path, MaxSize: q.MaxSize}
 // Exists implements [delivery.Exister].
 func (q *Queue) Exists() bool {
 	_, err := os.Stat(q.path)
-	return err == nil
+	_, journal := os.Stat(resolve(q.path) + journalSuffix)
+	return err == nil || journal == nil
 }
 
 // Open implements [delivery.Opener].

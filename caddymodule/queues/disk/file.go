@@ -24,6 +24,9 @@ const lockTimeout = time.Second
 // failing disk isn't to be filled with them.
 var asideInterval = time.Minute
 
+// maxLinks is how many symbolic links lead to a file at most, as in Linux.
+const maxLinks = 40
+
 // errDamaged is what is wrong with a file that can't be used any more.
 var errDamaged = errors.New("the queue's file is damaged")
 
@@ -53,9 +56,38 @@ func guard(fn func() error) (err error) {
 type opener struct {
 	path    string
 	logger  *zap.Logger
-	file    *os.File    // that is open, bbolt's
-	info    fs.FileInfo // of it
-	asideAt time.Time   // when one was last set aside
+	asideAt time.Time // when one was last set aside
+	opened
+}
+
+// opened is what is known of a file that is open.
+type opened struct {
+	file     *os.File // bbolt's
+	info     fs.FileInfo
+	pageSize int64
+}
+
+// resolve follows symbolic links, also to a file that isn't there yet: what is
+// renamed mustn't be the link, and other files are beside what it leads to.
+func resolve(path string) string {
+	for range maxLinks {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			return target
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			dir := filepath.Dir(path)
+			if real, err := filepath.EvalSymlinks(dir); err == nil {
+				dir = real
+			}
+			target = filepath.Join(dir, target)
+		}
+		path = target
+	}
+	return path
 }
 
 // open opens the file for this process alone, and makes one if there is none.
@@ -85,8 +117,7 @@ func (o *opener) open(timeout time.Duration) (*bolt.DB, error) {
 			continue
 		}
 		if err := guard(func() error { return o.prepare(db, info) }); err != nil {
-			db.Close()
-			return nil, err
+			return nil, closeAfter(db, err)
 		}
 		o.info = info
 		return db, nil
@@ -116,7 +147,9 @@ func (o *opener) inspect(timeout time.Duration) error {
 			return db.View(func(tx *bolt.Tx) error { return o.check(tx, info) })
 		})
 		if errors.Is(err, errDamaged) {
-			err = o.setAside(info, err) // while it's locked
+			aside := o.setAside(info, err) // while it's locked
+			_ = closeAfter(db, err)
+			return aside
 		}
 		db.Close()
 		return err
@@ -183,6 +216,7 @@ func (o *opener) openFile(options *bolt.Options) (db *bolt.DB, info fs.FileInfo,
 		return err
 	})
 	if err == nil {
+		o.pageSize = int64(db.Info().PageSize)
 		info, err = file.Stat() // again, now that nobody else writes
 		return db, info, err
 	}
@@ -265,11 +299,17 @@ func (o *opener) setAside(info fs.FileInfo, why error) error {
 
 // renameAside gives a file a name under which it's left alone.
 func renameAside(path string) (aside string, err error) {
+	aside = nameAside(path)
+	return aside, os.Rename(path, aside)
+}
+
+// nameAside returns such a name.
+func nameAside(path string) (aside string) {
 	base := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405Z")
 	aside = base
 	for i := 2; ; i++ {
-		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
-			return aside, os.Rename(path, aside)
+		if _, err := os.Lstat(aside); err != nil {
+			return aside
 		}
 		aside = fmt.Sprintf("%s-%d", base, i)
 	}

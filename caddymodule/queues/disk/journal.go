@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,8 +38,9 @@ const journalRetry = time.Minute
 //	each), epoch (8 bytes), entries
 //
 // and an entry the destination's identity and the value of [bucketRecords],
-// each after its length (uvarint). If the journal can't be written, there are
-// more transactions.
+// each after its length (uvarint). If only a part of the frames could be taken
+// over, those have another mark. If the journal can't be written, there are more
+// transactions.
 type journal struct {
 	file  *os.File // nil until it's needed
 	epoch uint64   // of the frames since it was begun anew
@@ -51,7 +53,9 @@ type journal struct {
 }
 
 const (
-	journalMark = "TUJ1"
+	markStem    = "TUJ"
+	journalMark = markStem + "1"
+	storedMark  = markStem + "0"
 	frameHeader = len(journalMark) + 4 + 4 + 8
 	// maxJournal is how many bytes a journal has at most: what is larger is none.
 	maxJournal = 64 << 20
@@ -60,8 +64,9 @@ const (
 // frame is a part of the journal, and work for the next transaction.
 type frame struct {
 	entries []encoded
-	size    int  // in the queue's file, about
-	stored  bool // there
+	size    int   // in the queue's file, about
+	stored  bool  // there
+	at      int64 // its place in the journal; -1 if it isn't there any more
 }
 
 // start implements [work].
@@ -80,21 +85,35 @@ func (q *openQueue) openJournal() {
 	j.close()
 	path := q.path + journalSuffix
 	b, err := readJournal(path)
+	var c content
 	if err == nil {
-		frames, epoch, end := parseJournal(b)
-		if len(frames) == 0 && len(b) >= frameHeader && string(b[:len(journalMark)]) != journalMark && [frameHeader]byte(b) != [frameHeader]byte{} {
-			err = fmt.Errorf("%w: it doesn't begin with %q", errDamaged, journalMark)
-		} else if j.file, err = os.OpenFile(path, os.O_RDWR, 0); err == nil {
-			if epoch != j.epoch || !j.dirty { // else they are known
-				q.mu.Lock()
-				q.journaled = append(q.journaled, frames...)
-				q.mu.Unlock()
-			}
-			j.epoch, j.end, j.dirty = epoch, end, len(frames) > 0
-			return
-		}
+		c, err = parseJournal(b)
 	}
-	j.end, j.dirty = 0, false
+	if err == nil {
+		j.file, err = os.OpenFile(path, os.O_RDWR, 0)
+	}
+	if err == nil {
+		_ = j.file.Chmod(0o600) // somebody may have copied it
+		if c.damaged {
+			aside := nameAside(path)
+			q.logger.Error("a part of the queue's journal is damaged; the records in that part are not delivered",
+				zap.String("path", path), zap.String("copied_to", aside), zap.NamedError("copy_error", os.WriteFile(aside, b, 0o600)))
+		}
+		if c.end == 0 || c.epoch != j.epoch { // else the frames are known
+			q.mu.Lock()
+			for _, f := range q.journaled {
+				f.at = -1 // another process had the file meanwhile
+			}
+			q.journaled = append(q.journaled, c.frames...)
+			q.mu.Unlock()
+		}
+		j.end, j.dirty = c.end, c.end > 0
+		if j.dirty {
+			j.epoch = c.epoch
+		}
+		return
+	}
+	j.end = 0
 	if errors.Is(err, errDamaged) {
 		var aside string
 		if aside, err = renameAside(path); err == nil {
@@ -114,58 +133,97 @@ func readJournal(path string) ([]byte, error) {
 	switch info, err := os.Stat(path); {
 	case err != nil:
 		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it isn't a regular file")
 	case info.Size() > maxJournal:
 		return nil, fmt.Errorf("%w: it has %d bytes", errDamaged, info.Size())
 	}
 	return os.ReadFile(path)
 }
 
-// parseJournal returns the frames that count, their epoch and where they end.
-func parseJournal(b []byte) (frames []*frame, epoch uint64, end int64) {
-	for {
-		rest := b[end:]
-		if len(rest) < frameHeader || string(rest[:len(journalMark)]) != journalMark {
-			return frames, epoch, end
-		}
-		n := int64(binary.BigEndian.Uint32(rest[4:]))
-		if n > int64(len(rest)-frameHeader) {
-			return frames, epoch, end
-		}
-		content := rest[12 : int64(frameHeader)+n] // with the epoch
-		e := binary.BigEndian.Uint64(content)
-		if crc32.Checksum(content, castagnoli) != binary.BigEndian.Uint32(rest[8:]) || len(frames) > 0 && e != epoch {
-			return frames, epoch, end
-		}
-		f, ok := parseFrame(content[8:])
-		if !ok {
-			return frames, epoch, end
-		}
-		frames, epoch, end = append(frames, f), e, end+int64(frameHeader)+n
-	}
+// content is what a journal holds.
+type content struct {
+	frames  []*frame // that count
+	epoch   uint64   // of them
+	end     int64    // of the last that is whole
+	damaged bool     // there is something before the end that can't be read
 }
 
-func parseFrame(b []byte) (f *frame, ok bool) {
-	f = new(frame)
+// parseJournal returns what a journal holds. What can't be read is the end,
+// unless there are whole frames of the same epoch behind it.
+func parseJournal(b []byte) (c content, err error) {
+	if len(b) < frameHeader || [frameHeader]byte(b) == [frameHeader]byte{} {
+		return c, nil
+	}
+	for at := int64(0); at < int64(len(b)); {
+		f, epoch, size := parseFrame(b[at:])
+		if at == 0 {
+			c.epoch = epoch
+		}
+		if size > 0 && (c.epoch == 0 || c.epoch == epoch) {
+			c.epoch = epoch
+			c.damaged = c.damaged || at > c.end
+			if !f.stored {
+				f.at = at
+				c.frames = append(c.frames, f)
+			}
+			at += size
+			c.end = at
+			continue
+		}
+		next := bytes.Index(b[at+1:], []byte(markStem))
+		if next < 0 {
+			break
+		}
+		at += 1 + int64(next)
+	}
+	if c.end == 0 && !isMark(b) {
+		return c, fmt.Errorf("%w: it doesn't begin with %q", errDamaged, journalMark)
+	}
+	return c, nil
+}
+
+func isMark(b []byte) bool {
+	return len(b) >= frameHeader && (string(b[:len(journalMark)]) == journalMark || string(b[:len(storedMark)]) == storedMark)
+}
+
+// parseFrame reads the frame that b begins with. Its size is 0 if it isn't
+// whole; the epoch may be known nevertheless.
+func parseFrame(b []byte) (f *frame, epoch uint64, size int64) {
+	if !isMark(b) {
+		return nil, 0, 0
+	}
+	n := int64(binary.BigEndian.Uint32(b[4:]))
+	epoch = binary.BigEndian.Uint64(b[12:])
+	if n > int64(len(b)-frameHeader) {
+		return nil, epoch, 0
+	}
+	size = int64(frameHeader) + n
+	if crc32.Checksum(b[12:size], castagnoli) != binary.BigEndian.Uint32(b[8:]) {
+		return nil, epoch, 0
+	}
+	f = &frame{stored: string(b[:len(storedMark)]) == storedMark}
+	rest := b[frameHeader:size]
 	next := func() (v []byte, ok bool) {
-		n, size := binary.Uvarint(b)
-		if size <= 0 || n > uint64(len(b)-size) {
+		n, size := binary.Uvarint(rest)
+		if size <= 0 || n > uint64(len(rest)-size) {
 			return nil, false
 		}
-		v, b = b[size:size+int(n)], b[size+int(n):]
+		v, rest = rest[size:size+int(n)], rest[size+int(n):]
 		return v, true
 	}
-	for len(b) > 0 {
+	for len(rest) > 0 {
 		destination, ok := next()
-		if !ok {
-			return nil, false
+		if !ok || len(destination) == 0 || len(destination) > maxDestination {
+			return nil, epoch, 0
 		}
 		stored, ok := next()
 		if !ok {
-			return nil, false
+			return nil, epoch, 0
 		}
 		f.add(encoded{string(destination), stored})
 	}
-	return f, true
+	return f, epoch, size
 }
 
 func (f *frame) add(e encoded) {
@@ -195,6 +253,7 @@ func (j *journal) append(f *frame) error {
 	if err := datasync(j.file); err != nil {
 		return err
 	}
+	f.at = j.end
 	j.end += int64(len(b))
 	j.told = false
 	return nil
@@ -223,9 +282,16 @@ func (j *journal) create(path string, size int) (err error) {
 // file. That isn't synced: what is in both after a power failure is delivered
 // twice.
 func (j *journal) restart() {
-	if j.dirty {
+	if j.dirty && j.file != nil {
 		_, err := j.file.WriteAt(make([]byte, frameHeader), 0)
 		j.end, j.dirty = 0, err != nil
+	}
+}
+
+// forget notes that a frame is in the queue's file. That isn't synced either.
+func (j *journal) forget(f *frame) {
+	if j.file != nil && f.at >= 0 {
+		_, _ = j.file.WriteAt([]byte(storedMark), f.at)
 	}
 }
 
@@ -291,13 +357,15 @@ func (q *openQueue) mayJournal(batch []work, limits limits) bool {
 	if now := time.Now(); q.db == nil || !now.Before(q.takeOverAt) || now.Before(q.journal.retryAt) {
 		return false
 	}
-	size := q.journal.end
+	size := q.journal.end + int64(frameHeader)
 	for _, w := range batch {
 		p, ok := w.(*put)
 		if !ok {
 			return false
 		}
-		size += int64(p.size)
+		for _, e := range p.entries {
+			size += int64(len(e.destination) + len(e.stored) + 2*binary.MaxVarintLen32)
+		}
 	}
 	if size > int64(limits.journal) {
 		return false
@@ -335,10 +403,16 @@ func (q *openQueue) takeOver(batch []work) {
 			left = append(left, f)
 		}
 	}
-	delay := retryDelay
+	delay := takeOverDelay
 	if len(left) == 0 {
-		delay = takeOverDelay
 		q.journal.restart()
+	} else {
+		delay = retryDelay
+		for _, f := range q.journaled {
+			if f.stored {
+				q.journal.forget(f)
+			}
+		}
 	}
 	q.takeOverAt = time.Now().Add(delay)
 	q.mu.Lock()

@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -64,7 +63,7 @@ var (
 // open opens the queue in a file.
 func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
 	q := &openQueue{
-		opener:       opener{path: path, logger: logger},
+		opener:       opener{path: resolve(path), logger: logger},
 		room:         semaphore.NewWeighted(maxPending),
 		wake:         make(chan struct{}, 1),
 		closing:      make(chan struct{}),
@@ -73,9 +72,6 @@ func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
 		destinations: make(map[string]*destination),
 	}
 	q.maxSize.Store(maxSize)
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		q.path = target // what is renamed mustn't be the link
-	}
 	if err := q.openStorage(lockTimeout); err != nil {
 		return nil, err
 	}
@@ -184,8 +180,8 @@ func (q *openQueue) view(fn func(tx *bolt.Tx, generation int) error) error {
 	return err
 }
 
-// begin begins a transaction. bbolt's locks stay locked for good if that
-// panics, so nobody else gets to them.
+// begin begins a transaction. If bbolt panics there, in a file that is damaged,
+// its locks stay locked for good; so the file is looked at before.
 func (q *openQueue) begin(writable bool) (tx *bolt.Tx, generation int, err error) {
 	q.opening.Lock()
 	defer q.opening.Unlock()
@@ -195,10 +191,12 @@ func (q *openQueue) begin(writable bool) (tx *bolt.Tx, generation int, err error
 	case q.stuck != nil:
 		return nil, q.generation, q.stuck
 	}
-	err = guard(func() (err error) {
-		tx, err = q.db.Begin(writable)
-		return err
-	})
+	if err = checkMeta(q.file, q.pageSize); err == nil {
+		err = guard(func() (err error) {
+			tx, err = q.db.Begin(writable)
+			return err
+		})
+	}
 	if errors.Is(err, errDamaged) {
 		q.stuck = err
 	}
@@ -227,14 +225,5 @@ func (q *openQueue) Close() error {
 	q.mu.Unlock()
 	q.kick()
 	<-q.done
-
-	if q.db == nil {
-		return nil
-	}
-	db, stuck := q.db, q.stuck
-	q.swap(nil)
-	if stuck != nil { // it couldn't be closed either
-		return stuck
-	}
-	return guard(db.Close)
+	return q.letGo(nil)
 }

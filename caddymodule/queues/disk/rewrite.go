@@ -284,10 +284,9 @@ func (r *rewrite) replace() error {
 	if err := r.copyChanged(changed); err != nil {
 		return err
 	}
-	old := q.db
 	if runtime.GOOS == "windows" { // where an open file can't be renamed
-		q.swap(nil) // and opened again by the next transaction
-		if err := errors.Join(r.db.Close(), old.Close()); err != nil {
+		// It's opened again by the next transaction.
+		if err := errors.Join(r.db.Close(), q.letGo(nil)); err != nil {
 			return err
 		}
 		return os.Rename(r.opener.path, q.path)
@@ -295,9 +294,11 @@ func (r *rewrite) replace() error {
 	if err := os.Rename(r.opener.path, q.path); err != nil {
 		return err
 	}
-	q.swap(r.db)
-	q.file, q.info = r.opener.file, r.opener.info
-	_ = guard(old.Close)
+	q.opening.Lock()
+	old := q.db
+	q.db, q.opened = r.db, r.opener.opened
+	q.opening.Unlock()
+	go func() { _ = guard(old.Close) }() // once nobody reads it
 	if err := syncDir(q.path); err != nil {
 		q.logger.Warn("the queue's directory can't be synced", zap.String("path", q.path), zap.Error(err))
 	}

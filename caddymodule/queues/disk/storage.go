@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"os"
@@ -28,9 +29,7 @@ func (q *openQueue) openStorage(timeout time.Duration) error {
 		d.reset()
 	}
 	if err = q.load(); err != nil {
-		q.swap(nil)
-		db.Close()
-		return err
+		return q.letGo(err)
 	}
 	_ = os.Remove(q.path + rewriteSuffix) // which a crash may have left
 	q.openJournal()
@@ -57,11 +56,28 @@ func (q *openQueue) openAgain() error {
 	return err
 }
 
-// swap puts another database in the place of the one in use.
-func (q *openQueue) swap(db *bolt.DB) {
+// letGo closes the file, whose lock is that of the journal too, after an error,
+// if there was one, which it returns.
+func (q *openQueue) letGo(err error) error {
+	q.journal.close()
 	q.opening.Lock()
-	q.db, q.stuck = db, nil
+	db, stuck := q.db, q.stuck
+	q.db, q.stuck = nil, nil
 	q.opening.Unlock()
+	if db == nil {
+		return err
+	}
+	return closeAfter(db, cmp.Or(err, stuck))
+}
+
+// closeAfter closes a database after an error, if there was one, which it
+// returns. After damage, bbolt may have its locks locked for good.
+func closeAfter(db *bolt.DB, err error) error {
+	if errors.Is(err, errDamaged) {
+		go func() { _ = guard(db.Close) }()
+		return err
+	}
+	return cmp.Or(err, guard(db.Close))
 }
 
 // known returns the destinations that are known in memory.
@@ -127,19 +143,13 @@ func (q *openQueue) resume() {
 	if err := q.load(); errors.Is(err, errDamaged) {
 		_ = q.replace(err) // it logs
 	} else if err != nil {
-		db := q.db
-		q.swap(nil) // opened again by the next transaction
-		_ = guard(db.Close)
+		_ = q.letGo(err) // opened again by the next transaction
 	}
 }
 
 // replace puts a new file in the place of a damaged one.
 func (q *openQueue) replace(why error) error {
 	q.stopRewrite()
-	db := q.db
-	q.swap(nil)
-	// A panic in a transaction may have left it locked for good.
-	go func() { _ = guard(db.Close) }()
-	q.condemned = why
+	q.condemned = q.letGo(why)
 	return q.openAgain()
 }

@@ -2,13 +2,16 @@ package disk
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // What bbolt's pages look like (format version 2). A page begins with its
@@ -22,10 +25,31 @@ const (
 	elementSize = 16 // of a branch or leaf page
 	bucketFlag  = 0x01
 	noFreelist  = math.MaxUint64
+	metaMagic   = 0xED0CDAED
 	maxOverflow = 64 // more than four keys of the largest size take up
 )
 
 var order = binary.NativeEndian
+
+// checkMeta says whether one of the first two pages is as it should be. bbolt
+// panics if none is.
+func checkMeta(file io.ReaderAt, pageSize int64) error {
+	var why error
+	for page := range int64(2) {
+		b := make([]byte, pageHeader+64)
+		if _, err := file.ReadAt(b, page*pageSize); err != nil {
+			why = err
+			continue
+		}
+		b = b[pageHeader:]
+		h := fnv.New64a()
+		h.Write(b[:56])
+		if order.Uint32(b) == metaMagic && order.Uint64(b[56:]) == h.Sum64() {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: neither of its first two pages can be used (%w)", errDamaged, cmp.Or(why, berrors.ErrChecksum))
+}
 
 // structure checks how a file's pages are linked. bbolt takes what it finds
 // for granted; a wrong link can lead it round in circles until there is no
