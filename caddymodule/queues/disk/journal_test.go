@@ -89,16 +89,20 @@ func TestJournalAfterCrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, end := parseJournal(b)
+	c, err := parseJournal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := c.end
 	last := end / 4 * 3
 	for cut := last; cut <= end; cut++ {
-		frames, _, _ := parseJournal(b[:cut])
+		c, err := parseJournal(b[:cut])
 		want := 3
 		if cut == end {
 			want = 4
 		}
-		if len(frames) != want {
-			t.Fatalf("%d frames in %d of %d bytes, want %d", len(frames), cut, end, want)
+		if len(c.frames) != want || c.damaged || err != nil {
+			t.Fatalf("%d frames in %d of %d bytes, want %d (damaged: %t, %v)", len(c.frames), cut, end, want, c.damaged, err)
 		}
 	}
 	for _, at := range []int64{last, last + 5, last + 9, last + 13, last + 30, end - 1} {
@@ -221,6 +225,149 @@ func TestJournalOfDamagedFile(t *testing.T) {
 	}
 }
 
+// TestJournalDamaged damages each frame in turn: the others are taken over, and
+// a copy is kept of what was found.
+func TestJournalDamaged(t *testing.T) {
+	q := journaled(t, 5)
+	b, err := os.ReadFile(q.path + journalSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseJournal(b)
+	if err != nil || len(c.frames) != 4 {
+		t.Fatalf("%d frames, %v", len(c.frames), err)
+	}
+	for i, f := range c.frames[:3] { // what is wrong with the last one can be that it isn't whole
+		for _, offset := range []int64{0, 4, 9, 20, 30} {
+			path := crashed(t, q, func(b []byte) []byte { b[f.at+offset] ^= 0x80; return b })
+			core, logs := observer.New(zapcore.InfoLevel)
+			q, err := open(path, defaultMaxSize, zap.New(core))
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.takenOver(t)
+			items, err := q.Take(t.Context(), "d", 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			for _, item := range items {
+				got = append(got, number(item.Record))
+			}
+			want := slices.Delete([]int{0, 1, 2, 3, 4}, i+1, i+2)
+			if !slices.Equal(got, want) {
+				t.Errorf("frame %d, byte %d: records %v, want %v", i, offset, got, want)
+			}
+			kept, err := filepath.Glob(path + journalSuffix + ".corrupt-*")
+			if all := logs.All(); err != nil || len(kept) != 1 || len(all) != 1 || all[0].Level != zapcore.ErrorLevel ||
+				all[0].ContextMap()["copied_to"] != kept[0] {
+				t.Errorf("frame %d, byte %d: kept %v (%v), log %+v", i, offset, kept, err, all)
+			}
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestJournalInPart has taken over a part of the journal when the queue is
+// closed: the next time it's only the rest.
+func TestJournalInPart(t *testing.T) {
+	q := journaled(t, 5)
+	path := crashed(t, q, func(b []byte) []byte {
+		c, err := parseJournal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Create(filepath.Join(t.TempDir(), "journal"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if _, err := file.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		j := journal{file: file}
+		j.forget(c.frames[0])
+		j.forget(c.frames[2])
+		if b, err = os.ReadFile(file.Name()); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	})
+	again := mustOpen(t, path)
+	again.takenOver(t)
+	items, err := again.Take(t.Context(), "d", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for _, item := range items {
+		got = append(got, number(item.Record))
+	}
+	if !slices.Equal(got, []int{0, 2, 4}) {
+		t.Errorf("records %v", got)
+	}
+}
+
+// TestJournalOfLostFile has the queue lose its file, and another process use
+// the path: that one's journal is left alone.
+func TestJournalOfLostFile(t *testing.T) {
+	q := journaled(t, 2)
+	nothing := func(*txn) error { q.asideAt = time.Now(); return nil } // so that there is no new file
+	if err := q.operate(nothing); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(q.path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.operate(nothing); err == nil {
+		t.Fatal("the queue has a file")
+	}
+	another := bytes.Repeat([]byte("another's"), 1000)
+	if err := os.WriteFile(q.path+journalSuffix, another, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(2)}); err == nil {
+		t.Error("Put has no error")
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(q.path + journalSuffix); err != nil || !bytes.Equal(b, another) {
+		t.Errorf("another's journal was changed (%v)", err)
+	}
+}
+
+// TestJournalOfLink has a path that is a link to a file that isn't there yet.
+func TestJournalOfLink(t *testing.T) {
+	journalFor(t, time.Hour)
+	dir := t.TempDir()
+	for _, name := range []string{"real", "links"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "links", "queue.db")
+	if err := os.Symlink("../real/again", path); err != nil {
+		t.Skipf("no links here: %v", err)
+	}
+	if err := os.Symlink(filepath.Join(dir, "real", "queue.db"), filepath.Join(dir, "real", "again")); err != nil {
+		t.Fatal(err)
+	}
+	q := mustOpen(t, path)
+	for i := range 5 {
+		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, suffix := range []string{"", journalSuffix} {
+		if fileSize(filepath.Join(dir, "real", "queue.db"+suffix)) == 0 {
+			t.Errorf("queue.db%s isn't where the link leads to", suffix)
+		}
+	}
+}
+
 func FuzzJournal(f *testing.F) {
 	j := journal{}
 	file, err := os.Create(filepath.Join(f.TempDir(), "journal"))
@@ -243,9 +390,12 @@ func FuzzJournal(f *testing.F) {
 	f.Add(b)
 	f.Add(b[:len(b)-1])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		frames, _, end := parseJournal(b)
-		if again, _, same := parseJournal(b[:end]); len(again) != len(frames) || same != end {
-			t.Errorf("%d frames up to %d, then %d up to %d", len(frames), end, len(again), same)
+		c, err := parseJournal(b)
+		if err != nil {
+			return
+		}
+		if again, err := parseJournal(b[:c.end]); len(again.frames) != len(c.frames) || again.end != c.end || err != nil {
+			t.Errorf("%d frames up to %d, then %d up to %d (%v)", len(c.frames), c.end, len(again.frames), again.end, err)
 		}
 	})
 }
