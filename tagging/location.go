@@ -143,10 +143,6 @@ func plainHost(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
-func isASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7F })
-}
-
 // maybeIP reports whether a host is an IP address in any of its forms: in brackets, or with a number as the last label.
 func maybeIP(host string) bool {
 	last := host[strings.LastIndexByte(host, '.')+1:]

@@ -1,6 +1,7 @@
 package tagging
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"strings"
 	"unicode/utf8"
@@ -173,6 +174,38 @@ func unhex(c byte) byte {
 		return c | 0x20 - 'a' + 10
 	}
 	return 0xF0
+}
+
+// isASCII reports whether a string is of ASCII characters only.
+func isASCII(s string) bool {
+	var bits uint64
+	for ; len(s) >= 8; s = s[8:] {
+		bits |= load(s)
+	}
+	for i := range len(s) {
+		bits |= uint64(s[i])
+	}
+	return bits&highs == 0
+}
+
+// spaced returns a string with spaces in the places of its '+'.
+func spaced(s string) string {
+	var text strings.Builder
+	text.Grow(len(s))
+	var chunk [64]byte
+	for len(s) > 0 {
+		n := copy(chunk[:], s)
+		for i := 0; i < n; i += 8 {
+			c := chunk[i : i+8]
+			word := binary.LittleEndian.Uint64(c)
+			v := word ^ ones*'+' // a byte that is zero is one
+			pluses := ^((v&^highs + (highs - ones)) | v) & highs
+			binary.LittleEndian.PutUint64(c, word^pluses>>7*('+'^' '))
+		}
+		text.Write(chunk[:n])
+		s = s[n:]
+	}
+	return text.String()
 }
 
 // decoder decodes strings into one buffer, which it allocates when the first of them needs it.

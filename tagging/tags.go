@@ -46,19 +46,31 @@ func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
 	encoded := encoded(rawQuery)
-	for t, ok := nextTag(rawQuery, 0, encoded); ok; t, ok = nextTag(rawQuery, t.end+1, encoded) {
-		if p.text.size == 0 {
-			p.text.size = len(rawQuery) - t.start
+	t, ok := nextTag(rawQuery, 0, encoded)
+	if !ok {
+		return p.tags
+	}
+	text := rawQuery
+	plain := !encoded && isASCII(rawQuery) // so there are spaces to be decoded at most
+	if plain && strings.IndexByte(rawQuery, '+') >= 0 {
+		text = spaced(rawQuery)
+	}
+	p.text.size = len(rawQuery) - t.start
+	for ; ok; t, ok = nextTag(rawQuery, t.end+1, encoded) {
+		name, value, _ := strings.Cut(text[t.name:t.end], "=")
+		if !plain {
+			value = p.text.form(value)
+			if t.kind == property {
+				name = p.text.form(name)
+			}
 		}
-		name, value, _ := strings.Cut(rawQuery[t.name:t.end], "=")
-		value = p.text.form(value)
 		switch t.kind {
 		case event:
 			p.event(rawQuery, t, value)
 		case identity:
 			p.identity(rawQuery, t, value, rules)
 		case property:
-			p.property(rawQuery, t, p.text.form(name), value)
+			p.property(rawQuery, t, name, value)
 		}
 	}
 	// Only now, for the one that counts: hashing each of thousands would be expensive.
@@ -95,11 +107,11 @@ func (p *parser) identity(query string, t tag, value string, rules *Rules) {
 }
 
 func (p *parser) property(query string, t tag, name, value string) {
-	switch {
-	case blank(name) || blank(value):
+	switch shown := strings.TrimLeftFunc(name, isBlank); {
+	case shown == "" || blank(value):
 		p.drop(query, t, Empty)
 		return
-	case strings.HasPrefix(strings.TrimLeftFunc(name, isBlank), "_"): // some servers trim a parameter's name
+	case shown[0] == '_': // some servers trim a parameter's name
 		p.drop(query, t, ReservedName)
 		return
 	case longerThan(name, MaxName):
