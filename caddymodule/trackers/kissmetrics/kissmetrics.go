@@ -139,11 +139,11 @@ func (t *Tracker) Deliver(ctx context.Context, records []*delivery.Record) error
 	ctx, cancel := context.WithTimeout(ctx, trackers.Timeout(t.Timeout))
 	defer cancel()
 	for _, r := range records {
-		req, err := t.request(r)
+		req, err := t.request(ctx, r)
 		if err != nil {
 			return err
 		}
-		if err := delivery.SendHTTP(delivery.HTTPTransport, req.WithContext(ctx), accept); err != nil {
+		if err := delivery.SendHTTP(delivery.HTTPTransport, req, accept); err != nil {
 			return err
 		}
 	}
@@ -162,7 +162,7 @@ var (
 )
 
 // request makes a record's request.
-func (t *Tracker) request(r *delivery.Record) (*http.Request, error) {
+func (t *Tracker) request(ctx context.Context, r *delivery.Record) (*http.Request, error) {
 	u := *t.endpoint
 	switch r.Kind {
 	case delivery.Event:
@@ -175,23 +175,23 @@ func (t *Tracker) request(r *delivery.Record) (*http.Request, error) {
 		return nil, &delivery.RejectedError{Reason: "Kissmetrics' API has no " + r.Kind.String()}
 	}
 	query := t.query(r)
-	req := &http.Request{Method: http.MethodGet, URL: &u, Host: u.Host, Header: getHeader}
+	req := http.Request{Method: http.MethodGet, URL: &u, Host: u.Host, Header: getHeader}
 	if len(query) <= maxQuery {
 		u.RawQuery = query
-		return req, nil
+		return req.WithContext(ctx), nil
 	}
 	req.Method, req.Header = http.MethodPost, postHeader
 	req.ContentLength = int64(len(query))
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(query)), nil }
 	req.Body, _ = req.GetBody()
-	return req, nil
+	return req.WithContext(ctx), nil
 }
 
 // Preview shows a record's request, without sending it and without the key.
 func (t *Tracker) Preview(r *delivery.Record) string {
 	shown := *t
 	shown.key = "YOUR_API_KEY"
-	req, err := shown.request(r)
+	req, err := shown.request(context.Background(), r)
 	if err != nil {
 		return err.Error()
 	}
