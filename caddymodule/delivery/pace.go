@@ -16,8 +16,10 @@ const (
 	together = 5 * time.Millisecond
 
 	// lookEvery is how often it is tried how long a goroutine waits for a
-	// processor. To wake up for it is what costs.
-	lookEvery = 50 * time.Millisecond
+	// processor, lookSeldom while none had to. To wake an idle process for it
+	// is what costs.
+	lookEvery  = 50 * time.Millisecond
+	lookSeldom = 4 * lookEvery
 )
 
 // crowded is for how long a goroutine waits for a processor when visitors begin
@@ -49,17 +51,10 @@ func (e *Engine) began() {
 // watch tries the processors at times that have nothing to do with deliveries,
 // most of which begin together and so queue for themselves.
 func (e *Engine) watch() {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	for watched := true; watched; {
-		select {
-		case <-tick.C:
-		case <-e.finish:
-			return
-		}
+	for wait := lookEvery; wait > 0 && !within(wait, e.finish); {
 		crowded := queues()
 		e.mu.Lock()
-		watched = e.pace.look(crowded)
+		wait = e.pace.look(crowded)
 		e.mu.Unlock()
 	}
 }
@@ -71,13 +66,14 @@ func queues() bool {
 	return time.Since(began) >= crowded
 }
 
-// look adapts the rest, and reports whether there is something to look at.
-func (p *pace) look(crowded bool) bool {
+// look adapts the rest, and returns when to look again: 0 is never.
+func (p *pace) look(crowded bool) time.Duration {
 	p.watched = p.begun || p.underWay > 0
 	p.begun = false
 	switch {
 	case !p.watched: // what was long ago says nothing about the next time
 		p.rest = 0
+		return 0
 	case crowded:
 		p.rest = min(max(2*p.rest, 2*restLeast), restMost)
 	default:
@@ -85,5 +81,8 @@ func (p *pace) look(crowded bool) bool {
 			p.rest = 0
 		}
 	}
-	return p.watched
+	if p.rest == 0 {
+		return lookSeldom
+	}
+	return lookEvery
 }

@@ -47,8 +47,10 @@ func TestPace(t *testing.T) {
 	var rests []time.Duration
 	look := func(crowded bool) {
 		t.Helper()
-		if !p.look(crowded) {
+		if wait := p.look(crowded); wait == 0 {
 			t.Fatal("a delivery is under way, and isn't watched")
+		} else if (wait == lookEvery) != (p.rest > 0) {
+			t.Errorf("slots rest %s, and are looked at in %s", p.rest, wait)
 		}
 		rests = append(rests, p.rest)
 	}
@@ -67,10 +69,10 @@ func TestPace(t *testing.T) {
 	}
 	look(true)
 	p.underWay, p.begun = 0, true
-	if !p.look(true) || p.rest == 0 {
+	if p.look(true) == 0 || p.rest == 0 {
 		t.Error("a delivery that took no time ended the rest")
 	}
-	if p.look(true) || p.rest != 0 || p.watched {
+	if p.look(true) != 0 || p.rest != 0 || p.watched {
 		t.Errorf("without deliveries: %+v", p)
 	}
 }
