@@ -117,7 +117,14 @@ func (o *opener) open(timeout time.Duration) (*bolt.DB, error) {
 			continue
 		}
 		if err := guard(func() error { return o.prepare(db, info) }); err != nil {
-			return nil, closeAfter(db, err)
+			err = closeAfter(db, err)
+			if errors.Is(err, errDamaged) {
+				err = o.setAside(info, err)
+			}
+			if err == nil {
+				continue
+			}
+			return nil, err
 		}
 		o.info = info
 		return db, nil
@@ -147,6 +154,9 @@ func (o *opener) inspect(timeout time.Duration) error {
 			return db.View(func(tx *bolt.Tx) error { return o.check(tx, info) })
 		})
 		if errors.Is(err, errDamaged) {
+			if runtime.GOOS == "windows" { // where an open file can't be renamed
+				_ = guard(db.Close)
+			}
 			aside := o.setAside(info, err) // while it's locked
 			_ = closeAfter(db, err)
 			return aside

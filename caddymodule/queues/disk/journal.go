@@ -55,7 +55,7 @@ type journal struct {
 const (
 	markStem    = "TUJ"
 	journalMark = markStem + "1"
-	storedMark  = markStem + "0"
+	storedMark  = markStem + "\xCE" // no bit is as in the other
 	frameHeader = len(journalMark) + 4 + 4 + 8
 	// maxJournal is how many bytes a journal has at most: what is larger is none.
 	maxJournal = 64 << 20
@@ -94,39 +94,55 @@ func (q *openQueue) openJournal() {
 	}
 	if err == nil {
 		_ = j.file.Chmod(0o600) // somebody may have copied it
-		if c.damaged {
+		if !q.found(c) && c.damaged {
 			aside := nameAside(path)
-			q.logger.Error("a part of the queue's journal is damaged; the records in that part are not delivered",
+			q.logger.Error("a part of the queue's journal can't be read; records in that part are not delivered, and some others may be delivered twice",
 				zap.String("path", path), zap.String("copied_to", aside), zap.NamedError("copy_error", os.WriteFile(aside, b, 0o600)))
-		}
-		if c.end == 0 || c.epoch != j.epoch { // else the frames are known
-			q.mu.Lock()
-			for _, f := range q.journaled {
-				f.at = -1 // another process had the file meanwhile
-			}
-			q.journaled = append(q.journaled, c.frames...)
-			q.mu.Unlock()
-		}
-		j.end, j.dirty = c.end, c.end > 0
-		if j.dirty {
-			j.epoch = c.epoch
 		}
 		return
 	}
-	j.end = 0
 	if errors.Is(err, errDamaged) {
 		var aside string
 		if aside, err = renameAside(path); err == nil {
 			q.logger.Error("the queue's journal is damaged; it was set aside. The records in it are not delivered",
 				zap.String("path", path), zap.String("kept_as", aside))
-			return
+			err = fs.ErrNotExist
 		}
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		q.logger.Error("the queue's journal can't be read; the records in it aren't delivered until it can when the queue is next opened",
+	if errors.Is(err, fs.ErrNotExist) {
+		q.found(content{})
+		return
+	}
+	if !j.told {
+		q.logger.Error("the queue's journal can't be read; the records in it aren't delivered until it can",
 			zap.String("path", path), zap.Error(hint(err)))
 		j.told = true
 	}
+}
+
+// found goes on with a journal as it was found. It reports whether it's the one
+// that was left when the queue's file was lost; then its frames are known, but
+// for those that another process has added meanwhile.
+func (q *openQueue) found(c content) (known bool) {
+	j := &q.journal
+	known = c.end > 0 && c.epoch == j.epoch
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, f := range q.journaled {
+		if !known || f.at >= c.end {
+			f.at = -1
+		}
+	}
+	for _, f := range c.frames {
+		if !known || f.at >= j.end {
+			q.journaled = append(q.journaled, f)
+		}
+	}
+	j.end, j.dirty = c.end, c.end > 0
+	if j.dirty {
+		j.epoch = c.epoch
+	}
+	return known
 }
 
 func readJournal(path string) ([]byte, error) {
@@ -152,23 +168,27 @@ type content struct {
 // parseJournal returns what a journal holds. What can't be read is the end,
 // unless there are whole frames of the same epoch behind it.
 func parseJournal(b []byte) (c content, err error) {
-	if len(b) < frameHeader || [frameHeader]byte(b) == [frameHeader]byte{} {
+	if len(b) < frameHeader {
+		return c, nil
+	}
+	begun := [frameHeader]byte(b) == [frameHeader]byte{} // anew; or a block was lost
+	if begun && (len(b) == frameHeader || b[frameHeader] != 0) {
 		return c, nil
 	}
 	for at := int64(0); at < int64(len(b)); {
-		f, epoch, size := parseFrame(b[at:])
-		if at == 0 {
-			c.epoch = epoch
-		}
-		if size > 0 && (c.epoch == 0 || c.epoch == epoch) {
-			c.epoch = epoch
-			c.damaged = c.damaged || at > c.end
-			if !f.stored {
-				f.at = at
-				c.frames = append(c.frames, f)
+		if f, epoch, size := parseFrame(b[at:]); size > 0 {
+			if c.end == 0 {
+				c.epoch = epoch
+			}
+			if epoch == c.epoch {
+				c.damaged = c.damaged || at > c.end
+				c.end = at + size
+				if !f.stored {
+					f.at = at
+					c.frames = append(c.frames, f)
+				}
 			}
 			at += size
-			c.end = at
 			continue
 		}
 		next := bytes.Index(b[at+1:], []byte(markStem))
@@ -177,7 +197,7 @@ func parseJournal(b []byte) (c content, err error) {
 		}
 		at += 1 + int64(next)
 	}
-	if c.end == 0 && !isMark(b) {
+	if c.end == 0 && !begun && !isMark(b) {
 		return c, fmt.Errorf("%w: it doesn't begin with %q", errDamaged, journalMark)
 	}
 	return c, nil
@@ -188,19 +208,14 @@ func isMark(b []byte) bool {
 }
 
 // parseFrame reads the frame that b begins with. Its size is 0 if it isn't
-// whole; the epoch may be known nevertheless.
+// whole.
 func parseFrame(b []byte) (f *frame, epoch uint64, size int64) {
 	if !isMark(b) {
 		return nil, 0, 0
 	}
-	n := int64(binary.BigEndian.Uint32(b[4:]))
-	epoch = binary.BigEndian.Uint64(b[12:])
-	if n > int64(len(b)-frameHeader) {
-		return nil, epoch, 0
-	}
-	size = int64(frameHeader) + n
-	if crc32.Checksum(b[12:size], castagnoli) != binary.BigEndian.Uint32(b[8:]) {
-		return nil, epoch, 0
+	size = int64(frameHeader) + int64(binary.BigEndian.Uint32(b[4:]))
+	if size > int64(len(b)) || crc32.Checksum(b[12:size], castagnoli) != binary.BigEndian.Uint32(b[8:]) {
+		return nil, 0, 0
 	}
 	f = &frame{stored: string(b[:len(storedMark)]) == storedMark}
 	rest := b[frameHeader:size]
@@ -215,15 +230,15 @@ func parseFrame(b []byte) (f *frame, epoch uint64, size int64) {
 	for len(rest) > 0 {
 		destination, ok := next()
 		if !ok || len(destination) == 0 || len(destination) > maxDestination {
-			return nil, epoch, 0
+			return nil, 0, 0
 		}
 		stored, ok := next()
 		if !ok {
-			return nil, epoch, 0
+			return nil, 0, 0
 		}
 		f.add(encoded{string(destination), stored})
 	}
-	return f, epoch, size
+	return f, binary.BigEndian.Uint64(b[12:]), size
 }
 
 func (f *frame) add(e encoded) {
@@ -240,20 +255,23 @@ func (j *journal) append(f *frame) error {
 		b = append(binary.AppendUvarint(b, uint64(len(e.stored))), e.stored...)
 	}
 	j.buf = b[:0]
+	epoch := j.epoch
 	if j.end == 0 {
-		j.epoch = max(j.epoch+1, uint64(time.Now().UnixNano()))
+		epoch = max(epoch+1, uint64(time.Now().UnixNano()))
 	}
 	binary.BigEndian.PutUint32(b[4:], uint32(len(b)-frameHeader))
-	binary.BigEndian.PutUint64(b[12:], j.epoch)
+	binary.BigEndian.PutUint64(b[12:], epoch)
 	binary.BigEndian.PutUint32(b[8:], crc32.Checksum(b[12:], castagnoli))
 	j.dirty = true
-	if _, err := j.file.WriteAt(b, j.end); err != nil {
+	_, err := j.file.WriteAt(b, j.end)
+	if err == nil {
+		err = datasync(j.file)
+	}
+	if err != nil { // it may be whole nevertheless
+		_, _ = j.file.WriteAt(make([]byte, frameHeader), j.end)
 		return err
 	}
-	if err := datasync(j.file); err != nil {
-		return err
-	}
-	f.at = j.end
+	j.epoch, f.at = epoch, j.end
 	j.end += int64(len(b))
 	j.told = false
 	return nil
@@ -357,7 +375,7 @@ func (q *openQueue) mayJournal(batch []work, limits limits) bool {
 	if now := time.Now(); q.db == nil || !now.Before(q.takeOverAt) || now.Before(q.journal.retryAt) {
 		return false
 	}
-	size := q.journal.end + int64(frameHeader)
+	size := int64(frameHeader)
 	for _, w := range batch {
 		p, ok := w.(*put)
 		if !ok {
@@ -367,16 +385,23 @@ func (q *openQueue) mayJournal(batch []work, limits limits) bool {
 			size += int64(len(e.destination) + len(e.stored) + 2*binary.MaxVarintLen32)
 		}
 	}
+	if q.journal.file != nil {
+		return q.journal.end+size <= int64(limits.journal)
+	}
 	if size > int64(limits.journal) {
 		return false
 	}
-	if q.journal.file == nil {
-		if err := q.journal.create(q.path+journalSuffix, limits.journal); err != nil {
-			q.noJournal(err)
-			return false
-		}
+	err := q.journal.create(q.path+journalSuffix, limits.journal)
+	switch {
+	case err == nil:
+		q.found(content{})
+	case errors.Is(err, fs.ErrExist): // it couldn't be read when the queue was opened
+		q.openJournal()
 	}
-	return true
+	if q.journal.file == nil {
+		q.noJournal(err)
+	}
+	return err == nil
 }
 
 // noJournal says why there is none, once.

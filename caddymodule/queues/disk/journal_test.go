@@ -238,8 +238,8 @@ func TestJournalDamaged(t *testing.T) {
 		t.Fatalf("%d frames, %v", len(c.frames), err)
 	}
 	for i, f := range c.frames[:3] { // what is wrong with the last one can be that it isn't whole
-		for _, offset := range []int64{0, 4, 9, 20, 30} {
-			path := crashed(t, q, func(b []byte) []byte { b[f.at+offset] ^= 0x80; return b })
+		for offset := range int64(frameHeader + 2) {
+			path := crashed(t, q, func(b []byte) []byte { b[f.at+offset] ^= 1 << (offset % 8); return b })
 			core, logs := observer.New(zapcore.InfoLevel)
 			q, err := open(path, defaultMaxSize, zap.New(core))
 			if err != nil {
@@ -268,6 +268,65 @@ func TestJournalDamaged(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestJournalBlockLost has the first block of the journal read as zeros.
+func TestJournalBlockLost(t *testing.T) {
+	q := journaled(t, 8)
+	again := mustOpen(t, crashed(t, q, func(b []byte) []byte { clear(b[:512]); return b }))
+	again.takenOver(t)
+	var want int64 = 1 // it's in the queue's file
+	b, err := os.ReadFile(q.path + journalSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseJournal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range c.frames {
+		if f.at >= 512 {
+			want++
+		}
+	}
+	if n := again.waiting("d"); n != want || want < 3 {
+		t.Errorf("%d records wait, want %d", n, want)
+	}
+	if kept, err := filepath.Glob(again.path + journalSuffix + ".corrupt-*"); err != nil || len(kept) != 1 {
+		t.Errorf("kept %v (%v)", kept, err)
+	}
+}
+
+// TestJournalOfTwo has another process go on with the journal while the queue
+// has lost its file: what that one added isn't lost, nor is anything doubled.
+func TestJournalOfTwo(t *testing.T) {
+	q := journaled(t, 4)
+	frames, end := len(q.journaled), q.journal.end
+	if err := q.operate(func(*txn) error {
+		b, err := os.ReadFile(q.path + journalSuffix)
+		if err != nil {
+			return err
+		}
+		c, err := parseJournal(b)
+		if err != nil || len(c.frames) != frames || c.end != end {
+			t.Errorf("%d frames up to %d (%v), want %d up to %d", len(c.frames), c.end, err, frames, end)
+		}
+		added := &frame{at: c.end}
+		c.frames, c.end = append(c.frames, added), c.end+100
+		if !q.found(c) || len(q.journaled) != frames+1 || q.journaled[frames] != added || q.journal.end != c.end {
+			t.Errorf("%d frames, up to %d", len(q.journaled), q.journal.end)
+		}
+		if q.found(content{frames: []*frame{{}}, epoch: c.epoch + 1, end: 50}) || len(q.journaled) != frames+2 || q.journaled[0].at != -1 {
+			t.Errorf("another's journal: %d frames", len(q.journaled))
+		}
+		q.mu.Lock()
+		q.journaled = q.journaled[:frames]
+		q.mu.Unlock()
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	q.takenOver(t)
 }
 
 // TestJournalInPart has taken over a part of the journal when the queue is

@@ -296,7 +296,7 @@ func (r *rewrite) replace() error {
 	}
 	q.opening.Lock()
 	old := q.db
-	q.db, q.opened = r.db, r.opener.opened
+	q.db, q.stuck, q.opened = r.db, nil, r.opener.opened
 	q.opening.Unlock()
 	go func() { _ = guard(old.Close) }() // once nobody reads it
 	if err := syncDir(q.path); err != nil {

@@ -29,6 +29,9 @@ func (q *openQueue) openStorage(timeout time.Duration) error {
 		d.reset()
 	}
 	if err = q.load(); err != nil {
+		if errors.Is(err, errDamaged) {
+			q.condemned = err
+		}
 		return q.letGo(err)
 	}
 	_ = os.Remove(q.path + rewriteSuffix) // which a crash may have left
