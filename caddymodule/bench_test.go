@@ -40,6 +40,13 @@ func BenchmarkUntagged(b *testing.B) {
 				_ = handler.ServeHTTP(w, r, next)
 			}
 		})
+		bare := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, "/offer"+bench.query, nil), caddy.NewReplacer(), nil, nil)
+		b.Run(bench.name+"/with, and no headers", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = handler.ServeHTTP(w, bare, next)
+			}
+		})
 		b.Run(bench.name+"/without", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

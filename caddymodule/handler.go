@@ -264,7 +264,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if h.placeholders {
 			registerPlaceholders(r, nil)
 		}
-		scrubURLHeaders(r.Header, h.strip)
+		scrubURLHeaders(r, h.strip)
 		return next.ServeHTTP(w, r)
 	}
 	if known == nil {

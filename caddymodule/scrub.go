@@ -47,7 +47,7 @@ func scrub(r, original *http.Request, strip tagging.Strip) {
 	default:
 		scrubRequest(original, strip)
 	}
-	scrubURLHeaders(r.Header, strip)
+	scrubURLHeaders(r, strip)
 	// The tagged URL itself came with this request, so any other header may
 	// repeat it as its value. What merely quotes it, as Authorization does for
 	// Digest, would no longer be what it was.
@@ -82,19 +82,28 @@ func scrubRequest(r *http.Request, strip tagging.Strip) {
 // urlHeaders are the request headers in which browsers and proxies carry this
 // site's URLs, also with later requests, that have no tags of their own.
 var urlHeaders = [...]string{
-	"Referer", "Hx-Current-Url", "Ping-From", "Ping-To",
+	"Referer", "Hx-Current-Url",
 	"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url",
 	"X-Envoy-Original-Path", "Turbolinks-Referrer", "X-Xhr-Referer",
 }
 
+// pingHeaders are those of hyperlink auditing (<a ping>), which is done by POST
+// alone.
+var pingHeaders = [...]string{"Ping-From", "Ping-To"}
+
 // scrubURLHeaders removes tags from them.
-func scrubURLHeaders(header http.Header, strip tagging.Strip) {
+func scrubURLHeaders(r *http.Request, strip tagging.Strip) {
 	if strip == tagging.StripNone {
 		return
 	}
 	for _, name := range urlHeaders {
-		if values := header[name]; len(values) > 0 {
+		if values := r.Header[name]; len(values) > 0 {
 			scrubValues(values, strip)
+		}
+	}
+	if r.Method == http.MethodPost {
+		for _, name := range pingHeaders {
+			scrubValues(r.Header[name], strip)
 		}
 	}
 }

@@ -94,12 +94,16 @@ func TestScrubTargetWithHash(t *testing.T) {
 
 func TestScrubHeaders(t *testing.T) {
 	const tagged, clean = "https://example.com/a?kmi=john&b=1#c", "https://example.com/a?b=1#c"
-	for _, name := range urlHeaders {
+	for i, name := range append(urlHeaders[:], pingHeaders[:]...) {
 		if http.CanonicalHeaderKey(name) != name {
 			t.Errorf("%s isn't spelled as net/http spells it", name)
 		}
 		h := http.Header{name: {tagged, "other"}, "Cookie": {"a=?kmi=john"}, "X-Other": {tagged}}
-		scrubURLHeaders(h, tagging.StripIdentity)
+		method := http.MethodGet
+		if i >= len(urlHeaders) {
+			method = http.MethodPost
+		}
+		scrubURLHeaders(&http.Request{Method: method, Header: h}, tagging.StripIdentity)
 		if h[name][0] != clean || h[name][1] != "other" {
 			t.Errorf("%s is %q", name, h[name])
 		}

@@ -343,7 +343,20 @@ http://none.localhost:$PORT {
 				"all.localhost":  "https://shop.example/offer?a=%20#top",
 				"none.localhost": page,
 			} {
-				v.load(c.URL+"/image.png?v=1", "image", "Host", host, header, page)
+				method := "GET"
+				if strings.HasPrefix(header, "Ping-") {
+					method = "POST"
+				}
+				req, err := http.NewRequest(method, c.URL+"/image.png?v=1", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Host = host
+				req.Header.Set("User-Agent", userAgent)
+				req.Header.Set(header, page)
+				if _, err := v.do(req); err != nil {
+					t.Fatal(err)
+				}
 				got := upstream.got()
 				last := got[len(got)-1]
 				if value := last.Header.Get(header); value != want || last.Target != "/image.png?v=1" {

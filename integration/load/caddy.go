@@ -61,9 +61,13 @@ func startCaddy(site, home, directive string) (c *caddy, err error) {
 }
 http://:%s {
 	%s
-	reverse_proxy %s
+	reverse_proxy %s {
+		transport http {
+			keepalive_idle_conns_per_host %d
+		}
+	}
 }
-`, c.admin, globalOptions, c.address[strings.LastIndex(c.address, ":")+1:], directive, site), 0o600); err != nil {
+`, c.admin, globalOptions, c.address[strings.LastIndex(c.address, ":")+1:], directive, site, *idle), 0o600); err != nil {
 		return nil, err
 	}
 	output, err := os.Create(filepath.Join(c.home, "output"))

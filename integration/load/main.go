@@ -32,6 +32,7 @@ var (
 	round       = flag.Duration("round", 2*time.Second, "how long a round takes after its warm-up")
 	warmUp      = flag.Duration("warm-up", 500*time.Millisecond, "how long its warm-up takes")
 	connections = flag.Int("connections", 64, "how many visitors there are at once")
+	idle        = flag.Int("idle", 32, "how many idle connections Caddy keeps to the site (`keepalive_idle_conns_per_host`)")
 	backlog     = flag.Int("backlog", 1_000_000, "how many records a backlog has")
 	profile     = flag.String("profile", "", "write profiles of Caddy under each case of load into this `directory`")
 )
