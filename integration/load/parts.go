@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -116,12 +117,19 @@ func inTurns(bare, with *caddy, visitors int, page func() string, name string) (
 	defer bare.proceed()
 	defer with.proceed()
 	for i := range *rounds + 1 {
-		if r.bare, r.bareCPU, err = visit(bare, with, i == *rounds); err != nil {
-			return r, err
+		var c crowd
+		var took time.Duration
+		visits := []func() error{
+			func() (err error) { r.bare, r.bareCPU, err = visit(bare, with, i == *rounds); return err },
+			func() (err error) { c, took, err = visit(with, bare, i == *rounds); return err },
 		}
-		c, took, err := visit(with, bare, i == *rounds)
-		if err != nil {
-			return r, err
+		if i%2 == 0 { // so that neither always comes after the other
+			slices.Reverse(visits)
+		}
+		for _, visit := range visits {
+			if err := visit(); err != nil {
+				return r, err
+			}
 		}
 		if i == 0 {
 			continue // both have just been started
