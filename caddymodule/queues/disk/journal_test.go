@@ -76,6 +76,20 @@ func holds(t *testing.T, q *openQueue, n int) {
 	}
 }
 
+// numbers takes what is due, and returns which records that are.
+func numbers(t *testing.T, q *openQueue) (got []int) {
+	t.Helper()
+	q.takenOver(t)
+	items, err := q.Take(t.Context(), "d", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range items {
+		got = append(got, number(item.Record))
+	}
+	return got
+}
+
 // TestJournalAfterCrash opens what a crash left, at any moment of the last write.
 func TestJournalAfterCrash(t *testing.T) {
 	q := journaled(t, 5)
@@ -199,16 +213,8 @@ func TestJournalOfDamagedFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("not a queue"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var got []int
 	broken := mustOpen(t, path)
-	broken.takenOver(t)
-	items, err := broken.Take(t.Context(), "d", 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, item := range items {
-		got = append(got, number(item.Record))
-	}
+	got := numbers(t, broken)
 	if !slices.Equal(got, []int{1, 2, 3, 4}) {
 		t.Errorf("records %v, want those of the journal", got)
 	}
@@ -245,15 +251,7 @@ func TestJournalDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			q.takenOver(t)
-			items, err := q.Take(t.Context(), "d", 10)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []int
-			for _, item := range items {
-				got = append(got, number(item.Record))
-			}
+			got := numbers(t, q)
 			want := slices.Delete([]int{0, 1, 2, 3, 4}, i+1, i+2)
 			if !slices.Equal(got, want) {
 				t.Errorf("frame %d, byte %d: records %v, want %v", i, offset, got, want)
@@ -355,15 +353,7 @@ func TestJournalInPart(t *testing.T) {
 		return b
 	})
 	again := mustOpen(t, path)
-	again.takenOver(t)
-	items, err := again.Take(t.Context(), "d", 10)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []int
-	for _, item := range items {
-		got = append(got, number(item.Record))
-	}
+	got := numbers(t, again)
 	if !slices.Equal(got, []int{0, 2, 4}) {
 		t.Errorf("records %v", got)
 	}
