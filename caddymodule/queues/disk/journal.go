@@ -53,7 +53,7 @@ const (
 type frame struct {
 	entries []encoded
 	size    int   // in the queue's file, about
-	stored  bool  // there
+	stored  bool  // there; guarded by openQueue.counting
 	at      int64 // its place in the journal; -1 if it isn't there any more
 }
 
@@ -61,10 +61,13 @@ type frame struct {
 func (*frame) start() bool { return true }
 
 // apply implements [work].
-func (f *frame) apply(t *txn) error { return t.put(f.entries, f.size) }
+func (f *frame) apply(t *txn) error {
+	t.frames = append(t.frames, f)
+	return t.put(f.entries, f.size)
+}
 
 // finish implements [work].
-func (f *frame) finish(_ *openQueue, err error) { f.stored = err == nil }
+func (*frame) finish(*openQueue, error) {}
 
 func readJournal(path string) ([]byte, error) {
 	switch info, err := os.Stat(path); {

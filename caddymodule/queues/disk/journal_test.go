@@ -2,10 +2,13 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,6 +126,35 @@ func TestJournalAfterCrash(t *testing.T) {
 		path := crashed(t, q, func(b []byte) []byte { b[at] ^= 1; return b })
 		holds(t, mustOpen(t, path), 4)
 	}
+}
+
+// TestJournalIsCountedOnce asks how much there is while the journal is taken
+// over, again and again.
+func TestJournalIsCountedOnce(t *testing.T) {
+	journalFor(t, time.Millisecond)
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
+	var put atomic.Int64
+	var asking sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	for range 2 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				least := put.Load()
+				s, err := q.Stats()
+				if n := s.Destinations["d"].Waiting; err != nil || n < least || n > put.Load()+1 {
+					t.Errorf("%d records wait, there are %d to %d (%v)", n, least, put.Load()+1, err)
+				}
+			}
+		})
+	}
+	for i := range 1000 {
+		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(i)}); err != nil {
+			t.Fatal(err)
+		}
+		put.Add(1)
+	}
+	stop()
+	asking.Wait()
 }
 
 // TestJournalBeginsAnew takes over a journal, and goes on with it: what is

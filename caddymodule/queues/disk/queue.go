@@ -40,6 +40,10 @@ type openQueue struct {
 	stuck      error          // why no transaction can be begun any more
 	suspicions chan suspicion // of one, for the committer to deal with
 
+	// counting is held while records that were in the journal only become some
+	// of the file's, so that they aren't counted twice.
+	counting sync.Mutex
+
 	// mu guards what follows.
 	mu           sync.Mutex
 	closed       bool
@@ -107,13 +111,18 @@ func (q *openQueue) submit(w work) bool {
 // Stats implements [delivery.Queue].
 func (q *openQueue) Stats() (delivery.Stats, error) {
 	stats := delivery.Stats{MaxBytes: q.maxSize.Load(), Destinations: make(map[string]delivery.DestinationStats)}
+	q.counting.Lock()
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
+		q.counting.Unlock()
 		return stats, delivery.ErrClosed
 	}
 	destinations := slices.Collect(maps.Values(q.destinations))
-	for _, f := range q.journaled { // before the others, or what is taken over meanwhile would be missing
+	for _, f := range q.journaled {
+		if f.stored {
+			continue
+		}
 		for _, e := range f.entries {
 			d := stats.Destinations[e.destination]
 			if s, err := decodeStored(e.stored); err == nil && d.Waiting == 0 {
@@ -135,6 +144,7 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 		}
 		d.mu.Unlock()
 	}
+	q.counting.Unlock()
 	err := q.view(func(tx *bolt.Tx, _ int) error {
 		stats.Bytes = fileSize(q.path) + fileSize(q.path+journalSuffix)
 		cursor := tx.Bucket(bucketRecords).Cursor()

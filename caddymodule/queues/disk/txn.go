@@ -16,6 +16,7 @@ type txn struct {
 	added   int // bytes, about
 	changes map[*destination]*change
 	gone    []*destination // that aren't stored any more
+	frames  []*frame       // taken over
 	changed []location     // for a rewrite under way
 	dead    dead
 	evicted int
@@ -119,6 +120,10 @@ func (t *txn) publish() {
 	if q.rewrite != nil {
 		q.rewrite.note(t.changed)
 	}
+	q.counting.Lock()
+	for _, f := range t.frames {
+		f.stored = true
+	}
 	for d, c := range t.changes {
 		d.mu.Lock() // for all at once: see lease
 		for _, l := range c.settled {
@@ -144,6 +149,7 @@ func (t *txn) publish() {
 			d.signal()
 		}
 	}
+	q.counting.Unlock()
 	q.mu.Lock()
 	for _, d := range t.gone {
 		if d.takers == 0 && d.tally.num == 0 {
