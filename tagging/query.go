@@ -62,13 +62,13 @@ const (
 // mayBegin returns where the first '&' is, at or behind i, that a tag may follow, or the query's length.
 //
 // Almost all queries hold no tag, so this runs on every request of a site: it looks at sixteen positions at once for an
-// '&' with "km" behind it and what looks like '_', 'e' or 'i'. In the words that it makes, a byte that is zero is one.
+// '&', any byte, an 'm' and what looks like '_', 'e' or 'i'. In the words that it makes, a byte that is zero is one.
 func mayBegin(query string, i int) int {
 	const last = ones * ('_' & 'e' & 'i')
 	for ; i+19 <= len(query); i += 16 {
 		s := query[i : i+19]
-		v := (load(s) ^ ones*'&') | (load(s[1:]) ^ ones*'k') | (load(s[2:]) ^ ones*'m') | (load(s[3:])&last ^ last)
-		w := (load(s[8:]) ^ ones*'&') | (load(s[9:]) ^ ones*'k') | (load(s[10:]) ^ ones*'m') | (load(s[11:])&last ^ last)
+		v := (load(s) ^ ones*'&') | (load(s[2:]) ^ ones*'m') | (load(s[3:])&last ^ last)
+		w := (load(s[8:]) ^ ones*'&') | (load(s[10:]) ^ ones*'m') | (load(s[11:])&last ^ last)
 		if ((v-ones)&^v|(w-ones)&^w)&highs == 0 {
 			continue
 		}
