@@ -53,6 +53,20 @@ func crashed(t *testing.T, q *openQueue, change func(journal []byte) []byte) str
 	return path
 }
 
+// journalOf reads the journal beside a queue's file.
+func journalOf(t *testing.T, path string) ([]byte, content) {
+	t.Helper()
+	b, err := os.ReadFile(path + journalSuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parseJournal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, c
+}
+
 func same(journal []byte) []byte { return journal }
 
 // holds makes sure that the queue hands out records 0 to n-1, in that order.
@@ -102,14 +116,7 @@ func TestJournalAfterCrash(t *testing.T) {
 	}
 	holds(t, mustOpen(t, crashed(t, q, same)), 5)
 
-	b, err := os.ReadFile(q.path + journalSuffix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := parseJournal(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, c := journalOf(t, q.path)
 	end := c.end
 	last := end / 4 * 3
 	for cut := last; cut <= end; cut++ {
@@ -267,13 +274,9 @@ func TestJournalOfDamagedFile(t *testing.T) {
 // a copy is kept of what was found.
 func TestJournalDamaged(t *testing.T) {
 	q := journaled(t, 5)
-	b, err := os.ReadFile(q.path + journalSuffix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := parseJournal(b)
-	if err != nil || len(c.frames) != 4 {
-		t.Fatalf("%d frames, %v", len(c.frames), err)
+	_, c := journalOf(t, q.path)
+	if len(c.frames) != 4 {
+		t.Fatalf("%d frames", len(c.frames))
 	}
 	for i, f := range c.frames[:3] { // what is wrong with the last one can be that it isn't whole
 		for offset := range int64(frameHeader + 2) {
@@ -306,14 +309,7 @@ func TestJournalBlockLost(t *testing.T) {
 	again := mustOpen(t, crashed(t, q, func(b []byte) []byte { clear(b[:512]); return b }))
 	again.takenOver(t)
 	var want int64 = 1 // it's in the queue's file
-	b, err := os.ReadFile(q.path + journalSuffix)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := parseJournal(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, c := journalOf(t, q.path)
 	for _, f := range c.frames {
 		if f.at >= 512 {
 			want++
@@ -333,13 +329,9 @@ func TestJournalOfTwo(t *testing.T) {
 	q := journaled(t, 4)
 	frames, end := len(q.journaled), q.journal.end
 	if err := q.operate(func(*txn) error {
-		b, err := os.ReadFile(q.path + journalSuffix)
-		if err != nil {
-			return err
-		}
-		c, err := parseJournal(b)
-		if err != nil || len(c.frames) != frames || c.end != end {
-			t.Errorf("%d frames up to %d (%v), want %d up to %d", len(c.frames), c.end, err, frames, end)
+		_, c := journalOf(t, q.path)
+		if len(c.frames) != frames || c.end != end {
+			t.Errorf("%d frames up to %d, want %d up to %d", len(c.frames), c.end, frames, end)
 		}
 		added := &frame{at: c.end}
 		c.frames, c.end = append(c.frames, added), c.end+100
@@ -359,35 +351,31 @@ func TestJournalOfTwo(t *testing.T) {
 	q.takenOver(t)
 }
 
-// TestJournalInPart has taken over a part of the journal when the queue is
-// closed: the next time it's only the rest.
+// TestJournalInPart has room for a part of the journal only when the queue is
+// closed: the next time it's the rest, and nothing twice.
 func TestJournalInPart(t *testing.T) {
-	q := journaled(t, 5)
-	path := crashed(t, q, func(b []byte) []byte {
-		c, err := parseJournal(b)
-		if err != nil {
+	const frames, each = 6, 300
+	q := journaled(t, 1)
+	for i := range frames {
+		var entries []delivery.Entry
+		for n := range each {
+			entries = append(entries, delivery.Entry{Destination: "d", Record: typical(1 + i*each + n)})
+		}
+		if err := q.Put(t.Context(), entries...); err != nil {
 			t.Fatal(err)
 		}
-		file, err := os.Create(filepath.Join(t.TempDir(), "journal"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		if _, err := file.Write(b); err != nil {
-			t.Fatal(err)
-		}
-		j := journal{file: file}
-		j.forget(c.frames[0])
-		j.forget(c.frames[2])
-		if b, err = os.ReadFile(file.Name()); err != nil {
-			t.Fatal(err)
-		}
-		return b
-	})
-	again := mustOpen(t, path)
-	got := numbers(t, again)
-	if !slices.Equal(got, []int{0, 2, 4}) {
-		t.Errorf("records %v", got)
+	}
+	q.maxSize.Store(400 << 10)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, c := journalOf(t, q.path); len(c.frames) == 0 || len(c.frames) == frames {
+		t.Fatalf("%d of %d frames are left", len(c.frames), frames)
+	}
+	again := mustOpen(t, q.path)
+	again.takenOver(t)
+	if n := again.waiting("d"); n != 1+frames*each {
+		t.Errorf("%d records wait, want %d", n, 1+frames*each)
 	}
 }
 

@@ -125,8 +125,10 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 		}
 		for _, e := range f.entries {
 			d := stats.Destinations[e.destination]
-			if s, err := decodeStored(e.stored); err == nil && d.Waiting == 0 {
-				d.Oldest = time.UnixMilli(s.queued)
+			if d.Waiting == 0 { // else it's not the oldest, and visitors wait for the lock
+				if s, err := decodeStored(e.stored); err == nil {
+					d.Oldest = time.UnixMilli(s.queued)
+				}
 			}
 			d.Waiting++
 			stats.Destinations[e.destination] = d
