@@ -328,8 +328,8 @@ func TestJournalBlockLost(t *testing.T) {
 func TestJournalOfTwo(t *testing.T) {
 	q := journaled(t, 4)
 	frames, end := len(q.journaled), q.journal.end
+	_, c := journalOf(t, q.path)
 	if err := q.operate(func(*txn) error {
-		_, c := journalOf(t, q.path)
 		if len(c.frames) != frames || c.end != end {
 			t.Errorf("%d frames up to %d, want %d up to %d", len(c.frames), c.end, frames, end)
 		}
