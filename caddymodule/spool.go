@@ -137,11 +137,15 @@ func (h *holder) over(key string) {
 // open opens the queue, again and again until it works.
 func (s *spool) open(ctx context.Context, first *App, before any) {
 	defer func() {
-		s.over(s.key)
+		var others []*spool // those who come later look by themselves
 		spools.Range(func(_, value any) bool {
-			value.(*spool).lookForFormer()
+			others = append(others, value.(*spool))
 			return true
 		})
+		s.over(s.key)
+		for _, other := range others {
+			other.lookForFormer()
+		}
 	}()
 	if before, ok := before.(*holder); ok {
 		before.stop()
