@@ -42,24 +42,37 @@ func isPart(typ string) bool {
 	return false
 }
 
-// Prefetch reports whether a browser asks for a page before anybody has clicked on its link.
+// Prefetch reports whether a browser or an app asks for a page before anybody
+// has clicked on its link.
+//
+// Sources: the Fetch Standard (Sec-Purpose; Sec-Fetch-Purpose in drafts of it),
+// Chrome's speculation rules (Sec-Speculation-Tags), Chrome's and Safari's
+// former Purpose and X-Purpose, Firefox's X-Moz (Moz-Purpose in proposals).
+// Safari's Top Sites and Facebook's in-app browser send "preview", Chrome's
+// former Instant "instant".
 func Prefetch(h http.Header) bool {
-	for _, header := range [...]string{"Sec-Purpose", "Purpose", "X-Moz"} {
+	for _, header := range [...]string{
+		"Sec-Purpose", "Purpose", "X-Purpose", "X-Moz", "Moz-Purpose", "Sec-Fetch-Purpose",
+	} {
 		for purpose := range members(h, header) {
 			for word := range strings.SplitSeq(purpose, ";") { // prefetch;prerender
-				if isToken(word, "prefetch") || isToken(word, "prerender") {
+				switch strings.ToLower(strings.TrimSpace(word)) {
+				case "prefetch", "prerender", "preview", "instant":
 					return true
 				}
 			}
 		}
 	}
-	return false
+	return h["Sec-Speculation-Tags"] != nil
 }
 
-// ScriptFetch reports whether a script asks: fetch, XMLHttpRequest, a beacon. A service worker that passes a navigation
-// on isn't counted as one.
+// ScriptFetch reports whether a script asks: fetch, XMLHttpRequest, a beacon;
+// and Turbo and htmx when they prefetch, which show whatever is answered once
+// the link is clicked. A service worker that passes a navigation on isn't
+// counted as one.
 func ScriptFetch(h http.Header) bool {
-	return isToken(h.Get("Sec-Fetch-Dest"), "empty") && !isToken(h.Get("Sec-Fetch-Mode"), "navigate")
+	return isToken(h.Get("Sec-Fetch-Dest"), "empty") && !isToken(h.Get("Sec-Fetch-Mode"), "navigate") ||
+		isToken(h.Get("X-Sec-Purpose"), "prefetch") || isToken(h.Get("Hx-Preloaded"), "true")
 }
 
 // Unrecordable returns why a request can't be a visit, whoever sent it, or "": it isn't a GET, it asks to

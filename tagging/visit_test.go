@@ -66,9 +66,23 @@ func TestPrefetch(t *testing.T) {
 		{header("Purpose", "prefetch"), true},
 		{header("X-Moz", "prefetch"), true},
 		{header("Purpose", "x, prefetch"), true},
-		{header("Purpose", "preview"), false},
+		{header("Purpose", "preview"), true},
+		{header("X-Purpose", "preview"), true},
+		{header("X-Purpose", "preview", "X-FB-HTTP-Engine", "Liger"), true},
+		{header("X-Purpose", "Instant"), true},
+		{header("X-Purpose", "prefetch"), true},
+		{header("Sec-Fetch-Purpose", "prefetch"), true},
+		{header("Moz-Purpose", "prefetch"), true},
+		{header("Sec-Speculation-Tags", `null, "shop"`), true},
 		{header("Sec-Purpose", "not-prefetch"), false},
-		{header("X-Purpose", "prefetch"), false},
+		{header("X-Purpose", "instantly"), false},
+		{header("X-Purpose", "treatment"), false}, // an API's own
+		{header("X-Purpose", ""), false},
+		{header("X-FB-HTTP-Engine", "Liger"), false},
+		{header("X-Requested-With", "com.facebook.katana"), false},
+		// Turbo's and htmx's are scripts', which don't ask again after a 503.
+		{header("X-Sec-Purpose", "prefetch"), false},
+		{header("HX-Preloaded", "true"), false},
 	} {
 		if got := Prefetch(test.h); got != test.want {
 			t.Errorf("%v: prefetch %v", test.h, got)
@@ -87,6 +101,10 @@ func TestScriptFetch(t *testing.T) {
 		{header("Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "navigate"), false},
 		{header("Sec-Fetch-Dest", "document", "Sec-Fetch-Mode", "navigate"), false},
 		{header("Sec-Fetch-Dest", "image", "Sec-Fetch-Mode", "no-cors"), false},
+		{header("X-Sec-Purpose", "prefetch"), true}, // Turbo
+		{header("HX-Preloaded", "true"), true},      // htmx
+		{header("X-Sec-Purpose", ""), false},
+		{header("HX-Preloaded", "false"), false},
 	} {
 		if got := ScriptFetch(test.h); got != test.want {
 			t.Errorf("%v: script %v", test.h, got)
