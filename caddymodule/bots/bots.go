@@ -7,11 +7,7 @@
 // User-Agent and what every browser has.
 package bots
 
-import (
-	"hash/maphash"
-	"strings"
-	"sync/atomic"
-)
+import "strings"
 
 // maxLength is how many bytes of a User-Agent are looked at. In-app browsers
 // send several hundred; what is much longer only means to keep us busy.
@@ -25,46 +21,20 @@ const maxLength = 2048
 // names neither a browser nor a device that people hold, as curl and nearly
 // every HTTP library do.
 //
-// These are people's: mail providers' image proxies, which fetch when somebody
-// opens the mail; a CDN's name in place of the visitor's; media players and
-// Office, which open what somebody clicked; and apps that use their system's
-// own HTTP client (CFNetwork, Dalvik). A client that an app brings along
-// (okhttp) is a tool: nobody opens a landing page with it, while messengers
-// fetch previews with it.
+// These are people's: browsers to which an extension or an app adds the address
+// of a page; mail providers' image proxies, which fetch when somebody opens the
+// mail; a CDN's name in place of the visitor's; media players and Office, which
+// open what somebody clicked; and apps that use their system's own HTTP client
+// (CFNetwork, Dalvik). A client that an app brings along (okhttp) is a tool:
+// nobody opens a landing page with it, while messengers fetch previews with it.
 func Is(userAgent string) bool {
-	hash := maphash.String(seeds[0], userAgent)
-	place, sum := &known[hash%uint64(len(known))], maphash.String(seeds[1], userAgent)|1
-	switch place.Load() {
-	case sum:
-		return true
-	case sum - 1:
-		return false
-	}
-	verdict := is(userAgent)
-	if !verdict {
-		sum--
-	}
-	place.Store(sum)
-	return verdict
-}
-
-// Most visitors have one of a few browsers, so some verdicts are remembered: to
-// look at a User-Agent takes about fifty times longer than to recall it. What
-// is kept is a hash, the last bit of which is the verdict, and so nothing about
-// a visitor; as nobody knows the seeds, nobody can make two that are alike.
-var (
-	known [1024]atomic.Uint64
-	seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
-)
-
-func is(userAgent string) bool {
 	ua := strings.TrimSpace(userAgent)
-	ua = strings.ToLower(ua[:min(len(ua), maxLength)])
+	ua = withoutPages(strings.ToLower(ua[:min(len(ua), maxLength)]))
 
 	switch {
 	case containsAny(ua, onBehalf):
 		return false
-	case hasAnyPrefix(ua, messengers), anyName.in(ua), hasAddress(ua), saysSo(withoutModels(ua)):
+	case hasAnyPrefix(ua, messengers), anyName.in(ua), hasAddress(ua), isAssembled(ua), saysSo(withoutModels(ua)):
 		return true
 	case strings.Contains(ua, "compatible"):
 		return !containsAny(ua, compatibles)
@@ -89,7 +59,7 @@ var messengers = []string{"snapchat/", "viber", "whatsapp"}
 // words say in general what a program does.
 var words = []string{
 	"archiver", "checker", "crawl", "fetch", "headless", "indexer", "linkcheck", "monitor", "preview", "scraper",
-	"screenshot", "slurp", "spider", "spyder", "synthetic", "validator", "vulnerability",
+	"scanning", "screenshot", "slurp", "spider", "spyder", "synthetic", "validator", "vulnerability",
 }
 
 // names are programs that have a browser or a phone in their User-Agent too,
@@ -116,6 +86,9 @@ var names = []string{
 
 	// scanners for holes
 	"acunetix", "burpcollaborator", "nikto", "openvas",
+
+	// what scripts leave of a browser's that they copied
+	"mozilla/5.0+(", "user-agent:", "w.x.y.z",
 }
 
 // compatibles are browsers that call themselves "compatible".
@@ -127,6 +100,9 @@ var compatibles = []string{
 // desktops are what a "Mozilla" runs on. In others, such as "curl/8.5.0
 // (x86_64-pc-linux-gnu)", they say nothing.
 var desktops = []string{"cros ", "haiku", "linux", "mac os", "macintosh", "os/2", "sunos", "windows", "x11"}
+
+// phones are what a "Mozilla" that people hold runs on.
+var phones = []string{"android", "iphone", "ipad", "ipod"}
 
 // browsersAndDevices are engines, browsers, players and devices that people
 // hold or sit before.
@@ -153,8 +129,76 @@ func hasAddress(ua string) bool {
 		return !strings.Contains(ua, "bsalsa.com")
 	}
 	_, domain, found := strings.Cut(ua, "@")
-	// A letter, because of Ecosia's "ios@9.2.3".
+	// Not Ecosia's "ios@9.2.3", nor a locale's "en_IR@calendar=gregorian".
+	if end := strings.IndexFunc(domain, notInDomain); end >= 0 {
+		domain = domain[:end]
+	}
 	return found && startsWithLetter(domain) && strings.Contains(domain, ".")
+}
+
+func notInDomain(c rune) bool {
+	return c != '.' && c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z')
+}
+
+// withoutPages cuts out of ua the addresses of pages that something within a
+// person's browser adds, as in "… Safari/537.36 | Initiator: https://…": what is
+// in them says nothing about who asks.
+func withoutPages(ua string) string {
+	for from := 0; ; {
+		at := strings.Index(ua[from:], "http")
+		if at < 0 {
+			return ua
+		}
+		at += from
+		from = at + len("http")
+		if !strings.HasPrefix(strings.TrimPrefix(ua[from:], "s"), "://") {
+			continue
+		}
+		before, page := strings.TrimRight(ua[:at], " "), ua[at:]
+		if end := strings.IndexAny(page, " |"); end >= 0 {
+			page = page[:end]
+		}
+		if !isBrowser(before) || isOwners(before, page) {
+			return ua
+		}
+		ua, from = ua[:at]+ua[at+len(page):], at
+	}
+}
+
+// isOwners reports whether the page that follows before is a program's own. Its
+// owner writes it after a plus sign, after the program's name and version, into
+// a comment or where to learn more; or it has a program's name in it.
+func isOwners(before, page string) bool {
+	if containsAny(before, ownersWords) {
+		return true
+	}
+	if strings.HasSuffix(before, ":") || strings.HasSuffix(before, "=") {
+		return false // "Initiator: https://…"
+	}
+	product := before[strings.LastIndexByte(before, ' ')+1:]
+	return strings.HasSuffix(before, "+") || strings.Count(before, "(") > strings.Count(before, ")") ||
+		strings.Contains(product, "/") && !anyBrowser.in(product) || saysSo(page) || anyName.in(page)
+}
+
+// ownersWords are where a program's owner leads to a page about it.
+var ownersWords = []string{"abuse", "about", "contact", " info", "opt-out", "optout", " see"}
+
+// isBrowser reports whether ua is a complete browser's, or begins with one.
+func isBrowser(ua string) bool {
+	system, rest, _ := strings.Cut(ua, ")")
+	return strings.HasPrefix(system, "mozilla/5.0 (") && !strings.Contains(ua, "compatible") &&
+		(containsAny(system, desktops) || containsAny(system, phones)) &&
+		(strings.Contains(rest, "applewebkit/") && containsAny(rest, []string{" safari/", " mobile/"}) ||
+			strings.Contains(rest, "gecko/") && strings.Contains(rest, " firefox/"))
+}
+
+// isAssembled reports whether ua is put together from parts of others', as by
+// what opens mails before people do: a second "Mozilla/5.0" names no system.
+func isAssembled(ua string) bool {
+	const mark = "mozilla/5.0"
+	_, rest, _ := strings.Cut(ua, mark)
+	_, rest, found := strings.Cut(rest, mark)
+	return found && !strings.HasPrefix(strings.TrimLeft(rest, " "), "(")
 }
 
 // saysSo reports whether ua has one of the words in it, or one that ends in
