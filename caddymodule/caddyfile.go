@@ -9,6 +9,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
 )
 
 func init() {
@@ -104,6 +106,11 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	if d.NextArg() {
+		if !trackers.HasPlaceholder(d.Val()) {
+			if err := trackers.CheckKey("API key", d.Val()); err != nil {
+				return d.WrapErr(err)
+			}
+		}
 		h.TrackersRaw = append(h.TrackersRaw, caddyconfig.JSON(map[string]string{
 			"tracker": "kissmetrics", "api_key": d.Val(),
 		}, nil))

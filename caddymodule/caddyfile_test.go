@@ -69,6 +69,8 @@ func TestAdaptRefuses(t *testing.T) {
 		{"tagged_urls", "Caddyfile:2", "tracker log"},
 		{"tagged_urls {\n\tstrip all\n}", "Caddyfile:2", "tracker log"},
 		{"tagged_urls key other", "Caddyfile:2", "one argument too many"},
+		{"tagged_urls “key”", "Caddyfile:2", "character 1 (U+201C) is a quotation mark"},
+		{"tagged_urls {\n\ttracker kissmetrics `'key'`\n}", "Caddyfile:3", "quotation mark"},
 		{"tagged_urls key {\n\tstripe all\n}", "Caddyfile:3", `no option "stripe"`},
 		{"tagged_urls key {\n\tstrip everything\n}", "Caddyfile:3", "none, identity, all"},
 		{"tagged_urls key {\n\tstrip\n}", "Caddyfile:3", "argument"},

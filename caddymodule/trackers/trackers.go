@@ -124,6 +124,9 @@ func HasPlaceholder(value string) bool { return strings.Contains(value, "{") }
 // ParseURL parses an address that requests can be sent to. The error doesn't
 // repeat it: it may hold secrets.
 func ParseURL(value string) (*url.URL, error) {
+	if err := checkBare(value); err != nil {
+		return nil, err
+	}
 	u, err := url.Parse(value)
 	switch {
 	case err != nil:

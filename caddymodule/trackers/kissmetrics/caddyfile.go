@@ -23,6 +23,9 @@ func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if d.NextArg() {
 			return d.Errf("%q is one argument too many: tracker kissmetrics takes one API key", d.Val())
 		}
+		if err := checkKey(d, t.APIKey); err != nil {
+			return err
+		}
 	}
 	for d.NextBlock(0) {
 		if known, err := trackers.UnmarshalOption(d, &t.TrackerOptions); err != nil {
@@ -37,6 +40,9 @@ func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			if !d.AllArgs(&t.APIKey) {
 				return d.Err("api_key takes one key, such as: api_key {env.KISSMETRICS_API_KEY}")
+			}
+			if err := checkKey(d, t.APIKey); err != nil {
+				return err
 			}
 		case "endpoint":
 			if !d.AllArgs(&t.Endpoint) {
@@ -57,6 +63,17 @@ func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if t.APIKey == "" {
 		return d.WrapErr(errNoKey)
+	}
+	return nil
+}
+
+// checkKey says what is wrong with a key that d stands at.
+func checkKey(d *caddyfile.Dispenser, key string) error {
+	if trackers.HasPlaceholder(key) {
+		return nil // once it is resolved
+	}
+	if err := trackers.CheckKey("api_key", key); err != nil {
+		return d.WrapErr(err)
 	}
 	return nil
 }

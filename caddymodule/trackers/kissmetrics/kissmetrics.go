@@ -68,7 +68,7 @@ func (*Tracker) CaddyModule() caddy.ModuleInfo {
 // Provision resolves the placeholders.
 func (t *Tracker) Provision(caddy.Context) error {
 	var err error
-	if t.key, err = trackers.Resolve("api_key", t.APIKey); err != nil {
+	if t.key, err = trackers.ResolveKey("api_key", t.APIKey); err != nil {
 		return err
 	}
 	endpoint := t.Endpoint

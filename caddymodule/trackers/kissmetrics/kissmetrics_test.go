@@ -226,16 +226,16 @@ func TestUnknownKind(t *testing.T) {
 }
 
 func TestKeyAndEndpoint(t *testing.T) {
-	t.Setenv("KM_KEY", " from the environment\n")
+	t.Setenv("KM_KEY", " from-the-environment\n")
 	t.Setenv("KM_HOST", "km.example.com")
 	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, []byte("from a file\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("from-a-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tests := []struct{ key, endpoint, wantKey, wantEndpoint, disabled string }{
 		{"literal", "", "literal", "https://trk.kissmetrics.io", ""},
-		{"{env.KM_KEY}", "https://{env.KM_HOST}/base//", "from the environment", "https://km.example.com/base", ""},
-		{"{file." + file + "}", "HTTPS://example.com/", "from a file", "https://example.com", ""},
+		{"{env.KM_KEY}", "https://{env.KM_HOST}/base//", "from-the-environment", "https://km.example.com/base", ""},
+		{"{file." + file + "}", "HTTPS://example.com/", "from-a-file", "https://example.com", ""},
 		{"{env.KM_NOT_SET}", "", "", "https://trk.kissmetrics.io", "{env.KM_NOT_SET}"},
 	}
 	for _, test := range tests {
@@ -267,7 +267,9 @@ func TestWrongConfiguration(t *testing.T) {
 		"from 1ms to 1m":           {APIKey: "KEY", Timeout: caddy.Duration(time.Hour)},
 		"from 1 to 512":            {APIKey: "KEY", TrackerOptions: delivery.TrackerOptions{Concurrency: -1}},
 		"a name of at most":        {APIKey: "KEY", TrackerOptions: delivery.TrackerOptions{ID: strings.Repeat("x", 256)}},
-		"endpoint: not a URL":      {APIKey: "KEY", Endpoint: "https://a b"},
+		"endpoint: not a URL":      {APIKey: "KEY", Endpoint: "https://a:b"},
+		"endpoint: character 10":   {APIKey: "KEY", Endpoint: "https://a b"},
+		"api_key: character 1 ":    {APIKey: `"KEY"`},
 		"endpoint: the URL must b": {APIKey: "KEY", Endpoint: "{env.KM_NOT_SET}"},
 	} {
 		err := tracker.Provision(caddy.Context{})
@@ -291,6 +293,8 @@ func TestCaddyfile(t *testing.T) {
 		"kissmetrics KEY OTHER":                       "one argument too many",
 		"kissmetrics KEY {\n api_key OTHER\n}":        "there already",
 		"kissmetrics {\n api_key\n}":                  "takes one key",
+		"kissmetrics {\n api_key “KEY”\n}":            "quotation mark",
+		"kissmetrics `\"KEY\"`":                       "quotation mark",
 		"kissmetrics KEY {\n endpoint\n}":             "takes one URL",
 		"kissmetrics KEY {\n endpoint example.com\n}": "must begin with https",
 		"kissmetrics KEY {\n timeout\n}":              "takes one duration",

@@ -107,7 +107,7 @@ func (t *Tracker) Provision(caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	secret, err := trackers.Resolve("secret", t.Secret)
+	secret, err := trackers.ResolveKey("secret", t.Secret)
 	if err != nil {
 		return err
 	}
@@ -178,6 +178,9 @@ func parseURL(value string) (*url.URL, error) {
 func parseSecret(secret string) ([]byte, error) {
 	if secret == "" {
 		return nil, nil
+	}
+	if err := trackers.CheckKey("secret", secret); err != nil {
+		return nil, err
 	}
 	encoded, ok := strings.CutPrefix(secret, "whsec_")
 	key, err := base64.StdEncoding.DecodeString(encoded)
