@@ -34,6 +34,20 @@ type Queue interface {
 	// is at least once.
 	Settle(settlements ...Settlement) error
 
+	// ClaimAlias says that an anonymous identity is about to be aliased, and
+	// reports whether that is the first time. An alias can't be undone, so each
+	// identity gets one for good, however often its cookie comes back. What is
+	// true survives kill -9 and power loss, and is known to all who share the
+	// storage. It may be bounded what a queue remembers; an identity that was
+	// made (by the clock of any node) before what it remembers gets an error.
+	// After an error nobody knows, and no alias may be sent.
+	ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (first bool, err error)
+
+	// ReleaseAlias takes back what ClaimAlias has said was the first time: that
+	// alias isn't sent for certain. It happens a moment later, or not at all if
+	// that isn't possible.
+	ReleaseAlias(anonymous [16]byte)
+
 	// Hurry makes everything that waits for a retry due now. An empty
 	// destination means all.
 	Hurry(destination string) error

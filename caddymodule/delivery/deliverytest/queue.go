@@ -5,6 +5,7 @@ package deliverytest
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -28,6 +29,8 @@ type Queue struct {
 	dead    []delivery.DeadLetter
 	records int
 	ids     int
+	begun   time.Time
+	aliased map[[16]byte]bool
 }
 
 // line is what waits for one destination.
@@ -44,7 +47,10 @@ type entry struct {
 
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
-	return &Queue{changed: make(chan struct{}), waiting: make(map[string]*line)}
+	return &Queue{
+		changed: make(chan struct{}), waiting: make(map[string]*line),
+		begun: time.Now(), aliased: make(map[[16]byte]bool),
+	}
 }
 
 func (q *Queue) line(destination string) *line {
@@ -185,6 +191,30 @@ func (q *Queue) Settle(settlements ...delivery.Settlement) error {
 	return nil
 }
 
+// ClaimAlias implements [delivery.Queue].
+func (q *Queue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (bool, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return false, delivery.ErrClosed
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case made.Before(q.begun):
+		return false, errors.New("the identity is older than the queue")
+	}
+	first := !q.aliased[anonymous]
+	q.aliased[anonymous] = true
+	return first, nil
+}
+
+// ReleaseAlias implements [delivery.Queue].
+func (q *Queue) ReleaseAlias(anonymous [16]byte) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.aliased, anonymous)
+}
+
 // Hurry implements [delivery.Queue].
 func (q *Queue) Hurry(destination string) error {
 	q.mu.Lock()
@@ -303,6 +333,7 @@ func (q *Queue) Reopen() *Queue {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	again := NewQueue()
+	again.begun, again.aliased = q.begun, q.aliased
 	again.MaxRecords, again.dead, again.records, again.ids = q.MaxRecords, q.dead, q.records, q.ids
 	for id, l := range q.waiting {
 		copied := again.line(id)

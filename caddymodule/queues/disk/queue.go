@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/ledger"
 )
 
 // maxPending is how many bytes of records wait in memory to be written, at
@@ -26,6 +28,7 @@ const maxPending = 16 << 20
 type openQueue struct {
 	opener
 	maxSize atomic.Int64
+	aliases *ledger.Ledger
 	room    *semaphore.Weighted // of maxPending bytes
 
 	wake    chan struct{} // tells the committer to look
@@ -79,9 +82,21 @@ func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
 	if err := q.openStorage(lockTimeout); err != nil {
 		return nil, err
 	}
+	q.aliases = ledger.Open(q.path+aliasesSuffix, logger) // the file's lock is that of the directory too
 	go q.run()
 	return q, nil
 }
+
+// aliasesSuffix makes the name of the directory that remembers aliases.
+const aliasesSuffix = ".aliases"
+
+// ClaimAlias implements [delivery.Queue].
+func (q *openQueue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (bool, error) {
+	return q.aliases.Claim(ctx, anonymous, made)
+}
+
+// ReleaseAlias implements [delivery.Queue].
+func (q *openQueue) ReleaseAlias(anonymous [16]byte) { q.aliases.Release(anonymous) }
 
 // kick makes the committer look for work.
 func (q *openQueue) kick() {
@@ -237,5 +252,5 @@ func (q *openQueue) Close() error {
 	q.mu.Unlock()
 	q.kick()
 	<-q.done
-	return q.letGo(nil)
+	return errors.Join(q.aliases.Close(), q.letGo(nil))
 }

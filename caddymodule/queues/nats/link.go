@@ -40,6 +40,7 @@ type link struct {
 	nc            *nats.Conn
 	js            jetstream.JetStream
 	records, dead jetstream.Stream
+	aliases       aliases
 	denied        atomic.Pointer[string] // the last permission that was missing
 	suspect       atomic.Bool            // the stream may be gone
 	settings      atomic.Pointer[settings]

@@ -37,15 +37,18 @@ const (
 //	tagged_urls.<stream>.new.<token>    put, and not tried yet
 //	tagged_urls.<stream>.again.<token>  tried before
 //	tagged_urls.<stream>.dead.<token>   given up, in the stream <stream>_dead
+//	tagged_urls.<stream>.alias.<token>  an identity that was aliased, in the stream <stream>_aliases
 type names struct{ stream string }
 
-func (n names) dead() string { return n.stream + "_dead" }
+func (n names) dead() string    { return n.stream + "_dead" }
+func (n names) aliases() string { return n.stream + "_aliases" }
 
 // The kinds of subjects.
 const (
 	kindNew   = "new"
 	kindAgain = "again"
 	kindDead  = "dead"
+	kindAlias = "alias"
 )
 
 // subject returns the subject of a kind for a destination's token, which both

@@ -49,8 +49,10 @@ func init() {
 // `sync_interval`: only `always` makes sure of it.
 //
 // It needs nats-server 2.12.1 or newer. The stream is made if it isn't there,
-// and a second one, named `<stream>_dead`, for dead letters. What exists is
-// checked, and made larger if the configuration says so, but never smaller.
+// and two more: `<stream>_dead` for dead letters, and `<stream>_aliases` to
+// remember which anonymous identities were aliased; without that one no alias
+// is sent. What exists is checked, and made larger if the configuration says
+// so, but never smaller.
 type Queue struct {
 	// The servers, such as `nats://n1.example.com:4222`; one that answers is
 	// enough to find the others of its cluster. The schemes are nats, tls, ws
@@ -72,8 +74,9 @@ type Queue struct {
 	Storage string `json:"storage,omitempty"`
 
 	// How many bytes the stream may take up, on each server that has a copy.
-	// Dead letters may take up an eighth of that beside it. Default: 1 GiB, or
-	// whatever a stream that exists has.
+	// Dead letters may take up an eighth of that beside it, and what is
+	// remembered of aliases a sixteenth, which is enough for some 400,000 of
+	// them in 64 MiB. Default: 1 GiB, or whatever a stream that exists has.
 	MaxBytes int64 `json:"max_bytes,omitempty"`
 
 	// After which time the stream forgets what nobody delivered, such as

@@ -75,7 +75,9 @@ func (l *link) ensure(ctx context.Context, s settings) (records, dead jetstream.
 		return nil, nil, fmt.Errorf("the stream %s forgets records after %v, while they are still being tried for the app's max_age of %v: raise its age (`nats stream edit %[1]s --max-age 30d`), or lower the app's max_age",
 			s.stream, age, s.keep)
 	}
-	dead, err = l.ensureStream(ctx, wantDead, s)
+	if dead, err = l.ensureStream(ctx, wantDead, s); err == nil {
+		l.ensureAliases(ctx, s)
+	}
 	return records, dead, err
 }
 

@@ -270,11 +270,11 @@ func TestCannotOpen(t *testing.T) {
 
 // permissions are what docs/fleet.md says that a user needs.
 func permissions(stream string, create bool) *server.Permissions {
-	dead := stream + "_dead"
+	dead, aliases := stream+"_dead", stream+"_aliases"
 	publish := []string{
 		"tagged_urls." + stream + ".>",
 		"$JS.ACK." + stream + ".>", "$JS.ACK.*.*." + stream + ".>",
-		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead,
+		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead, "$JS.API.STREAM.INFO." + aliases,
 		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + dead,
 		"$JS.API.STREAM.MSG.DELETE." + stream, "$JS.API.STREAM.MSG.DELETE." + dead,
 		"$JS.API.CONSUMER.INFO." + stream + ".*",
@@ -282,8 +282,8 @@ func permissions(stream string, create bool) *server.Permissions {
 		"$JS.API.CONSUMER.MSG.NEXT." + stream + ".*",
 	}
 	if create {
-		publish = append(publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.CREATE."+dead,
-			"$JS.API.STREAM.UPDATE."+stream, "$JS.API.STREAM.UPDATE."+dead)
+		publish = append(publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.CREATE."+dead, "$JS.API.STREAM.CREATE."+aliases,
+			"$JS.API.STREAM.UPDATE."+stream, "$JS.API.STREAM.UPDATE."+dead, "$JS.API.STREAM.UPDATE."+aliases)
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: publish},

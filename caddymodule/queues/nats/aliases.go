@@ -1,0 +1,120 @@
+package natsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+const (
+	// aliasShare is which part of the queue's size a third stream may take up,
+	// which remembers the identities that were aliased. The oldest give way.
+	aliasShare = 16
+	// clockSkew is how far apart the clocks of nodes and servers may be.
+	clockSkew = time.Minute
+)
+
+// aliases is the stream that remembers which identities were aliased: it has a
+// message for each, with a subject of its own.
+type aliases struct {
+	mu     sync.Mutex
+	stream jetstream.Stream // nil while it can't be used
+	why    string
+}
+
+// wantedAliases returns that stream's configuration. It is always in files: in
+// memory it could be emptied without a trace.
+func wantedAliases(s settings) jetstream.StreamConfig {
+	_, want := wanted(s)
+	n := names{s.stream}
+	want.Name = n.aliases()
+	want.Description = "Tagged URLs: identities that were aliased"
+	want.Subjects = []string{n.subject(kindAlias, "*")}
+	want.Storage = jetstream.FileStorage
+	want.MaxBytes = want.MaxBytes * deadShare / aliasShare
+	want.MaxMsgs = -1
+	want.MaxAge = 0
+	return want
+}
+
+// ensureAliases makes the stream, or sees to it that the one which exists will
+// do. Without it no alias is sent, but records are kept and delivered.
+func (l *link) ensureAliases(ctx context.Context, s settings) {
+	stream, err := l.ensureStream(ctx, wantedAliases(s), s)
+	a := &l.aliases
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stream = stream
+	if err == nil {
+		a.why = ""
+	} else if why := err.Error(); a.why != why {
+		a.why = why
+		l.log.Error("no aliases are sent: the cluster can't remember them", zap.Error(err))
+	}
+}
+
+// Error codes of JetStream's API for a subject that has a message, or for which
+// one is being stored.
+const (
+	codeWrongLastSequence jetstream.ErrorCode = 10071
+	codeSequenceUnderway  jetstream.ErrorCode = 10164
+)
+
+// ClaimAlias implements [delivery.Queue]. While the cluster is away nobody
+// knows: what this node's fallback says isn't the fleet's.
+func (q *openQueue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (bool, error) {
+	l, err := q.available()
+	if err != nil {
+		return false, err
+	}
+	l.aliases.mu.Lock()
+	stream, why := l.aliases.stream, l.aliases.why
+	l.aliases.mu.Unlock()
+	if stream == nil {
+		l.suspect.Store(true) // it is tried again
+		return false, fmt.Errorf("the cluster can't remember aliases: %s", why)
+	}
+	m := &nats.Msg{Subject: l.subject(kindAlias, fmt.Sprintf("%x", anonymous))}
+	_, err = l.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0),
+		jetstream.WithExpectStream(l.names.aliases()), jetstream.WithExpectLastSequencePerSubject(0))
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == codeWrongLastSequence || api.ErrorCode == codeSequenceUnderway) {
+		return false, nil
+	}
+	if err == nil {
+		err = forgotten(ctx, stream, made)
+	} else if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		l.suspect.Store(true)
+	}
+	if err != nil {
+		return false, fmt.Errorf("the stream %s: %w", l.names.aliases(), err)
+	}
+	return true, nil
+}
+
+// forgotten is an error if an earlier claim of an identity that was made then
+// may be gone: by a message that gave way, or along with a former stream.
+func forgotten(ctx context.Context, stream jetstream.Stream, made time.Time) error {
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	known := info.Created
+	if info.State.FirstSeq > 1 {
+		known = info.State.FirstTime.Add(clockSkew)
+	}
+	if made.Before(known) {
+		return fmt.Errorf("it remembers what was aliased since %v, and the identity is older", known)
+	}
+	return nil
+}
+
+// ReleaseAlias implements [delivery.Queue]. It does nothing: if the message
+// was the first, it would look as if what is older had been forgotten.
+func (q *openQueue) ReleaseAlias([16]byte) {}

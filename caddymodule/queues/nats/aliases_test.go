@@ -1,0 +1,101 @@
+package natsqueue
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+func anonymous(n int) (identity [16]byte) {
+	binary.BigEndian.PutUint64(identity[:], uint64(n)+1)
+	return identity
+}
+
+// Two nodes know of each other's aliases.
+func TestAliasesOfAFleet(t *testing.T) {
+	t.Parallel()
+	s := settingsFor(startServer(t))
+	one, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
+	made := time.Now()
+	for i, q := range []*openQueue{one, other, one} {
+		if first, err := q.ClaimAlias(t.Context(), anonymous(1), made); first != (i == 0) || err != nil {
+			t.Errorf("claim %d: %v, %v", i, first, err)
+		}
+	}
+}
+
+// What gave way is in doubt, also at a node that has never known of it.
+func TestAliasesGiveWay(t *testing.T) {
+	t.Parallel()
+	s := settingsFor(startServer(t))
+	s.maxBytes = leastMaxBytes
+	q := mustOpen(t, s, nil)
+	const claims = 800
+	for n := range claims {
+		if first, err := q.ClaimAlias(t.Context(), anonymous(n), time.Now().Add(2*clockSkew)); !first || err != nil {
+			t.Fatalf("%d: %v, %v", n, first, err)
+		}
+	}
+	info, err := q.link.Load().aliases.stream.Info(t.Context())
+	if err != nil || info.State.FirstSeq < 100 || info.State.Bytes > leastMaxBytes/aliasShare {
+		t.Fatalf("%+v, %v", info.State, err)
+	}
+	made := time.Now()
+	q = mustOpen(t, s, nil)
+	for _, n := range []int{0, 1, claims - 1, claims} {
+		if first, err := q.ClaimAlias(t.Context(), anonymous(n), made); first || err == nil && n != claims-1 {
+			t.Errorf("%d: %v, %v", n, first, err)
+		}
+	}
+}
+
+// Where the cluster forgot everything, nobody from before gets an alias.
+func TestAliasesLost(t *testing.T) {
+	t.Parallel()
+	s := settingsFor(startServer(t))
+	q := mustOpen(t, s, nil)
+	before := time.Now()
+	if first, err := q.ClaimAlias(t.Context(), anonymous(1), before); !first || err != nil {
+		t.Fatalf("%v, %v", first, err)
+	}
+	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream+"_aliases"); err != nil {
+		t.Fatal(err)
+	}
+	if first, err := q.ClaimAlias(t.Context(), anonymous(2), before); first || err == nil {
+		t.Errorf("without a stream: %v, %v", first, err)
+	}
+	q = mustOpen(t, s, nil)
+	for n := range 3 {
+		if first, err := q.ClaimAlias(t.Context(), anonymous(n), before); first || err == nil {
+			t.Errorf("with a new stream: %d: %v, %v", n, first, err)
+		}
+	}
+	if first, err := q.ClaimAlias(t.Context(), anonymous(4), time.Now()); !first || err != nil {
+		t.Errorf("a younger one: %v, %v", first, err)
+	}
+}
+
+// A user who may not use that stream, as before there was one, loses no record.
+func TestAliasesNotPermitted(t *testing.T) {
+	t.Parallel()
+	s := settings{stream: "former", replicas: 1}
+	former := permissions(s.stream, true)
+	former.Publish.Allow = slices.DeleteFunc(former.Publish.Allow, func(subject string) bool {
+		return strings.HasSuffix(subject, "_aliases")
+	})
+	n := startServer(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "user", Password: "x", Permissions: former}}
+	})
+	s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
+	q := mustOpen(t, s, nil)
+	put(t, q, "d", 0)
+	if first, err := q.ClaimAlias(t.Context(), anonymous(1), time.Now()); first || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", "$JS.API.STREAM.INFO.former_aliases")) {
+		t.Errorf("%v, %v", first, err)
+	}
+	take(t, q, "d", 1)
+}
