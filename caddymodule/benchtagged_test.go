@@ -13,6 +13,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
 // BenchmarkTagged measures what a tagged request pays, without a network: a
@@ -31,7 +33,7 @@ func BenchmarkTagged(b *testing.B) {
 		{"with", "tagged_urls {\n\t\ttracker kissmetrics KEY {\n\t\t\tendpoint http://" + tracker.Addr().String() + "\n\t\t}\n\t}"},
 		{"without", ""},
 	} {
-		adapted, err := adapt(b, fmt.Appendf(nil, `{
+		adapted, err := livetest.Adapt(b, fmt.Appendf(nil, `{
 	admin off
 	persist_config off
 	auto_https off
@@ -67,7 +69,7 @@ http:// {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					r := httptest.NewRequest(http.MethodGet, fmt.Sprintf("/offer?kme=Clicked+Link&kmi=customer%d%%40example.com&km_Link+Location=top", visitors.Add(1)), nil)
-					for name, value := range browserHeader {
+					for name, value := range map[string]string{"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Accept": "text/html,*/*;q=0.8", "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"} {
 						r.Header.Set(name, value)
 					}
 					w := httptest.NewRecorder()

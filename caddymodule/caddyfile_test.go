@@ -9,22 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
-
-func adapt(t testing.TB, caddyfile []byte) ([]byte, error) {
-	t.Helper()
-	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt(caddyfile, map[string]any{"filename": "Caddyfile"})
-	for _, w := range warnings {
-		if !strings.Contains(w.Message, "not formatted") {
-			t.Errorf("warning: %s", w)
-		}
-	}
-	return adapted, err
-}
 
 func TestAdapt(t *testing.T) {
 	files, err := filepath.Glob("testdata/adapt/*.caddyfile")
@@ -37,7 +25,7 @@ func TestAdapt(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			adapted, err := adapt(t, source)
+			adapted, err := livetest.Adapt(t, source)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -91,7 +79,7 @@ func TestAdaptRefuses(t *testing.T) {
 		{"tagged_urls {\n\ttracker carrier_pigeon\n}", "Caddyfile:3", "[kissmetrics log webhook]"},
 		{"tagged_urls {\n\ttracker kissmetrics\n}", "Caddyfile:3", "log"},
 	} {
-		_, err := adapt(t, []byte("http://example.com {\n"+test.block+"\n}\n"))
+		_, err := livetest.Adapt(t, []byte("http://example.com {\n"+test.block+"\n}\n"))
 		if err == nil {
 			t.Errorf("%s\nis accepted", test.block)
 			continue
@@ -108,7 +96,7 @@ func TestAdaptRefuses(t *testing.T) {
 		{"tagged_urls {\n\tkeep 7d\n}", "Caddyfile:3", "shutdown_drain"},
 		{"tagged_urls {\n}\ntagged_urls {\n}", "Caddyfile:4", "second time"},
 	} {
-		_, err := adapt(t, []byte("{\n"+test.block+"\n}\n"))
+		_, err := livetest.Adapt(t, []byte("{\n"+test.block+"\n}\n"))
 		if err == nil {
 			t.Errorf("the global %s\nis accepted", test.block)
 			continue

@@ -7,16 +7,18 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
 )
 
 // TestPlaceholders: they say what the link said, whatever is stripped of it,
 // and are empty, not unknown, on untagged requests.
 func TestPlaceholders(t *testing.T) {
 	t.Setenv("TAGGED_URLS_TEST", "secret")
-	l := startLive(t, "", kissmetrics("strip all", "identity_reject mallory")+`
+	l := livetest.Start(t, "", livetest.Kissmetrics("strip all", "identity_reject mallory")+`
 	respond "[{http.tagged_urls.event}|{http.tagged_urls.identity}|{http.tagged_urls.property.plan}|{http.tagged_urls.property.Link Location}|{http.tagged_urls.person}|{http.tagged_urls.other}|{uri}]"`)
 	for _, test := range []struct{ target, agent, want string }{
 		{"/?kme=Clicked&kmi=john.smith&km_plan=gold&km_Link+Location=top", "", "[Clicked|john.smith|gold|top|john.smith||/]"},
@@ -31,7 +33,7 @@ func TestPlaceholders(t *testing.T) {
 		if test.agent != "" {
 			headers = []string{"User-Agent", test.agent}
 		}
-		_, got := l.open(test.target, headers...)
+		_, got := l.Open(test.target, headers...)
 		got = regexp.MustCompile(`[\w+/-]{22,}`).ReplaceAllString(got, "ANONYMOUS")
 		if got != test.want {
 			t.Errorf("%s: %s, want %s", test.target, got, test.want)
@@ -39,63 +41,10 @@ func TestPlaceholders(t *testing.T) {
 	}
 }
 
-// liveHandlers returns the running configuration's handlers of ours.
-func liveHandlers(t *testing.T) (found []*Handler) {
-	t.Helper()
-	app, err := caddy.ActiveContext().AppIfConfigured("http")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var search func(caddyhttp.RouteList)
-	search = func(routes caddyhttp.RouteList) {
-		for _, route := range routes {
-			for _, handler := range route.Handlers {
-				switch handler := handler.(type) {
-				case *Handler:
-					found = append(found, handler)
-				case *caddyhttp.Subroute:
-					search(handler.Routes)
-				}
-			}
-		}
-	}
-	for _, server := range app.(*caddyhttp.App).Servers {
-		search(server.Routes)
-	}
-	if len(found) == 0 {
-		t.Fatal("no handler of ours")
-	}
-	return found
-}
-
-// TestMayUsePlaceholders looks into what Caddy doesn't show. If Caddy changes
-// that, all is well but for the time that untagged requests take, and this
-// test fails.
-func TestMayUsePlaceholders(t *testing.T) {
-	for site, want := range map[string]bool{
-		"respond page":                     false,
-		"respond {http.request.uri}":       false,
-		"respond {http.tagged_urls.event}": true,
-		"@a expression `{http.tagged_urls.property.a} == \"b\"`\nrespond @a page": true,
-	} {
-		t.Run(site, func(t *testing.T) {
-			startLive(t, "", kissmetrics()+site)
-			for _, h := range liveHandlers(t) {
-				if h.placeholders != want {
-					t.Errorf("the handler believes that placeholders may be used: %t", h.placeholders)
-				}
-			}
-		})
-	}
-	if !mayUsePlaceholders(caddy.Context{}) {
-		t.Error("unknown means no")
-	}
-}
-
 // TestMatcher: it matches the request as it arrived, before the directive and
 // after, also in expressions and in error routes.
 func TestMatcher(t *testing.T) {
-	l := startLive(t, "", `
+	l := livetest.Start(t, "", `
 	@tagged tagged_url
 	@expression expression tagged_url()
 	@mail expression `+"`tagged_url() && {http.tagged_urls.property.medium} == \"mail\"`"+`
@@ -105,7 +54,7 @@ func TestMatcher(t *testing.T) {
 		header @expression +Seen before-expression
 		header @mail +Seen too-early
 		uri query -kme
-		`+kissmetrics("strip all")+`
+		`+livetest.Kissmetrics("strip all")+`
 		header @tagged +Seen after
 		header @expression +Seen after-expression
 		header @mail +Seen mail
@@ -132,7 +81,7 @@ func TestMatcher(t *testing.T) {
 		"/fails":                      "untagged",
 		"/?a=b&km_medium=mail#?kme=E": tagged + " mail",
 	} {
-		resp, _ := l.get(target)
+		resp, _ := l.Get(target)
 		if got := strings.Join(resp.Header.Values("Seen"), " "); got != want {
 			t.Errorf("%s: %q, want %q", target, got, want)
 		}
@@ -149,11 +98,11 @@ func TestLandingPage(t *testing.T) {
 	if page == nil {
 		t.Fatal("the README has no such page")
 	}
-	l := startLive(t, "", "root $DIR/www\n"+kissmetrics("strip all")+"templates\nfile_server")
-	if err := os.Mkdir(filepath.Join(l.dir, "www"), 0o700); err != nil {
+	l := livetest.Start(t, "", "root $DIR/www\n"+livetest.Kissmetrics("strip all")+"templates\nfile_server")
+	if err := os.Mkdir(filepath.Join(l.Dir, "www"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(l.dir, "www", "index.html"), page, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(l.Dir, "www", "index.html"), page, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for target, want := range map[string]string{
@@ -162,7 +111,7 @@ func TestLandingPage(t *testing.T) {
 		"/":                               "<h1>Welcome</h1>",
 		"/?km_campaign=%3Cscript%3E%22%26'%7B%7Benv+%22HOME%22%7D%7D": "<h1>Welcome from &lt;script&gt;&#34;&amp;&#39;{{env &#34;HOME&#34;}}</h1>",
 	} {
-		if _, got := l.open(target); got != want {
+		if _, got := l.Open(target); got != want {
 			t.Errorf("%s: %s, want %s", target, got, want)
 		}
 	}
@@ -185,7 +134,7 @@ func init() {
 // TestRateLimit: a directive of another plugin is for tagged URLs only, and
 // what it turns away isn't recorded.
 func TestRateLimit(t *testing.T) {
-	l := startLive(t, "order rate_limit before tagged_urls", `
+	l := livetest.Start(t, "order rate_limit before tagged_urls", `
 	@tagged tagged_url
 	rate_limit @tagged {
 		zone tagged {
@@ -194,14 +143,14 @@ func TestRateLimit(t *testing.T) {
 			events 60
 		}
 	}
-	`+kissmetrics()+`respond page`)
-	if status, _ := l.open("/?kme=E"); status != 429 {
+	`+livetest.Kissmetrics()+`respond page`)
+	if status, _ := l.Open("/?kme=E"); status != 429 {
 		t.Errorf("a tagged URL: %d", status)
 	}
-	if status, body := l.open("/"); status != 200 || body != "page" {
+	if status, body := l.Open("/"); status != 200 || body != "page" {
 		t.Errorf("another: %d %s", status, body)
 	}
-	if s := currentStatus(); s.destinations["main"].Waiting != 0 || l.tracker.requests() != 0 {
+	if s := queuepool.CurrentStatus(); s.Destinations["main"].Waiting != 0 || l.Tracker.Requests() != 0 {
 		t.Errorf("recorded: %+v", s)
 	}
 }

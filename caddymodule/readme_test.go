@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
 // readme returns the README and its indented blocks, without their indent.
@@ -197,12 +199,12 @@ func docSyntax(t *testing.T, pattern, receiver string) (syntax string) {
 // TestReadmeHasAllOptions, and only those that there are.
 func TestReadmeHasAllOptions(t *testing.T) {
 	comments := make(map[owner]map[string]syntax)
-	parseSyntax(t, "{\n"+docSyntax(t, "caddyfile.go", "App")+"}\n", comments)
-	parseSyntax(t, "site {\n"+docSyntax(t, "caddyfile.go", "Handler")+"}\n", comments)
+	parseSyntax(t, "{\n"+docSyntax(t, "app/caddyfile.go", "App")+"}\n", comments)
+	parseSyntax(t, "site {\n"+docSyntax(t, "handler/caddyfile.go", "Handler")+"}\n", comments)
 	code := map[owner][]string{
-		ofApp:     codeOptions(t, "caddyfile.go", "App", "UnmarshalCaddyfile"),
-		ofHandler: codeOptions(t, "caddyfile.go", "Handler", "unmarshalOption"),
-		ofCookie:  codeOptions(t, "caddyfile.go", "Cookie", "unmarshal"),
+		ofApp:     codeOptions(t, "app/caddyfile.go", "App", "UnmarshalCaddyfile"),
+		ofHandler: codeOptions(t, "handler/caddyfile.go", "Handler", "unmarshalOption"),
+		ofCookie:  codeOptions(t, "handler/caddyfile.go", "Cookie", "unmarshal"),
 	}
 	shown := readmeSyntax(t)
 	for _, module := range slices.Concat(caddy.GetModules("tagged_urls.queues"), caddy.GetModules("tagged_urls.trackers")) {
@@ -263,7 +265,7 @@ func TestReadmeExamples(t *testing.T) {
 			continue // no Caddyfile, a syntax, or for another build
 		}
 		examples++
-		adapted, err := adapt(t, []byte(strings.ReplaceAll(block, "/var/log/caddy", t.TempDir())))
+		adapted, err := livetest.Adapt(t, []byte(strings.ReplaceAll(block, "/var/log/caddy", t.TempDir())))
 		if err != nil {
 			t.Errorf("%v\n%s", err, block)
 			continue
@@ -272,34 +274,5 @@ func TestReadmeExamples(t *testing.T) {
 	}
 	if examples < 3 {
 		t.Errorf("found only %d", examples)
-	}
-}
-
-// TestReadmeMetrics: it names no metric that there isn't, and its table of
-// metrics has them all.
-func TestReadmeMetrics(t *testing.T) {
-	text, _ := readme(t)
-	known := make(map[string]bool)
-	for name := range metricLabels(t) {
-		name = strings.TrimPrefix(name, metricsPrefix)
-		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
-			name = strings.TrimSuffix(name, suffix)
-		}
-		known[name] = true
-	}
-	for _, m := range regexp.MustCompile(metricsPrefix+`(\w+)`).FindAllStringSubmatch(text, -1) {
-		if !known[m[1]] {
-			t.Errorf("the README has %s, which there isn't", m[0])
-		}
-	}
-	_, table, found := strings.Cut(text, "| metric |")
-	if !found {
-		t.Skip("the README has no table of metrics")
-	}
-	table, _, _ = strings.Cut(table, "\n\n")
-	for name := range known {
-		if !strings.Contains(table, "`"+name) {
-			t.Errorf("the README lacks %s", name)
-		}
 	}
 }

@@ -18,7 +18,10 @@ import (
 	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
 	kmtracker "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/kissmetrics"
@@ -96,9 +99,9 @@ func jsonFields(of reflect.Type) (names []string) {
 func TestReadmeForms(t *testing.T) {
 	unset := make(map[string]bool)
 	for where, of := range map[string]reflect.Type{
-		"tagged_urls": reflect.TypeFor[App](), "tagged_urls.queue": reflect.TypeFor[disk.Queue](),
-		"handle": reflect.TypeFor[Handler](), "handle.cookie": reflect.TypeFor[Cookie](), "handle.consent": reflect.TypeFor[Consent](),
-		"handle.identity_email": reflect.TypeFor[IdentityEmail](), "handle.identity_reject": reflect.TypeFor[IdentityReject](),
+		"tagged_urls": reflect.TypeFor[app.App](), "tagged_urls.queue": reflect.TypeFor[disk.Queue](),
+		"handle": reflect.TypeFor[handler.Handler](), "handle.cookie": reflect.TypeFor[handler.Cookie](), "handle.consent": reflect.TypeFor[handler.Consent](),
+		"handle.identity_email": reflect.TypeFor[handler.IdentityEmail](), "handle.identity_reject": reflect.TypeFor[handler.IdentityReject](),
 		"handle.trackers.kissmetrics": reflect.TypeFor[kmtracker.Tracker](), "handle.trackers.webhook": reflect.TypeFor[webhook.Tracker](),
 		"handle.trackers.log": reflect.TypeFor[logtracker.Tracker](),
 	} {
@@ -136,7 +139,7 @@ func TestReadmeForms(t *testing.T) {
 					continue
 				}
 				config := configWith(of, option+" "+arguments)
-				adapted, err := adapt(t, []byte(config))
+				adapted, err := livetest.Adapt(t, []byte(config))
 				if err != nil {
 					t.Errorf("%s: %s %s: %v", of, option, arguments, err)
 					continue
@@ -201,12 +204,12 @@ func TestReadmeDefaults(t *testing.T) {
 	)
 	want := map[string]any{
 		"queue disk path": path + " in Caddy's data directory", "queue disk max_size": stats.MaxBytes,
-		"global option queue": none, "global option queue_timeout": defaultQueueTimeout, "global option max_age": codeDuration(t, "delivery/engine.go", "DefaultMaxAge"),
-		"global option shutdown_drain": defaultShutdownDrain, "global option secret": text,
-		"directive tracker": none, "directive strip": "identity", "directive redirect": off, "directive cookie": defaultCookieName,
-		"cookie domain": text, "cookie max_age": time.Duration(maxCookieAge), "directive alias": "on", "directive once": defaultOnce,
+		"global option queue": none, "global option queue_timeout": app.DefaultQueueTimeout, "global option max_age": codeDuration(t, "delivery/engine.go", "DefaultMaxAge"),
+		"global option shutdown_drain": app.DefaultShutdownDrain, "global option secret": text,
+		"directive tracker": none, "directive strip": "identity", "directive redirect": off, "directive cookie": handler.DefaultCookieName,
+		"cookie domain": text, "cookie max_age": time.Duration(handler.MaxCookieAge), "directive alias": "on", "directive once": handler.DefaultOnce,
 		"directive consent": text, "directive identity_email": "allow", "directive identity_reject": text,
-		"directive skip":              strings.Join(defaultSkip, " "),
+		"directive skip":              strings.Join(handler.DefaultSkip, " "),
 		"tracker kissmetrics api_key": none, "tracker kissmetrics endpoint": endpoint, "tracker kissmetrics timeout": trackers.DefaultTimeout,
 		"tracker kissmetrics id": text, "tracker kissmetrics concurrency": delivery.DefaultConcurrency, "tracker kissmetrics client_info": off,
 		"tracker webhook secret": text, "tracker webhook batch": new(webhook.Tracker).BatchSize(), "tracker webhook gzip": off,
@@ -215,12 +218,6 @@ func TestReadmeDefaults(t *testing.T) {
 		for _, of := range []string{"webhook", "log"} {
 			want["tracker "+of+" "+option] = want["tracker kissmetrics "+option]
 		}
-	}
-	if strip, err := parseStrip(""); err != nil || strip != must(parseStrip("identity")) {
-		t.Error("strip's default is another")
-	}
-	if policy, err := parseEmailPolicy(""); err != nil || policy != must(parseEmailPolicy("allow")) {
-		t.Error("identity_email's default is another")
 	}
 	for of, options := range readmeSyntax(t) {
 		for option, s := range options {
@@ -275,11 +272,4 @@ func codeDuration(t *testing.T, file, name string) time.Duration {
 		product *= unit
 	}
 	return product
-}
-
-func must[T any](value T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return value
 }

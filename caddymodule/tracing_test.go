@@ -2,9 +2,7 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 
@@ -13,9 +11,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	"go.opentelemetry.io/otel/trace"
 
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
 // exported is where Caddy's `tracing` directive exports its spans to, with
@@ -61,7 +58,7 @@ func TestTracing(t *testing.T) {
 	t.Setenv("OTEL_TRACES_EXPORTER", "memory")
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "5") // milliseconds
 	exported.Reset()
-	l := startLive(t, "", `
+	l := livetest.Start(t, "", `
 	tracing {
 		span "site {uri}"
 		span_attributes {
@@ -70,20 +67,20 @@ func TestTracing(t *testing.T) {
 			referer  {http.request.header.Referer}
 		}
 	}
-	`+kissmetrics()+`respond page`)
+	`+livetest.Kissmetrics()+`respond page`)
 
 	// next returns the span of the request that was made last.
 	next := func(n int) tracetest.SpanStub {
 		t.Helper()
-		eventually(t, "the request's span", func() bool { return len(spans("site")) == n })
+		livetest.Eventually(t, "the request's span", func() bool { return len(spans("site")) == n })
 		return spans("site")[n-1]
 	}
 	const link = "/offer?kme=Clicked&kmi=john.smith&km_plan=gold"
-	l.open(link, "Referer", "http://example.com"+link)
+	l.Open(link, "Referer", "http://example.com"+link)
 	recorded := next(1)
-	l.open(link, "User-Agent", "curl/8.0")
+	l.Open(link, "User-Agent", "curl/8.0")
 	skipped := next(2)
-	l.open("/untagged?a=b")
+	l.Open("/untagged?a=b")
 	untagged := next(3)
 
 	for _, test := range []struct {
@@ -111,17 +108,17 @@ func TestTracing(t *testing.T) {
 		t.Errorf("the span lacks its own attributes:\n%s", text)
 	}
 
-	eventually(t, "the deliveries' spans", func() bool { return len(spans("tagged_urls.deliver")) == 2 })
+	livetest.Eventually(t, "the deliveries' spans", func() bool { return len(spans("tagged_urls.deliver")) == 2 })
 	delivered := spans("tagged_urls.deliver")
 	for _, s := range delivered {
 		if text := spanText(s); !strings.Contains(text, "tagged_urls.tracker=main\ntagged_urls.records=1") || s.Status.Code != codes.Unset {
 			t.Errorf("a delivery's span says %v\n%s", s.Status, text)
 		}
 	}
-	l.tracker.answer(http.StatusServiceUnavailable)
-	l.open("/?kme=Failing&kmi=john.smith")
+	l.Tracker.Answer(http.StatusServiceUnavailable)
+	l.Open("/?kme=Failing&kmi=john.smith")
 	failing := next(4)
-	eventually(t, "the span of a delivery that failed", func() bool { return len(spans("tagged_urls.deliver")) > 2 })
+	livetest.Eventually(t, "the span of a delivery that failed", func() bool { return len(spans("tagged_urls.deliver")) > 2 })
 	failed := spans("tagged_urls.deliver")[2]
 	if failed.Status.Code != codes.Error || failed.Status.Description != "not taken with status 503: Service Unavailable" {
 		t.Errorf("it says %v", failed.Status)
@@ -142,52 +139,5 @@ func TestTracing(t *testing.T) {
 				t.Errorf("a span tells %s:\n%s", secret, text)
 			}
 		}
-	}
-}
-
-// badTracker fails with what it is told to.
-type badTracker struct {
-	err   error
-	panic any
-}
-
-func (b badTracker) Deliver(context.Context, []*delivery.Record) error {
-	if b.panic != nil {
-		panic(b.panic)
-	}
-	return b.err
-}
-
-// TestTracingBadTrackers: what a foreign tracker's error or panic says doesn't
-// get onto a span.
-func TestTracingBadTrackers(t *testing.T) {
-	memory := tracetest.NewInMemoryExporter()
-	var provider trace.TracerProvider = sdktrace.NewTracerProvider(sdktrace.WithSyncer(memory))
-	defer tracerProvider.Store(tracerProvider.Swap(&provider))
-	records := []*delivery.Record{{Person: "john", Trace: strings.Repeat("\x01", 25)}, {Person: "ann"}}
-	for name, tracker := range map[string]badTracker{
-		"error": {err: &url.Error{Op: "Get", URL: "http://x/?_k=KEY&_p=john", Err: errors.New("refused")}},
-		"panic": {panic: "no john in the map"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			memory.Reset()
-			func() {
-				defer func() {
-					if p := recover(); p != tracker.panic {
-						t.Errorf("panicked with %v", p)
-					}
-				}()
-				if err := (tracedTracker{tracker, "main"}).Deliver(t.Context(), records); err != tracker.err {
-					t.Errorf("returned %v", err)
-				}
-			}()
-			got := memory.GetSpans()
-			if len(got) != 1 || len(got[0].Links) != 1 {
-				t.Fatalf("spans: %v", got)
-			}
-			if text := spanText(got[0]); strings.Contains(text, "john") || strings.Contains(text, "KEY") {
-				t.Errorf("the span says %s", text)
-			}
-		})
 	}
 }

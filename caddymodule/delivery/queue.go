@@ -186,6 +186,9 @@ type DestinationStats struct {
 var (
 	// ErrFull is returned when the queue has reached its size limit.
 	ErrFull = errors.New("the queue is full: raise max_size, or see why the tracker doesn't take records")
+	// ErrUnavailable is returned for what can't be queued because no queue is
+	// open. Nothing of it is stored.
+	ErrUnavailable = errors.New("nothing can be recorded")
 	// ErrClosed is returned by a queue that was closed.
 	ErrClosed = errors.New("the queue is closed")
 )

@@ -1,0 +1,300 @@
+// Package app is the Caddy app that all sites share: the global options, the
+// key for cookies, the trackers, and the queue.
+package app
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+}
+
+// App is what all sites share: the queue that makes records durable, and the
+// delivery to the trackers. It needs no configuration; a site's `tagged_urls`
+// handler brings it up with its defaults.
+type App struct {
+	// Where records wait for their delivery. Default: `{"queue": "disk"}`, a
+	// file in Caddy's data directory.
+	QueueRaw json.RawMessage `json:"queue,omitempty" caddy:"namespace=tagged_urls.queues inline_key=queue"`
+
+	// How long a visitor's response may be held up until the queue has the
+	// hit. After that the hit is dropped, which is logged and counted.
+	// Default: `250ms`.
+	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty"`
+
+	// How long a record is tried to be delivered before it goes to the dead
+	// letters. Default: `7d`.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// When Caddy exits, how long what is queued is still being delivered.
+	// What remains is delivered after the next start. Default: `3s`; a
+	// negative value turns it off.
+	ShutdownDrain caddy.Duration `json:"shutdown_drain,omitempty"`
+
+	// The key for cookies and pseudonyms. All nodes that serve a site must
+	// have the same one. Default: made once, and kept in Caddy's storage.
+	// Placeholders are resolved when the configuration is loaded.
+	Secret string `json:"secret,omitempty"`
+
+	queue   queuepool.Config
+	storage certmagic.Storage
+	log     *zap.Logger
+	ctx     caddy.Context
+
+	trackers []*Tracker
+	events   *emitter
+	started  bool
+	capture  func([]delivery.Entry) // see DryRun
+
+	// ready is closed once keys and the trackers' ids are known; nothing may
+	// use them before. failed is closed when the first attempt to get there
+	// has failed.
+	ready  chan struct{}
+	failed chan struct{}
+	keys   *tagging.Keys
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "tagged_urls", New: func() caddy.Module { return new(App) }}
+}
+
+// Defaults of the global options.
+const (
+	DefaultQueueTimeout  = 250 * time.Millisecond
+	DefaultShutdownDrain = 3 * time.Second
+)
+
+const (
+	// secretRetry is the pause between attempts to get the secret.
+	secretRetry = 2 * time.Second
+
+	// secretKey is where the secret is in Caddy's storage.
+	secretKey = "tagged_urls/secret.key"
+)
+
+// Provision sets up the app. It opens nothing: `caddy validate` comes here
+// too, while another Caddy uses the queue.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	a.log = ctx.Logger()
+	a.storage = ctx.Storage()
+	a.ready, a.failed = make(chan struct{}), make(chan struct{})
+	if a.QueueTimeout == 0 {
+		a.QueueTimeout = caddy.Duration(DefaultQueueTimeout)
+	}
+	if a.ShutdownDrain == 0 {
+		a.ShutdownDrain = caddy.Duration(DefaultShutdownDrain)
+	}
+	if a.QueueTimeout < 0 || a.MaxAge < 0 {
+		return errors.New("tagged_urls: queue_timeout and max_age must not be negative")
+	}
+	if a.Secret != "" {
+		secret, err := caddy.NewReplacer().ReplaceOrErr(a.Secret, true, true)
+		if err != nil {
+			return fmt.Errorf("tagged_urls: secret: %v", err)
+		}
+		if len(secret) < minSecret {
+			return fmt.Errorf("tagged_urls: secret has %d characters; it needs at least %d, such as the output of `openssl rand -hex 32`", len(secret), minSecret)
+		}
+		a.Secret = secret
+	}
+	if a.QueueRaw == nil {
+		a.QueueRaw = json.RawMessage(`{"queue":"disk"}`)
+	}
+	queue, err := ctx.LoadModule(a, "QueueRaw")
+	if err != nil {
+		return fmt.Errorf("tagged_urls: loading queue: %v", err)
+	}
+	opener, ok := queue.(delivery.Opener)
+	if !ok {
+		return fmt.Errorf("tagged_urls: %T is no queue", queue)
+	}
+	a.queue = queuepool.Config{
+		Context: ctx, Queue: opener, JSON: a.QueueRaw, Logger: a.log,
+		MaxAge: time.Duration(a.MaxAge), ShutdownDrain: time.Duration(a.ShutdownDrain),
+	}
+	if r, ok := queue.(delivery.Resolver); ok {
+		a.queue.JSON = caddyconfig.JSONModuleObject(r.Resolved(), "queue", queue.(caddy.Module).CaddyModule().ID.Name(), nil)
+	}
+	if f, ok := queue.(delivery.Forgetful); ok {
+		if err := f.Keep(cmp.Or(time.Duration(a.MaxAge), delivery.DefaultMaxAge)); err != nil {
+			return fmt.Errorf("tagged_urls: queue: %v", err)
+		}
+	}
+	if a.events, err = newEmitter(ctx); err != nil {
+		return err
+	}
+	a.queue.Observer = observer{a.events}
+	return metrics.Register(ctx)
+}
+
+// minSecret is the least number of characters of a secret.
+const minSecret = 16
+
+// Start opens the queue and starts delivering. It never fails because of the
+// queue: sites are served whatever its state, and opening is tried again.
+func (a *App) Start() error {
+	a.started = true
+	go a.events.run(a.ctx)
+	a.queue.Join()
+	if err := a.prepare(); err != nil {
+		close(a.failed)
+		a.log.Error("no key for cookies, so nothing is recorded; it is tried again", zap.Error(err))
+		go func() {
+			for {
+				select {
+				case <-a.ctx.Done():
+					return
+				case <-time.After(secretRetry):
+				}
+				if a.prepare() == nil {
+					a.log.Info("the key for cookies is available now: recording")
+					a.queue.Use(a.destinations())
+					return
+				}
+			}
+		}()
+		return nil
+	}
+	a.queue.Use(a.destinations())
+	return nil
+}
+
+// Stop does nothing: hits may still be under way, and other apps may stop
+// after this one. Cleanup lets go.
+func (a *App) Stop() error { return nil }
+
+// Cleanup lets go of the queue. When Caddy exits it stays open: what is left
+// is delivered once everything else has stopped.
+func (a *App) Cleanup() error {
+	if !a.started {
+		return nil
+	}
+	a.started = false
+	if caddy.Exiting() {
+		return nil
+	}
+	a.queue.Leave()
+	return nil
+}
+
+// prepare gets the secret, and with it the trackers' ids.
+func (a *App) prepare() error {
+	secret := []byte(a.Secret)
+	if len(secret) == 0 {
+		var err error
+		if secret, err = a.storedSecret(); err != nil {
+			return err
+		}
+	}
+	a.keys = tagging.NewKeys(secret)
+	for _, t := range a.trackers {
+		t.name(a.keys)
+	}
+	close(a.ready)
+	return nil
+}
+
+// storedSecret loads the secret from Caddy's storage, or makes it.
+func (a *App) storedSecret() ([]byte, error) {
+	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
+	defer cancel()
+	load := func() ([]byte, error) {
+		secret, err := a.storage.Load(ctx, secretKey)
+		if err == nil && len(secret) < minSecret {
+			return nil, fmt.Errorf("%s in Caddy's storage is damaged: restore it, or delete it to have a new one made", secretKey)
+		}
+		return secret, err
+	}
+	secret, err := load()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return secret, err
+	}
+	// Nodes that share the storage must agree on one.
+	if err := a.storage.Lock(ctx, secretKey); err != nil {
+		return nil, err
+	}
+	defer func() { _ = a.storage.Unlock(context.WithoutCancel(ctx), secretKey) }()
+	if secret, err = load(); !errors.Is(err, fs.ErrNotExist) {
+		return secret, err
+	}
+	secret = []byte(rand.Text() + rand.Text())
+	return secret, a.storage.Store(ctx, secretKey, secret)
+}
+
+// isReady reports whether the app is ready.
+func (a *App) isReady() bool {
+	select {
+	case <-a.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// Ready waits until the app can be used, or for the deadline; but not once an
+// attempt has failed, or visitors would wait in vain for as long as that
+// lasts. Then the error says why it can't be.
+func (a *App) Ready(deadline time.Time) error {
+	if a.isReady() {
+		return nil
+	}
+	select {
+	case <-a.ready:
+		return nil
+	case <-a.failed:
+	case <-time.After(time.Until(deadline)):
+	}
+	return fmt.Errorf("%w: the configuration is starting, or there is no key for cookies: see the log above", delivery.ErrUnavailable)
+}
+
+// Keys returns the keys for cookies and pseudonyms, once the app is ready.
+func (a *App) Keys() *tagging.Keys { return a.keys }
+
+// Post gives a hit's entries to the queue, see [queuepool.Config.Post].
+func (a *App) Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {
+	if a.capture != nil {
+		a.capture(entries)
+		done(nil)
+		return delivery.Underway{}
+	}
+	return a.queue.Post(deadline, entries, done)
+}
+
+// Recorded tells other modules of a hit's records, once they are durable.
+func (a *App) Recorded(records []*delivery.Record) { a.events.recorded(records) }
+
+// DryRun makes an app that was provisioned ready without starting it: nothing
+// is queued, and capture gets what would be. Cookies count as absent, as the
+// real secret is the server's.
+func (a *App) DryRun(capture func([]delivery.Entry)) error {
+	a.capture = capture
+	a.Secret = rand.Text()
+	return a.prepare()
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

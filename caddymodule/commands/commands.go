@@ -1,0 +1,155 @@
+// Package commands is `caddy tagged-urls` and its subcommands.
+package commands
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "tagged-urls",
+		Usage: "<command>",
+		Short: "Explains and builds tagged URLs, and shows what waits for trackers",
+		Long: `
+Commands for the tagged_urls directive, which records links such as
+https://example.com/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top
+
+explain and link need no running server. status, dead-letters and retry ask the
+running one, by its admin API.
+`,
+		CobraFunc: func(cmd *cobra.Command) {
+			cmd.AddCommand(explainCommand(), linkCommand(), statusCommand(), retryCommand(), deadLettersCommand())
+		},
+	})
+}
+
+func explainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "explain <url>",
+		Short: "Shows what is recorded, sent and forwarded of a URL, and why",
+		Long: `
+Shows what becomes of a URL when somebody opens it in a browser: its tags, the
+person, what is recorded and sent to trackers, what the site behind gets, and
+what happens to the response; and of all that isn't recorded, why.
+
+No server is needed, nothing is sent and nothing stored. With --config, the
+site's own options count, and its matchers decide whether it has the directive
+for this URL. Without, it is a site with default options.
+
+Quote the URL, since & means something to shells.
+
+The visitor is new, and comes by a click. --header and --cookie make another
+one of them. A random identity is shown as <anonymous>, and YOUR_API_KEY stands
+for the key.
+`,
+		Example: `  caddy tagged-urls explain 'https://example.com/?kme=Clicked+Link&kmi=john'
+  caddy tagged-urls explain --config Caddyfile --json 'https://example.com/?kmi=john'
+  caddy tagged-urls explain --header 'User-Agent: curl/8' 'https://example.com/?kme=X'`,
+		Args: cobra.ExactArgs(1),
+		RunE: runExplain,
+	}
+	flags := cmd.Flags()
+	flags.StringP("config", "c", "", "Configuration file whose sites' options count")
+	flags.StringP("adapter", "a", "", "Name of config adapter to apply (if --config is used)")
+	flags.StringP("method", "X", "GET", "The request's method")
+	flags.StringArrayP("header", "H", nil, "Header `'Name: value'` of the request, in place of the browser's; repeatable")
+	flags.StringArrayP("cookie", "b", nil, "Cookie `name=value` of the request; repeatable")
+	flags.Bool("json", false, "Print JSON")
+	return cmd
+}
+
+func runExplain(cmd *cobra.Command, args []string) error {
+	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
+	headers, _ := flags.GetStringArray("header")
+	cookies, _ := flags.GetStringArray("cookie")
+	v, err := explain.NewVisit(args[0], flags.String("method"), headers, cookies)
+	if err != nil {
+		return err
+	}
+	t, err := explain.NewTrial()
+	if err != nil {
+		return err
+	}
+	config, name := []byte(explain.DefaultConfig), "the default"
+	if file, adapter := flags.String("config"), flags.String("adapter"); file != "" || adapter != "" {
+		if config, name, _, err = caddycmd.LoadConfig(file, adapter); err != nil {
+			return err
+		}
+	}
+	if err := t.Load(config); err != nil {
+		return fmt.Errorf("%s: %v", name, err)
+	}
+	e, err := t.Explain(name, v)
+	if err != nil {
+		return err
+	}
+	if flags.Bool("json") {
+		return printJSON(cmd.OutOrStdout(), e)
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), e.Text())
+	return err
+}
+
+func linkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "link <url>",
+		Short: "Builds a tagged URL",
+		Long: `
+Adds tags to a URL and prints the link. The URL's own query and fragment stay as
+they are. Tags that it has already are replaced, all of them.
+
+What wouldn't be recorded exactly so is refused, with the reason: identities
+that are nobody's in particular, names and values that are too long, names that
+belong to the tracker.
+`,
+		Example: `  caddy tagged-urls link https://example.com/offer --event 'Clicked Link' \
+    --identity john.smith --property 'Link Location=top'`,
+		Args: cobra.ExactArgs(1),
+		RunE: runLink,
+	}
+	flags := cmd.Flags()
+	flags.StringP("event", "e", "", "What the person does by opening the link")
+	flags.StringP("identity", "i", "", "Who the person is")
+	flags.StringArrayP("property", "p", nil, "Property `name=value` of the event or, without one, of the person; repeatable")
+	return cmd
+}
+
+func runLink(cmd *cobra.Command, args []string) error {
+	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
+	for _, name := range []string{"event", "identity"} {
+		if flags.Changed(name) && flags.String(name) == "" {
+			return errors.New("--" + name + " is empty")
+		}
+	}
+	asked := tagging.Tags{Event: flags.String("event"), Identity: flags.String("identity")}
+	properties, _ := flags.GetStringArray("property")
+	for _, word := range properties {
+		property, err := parseProperty(word)
+		if err != nil {
+			return err
+		}
+		asked.Properties = append(asked.Properties, property)
+	}
+	link, err := buildLink(args[0], asked)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(cmd.OutOrStdout(), link+"\n")
+	return err
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}

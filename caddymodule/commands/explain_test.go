@@ -1,0 +1,274 @@
+package commands
+
+import (
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
+)
+
+const explainConfig = "testdata/explain/Caddyfile"
+
+// explainWith runs the command and returns what it prints, decoded.
+func explainWith(t *testing.T, args ...string) *explain.Explanation {
+	t.Helper()
+	out, _, err := run(t, append([]string{"explain", "--json"}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := new(explain.Explanation)
+	if err := json.Unmarshal([]byte(out), e); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	return e
+}
+
+// What explain prints is compared with files, both text and JSON. The log
+// tracker is used so that they don't depend on another one's requests.
+func TestExplainPrints(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		args []string
+	}{
+		{"event", []string{"https://default.example/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top&b=1"}},
+		{"anonymous", []string{"https://default.example/?kme=Visited"}},
+		{"properties", []string{"https://default.example/?kmi=john&km_Plan=gold&km_Seats=12"}},
+		{"identity", []string{"https://default.example/?kmi=john"}},
+		{"dropped", []string{"https://default.example/?kme=X&kmi={{+email+}}&km__k=key&km_Empty=&km_" + strings.Repeat("x", 256) + "=1&kmLink=1&a=b&amp;kmi=joe#kmi=jim"}},
+		{"unacceptable", []string{"https://default.example/?kmi=null"}},
+		{"untagged", []string{"https://default.example/?a=1", "-H", "Referer: https://default.example/?kmi=joe"}},
+		{"bot", []string{"https://default.example/?kme=X&kmi=john", "-H", "User-Agent: curl/8.5.0"}},
+		{"prefetch", []string{"https://default.example/?kme=X", "-H", "Sec-Purpose: prefetch"}},
+		{"image", []string{"https://default.example/x.png?kme=Opened&kmi=john", "-H", "Sec-Fetch-Mode: no-cors", "-H", "Sec-Fetch-Dest: image"}},
+		{"nobody", []string{"https://default.example/x.png?kme=Opened", "-H", "Sec-Fetch-Mode: no-cors", "-H", "Sec-Fetch-Dest: image"}},
+		{"library", []string{"https://default.example/?kme=X", "-b", "km_ai=" + strings.Repeat("Ab0", 9) + "%3D", "-b", "km_ni=john%40x.com"}},
+		{"library_anonymous", []string{"https://default.example/?kme=X", "-b", "km_ai=" + strings.Repeat("Cd0", 9)}},
+		{"redirect", []string{"http://strict.example//offer?kme=Clicked&kmi=John@X.com&b=1", "-b", "agreed=yes", "-H", "Referer: https://strict.example/?kmi=joe"}},
+		{"no_consent", []string{"https://strict.example/offer?kme=Clicked"}},
+		{"no_cookie", []string{"http://plain.example:8080/?kme=X&km_A=1", "-H", "Referer: http://plain.example/?kmi=joe"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			args := append([]string{"explain", "--config", explainConfig}, test.args...)
+			text, _, err := run(t, args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for line := range strings.Lines(text) {
+				if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+					t.Errorf("%d columns: %s", n, line)
+				}
+			}
+			golden(t, filepath.Join("testdata/explain", test.name+".txt"), text)
+			asJSON, _, err := run(t, append(args, "--json")...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, filepath.Join("testdata/explain", test.name+".json"), asJSON)
+		})
+	}
+}
+
+// golden compares what was got with a file.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+// Without a configuration, it is a site with default options and a Kissmetrics
+// key.
+func TestExplainWithoutConfig(t *testing.T) {
+	e := explainWith(t, "test.com/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top")
+	if e.URL != "https://test.com/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top" {
+		t.Errorf("URL is %s", e.URL)
+	}
+	if len(e.Sent) != 1 || e.Sent[0].Tracker != "kissmetrics" || len(e.Sent[0].Requests) != 2 {
+		t.Fatalf("sent is %+v; want an alias and an event for kissmetrics", e.Sent)
+	}
+	if e.Site == nil || e.Site.URI != "/offer?kme=Clicked+Link&km_Link+Location=top" {
+		t.Errorf("forwarded is %+v", e.Site)
+	}
+	if e.Recorded.OnceSeconds != 10 {
+		t.Errorf("once is %v seconds", e.Recorded.OnceSeconds)
+	}
+	if len(e.Notes) > 0 {
+		t.Errorf("notes are %q", e.Notes)
+	}
+	// A real visitor of the same kind would have been there a moment ago.
+	if again := explainWith(t, e.URL); len(again.Recorded.Records) != 2 {
+		t.Errorf("recorded is %+v the second time", again.Recorded)
+	}
+}
+
+// Keys are neither shown nor needed.
+func TestExplainMasksKeys(t *testing.T) {
+	for _, format := range []string{"--json=true", "--json=false"} {
+		out, _, err := run(t, "explain", format, "-c", explainConfig, "https://keys.example/?kme=X")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out, "literal-api-key") {
+			t.Errorf("the key is shown:\n%s", out)
+		}
+	}
+	e := explainWith(t, "-c", explainConfig, "https://keys.example/?kme=X")
+	if len(e.Sent) != 2 || e.Sent[0].Disabled != "" || e.Sent[1].ID != "later" ||
+		!strings.Contains(e.Sent[1].Disabled, "{env.TAGGED_URLS_TEST_NO_SUCH_KEY}") {
+		t.Errorf("sent is %+v; want the second one disabled, with its placeholder", e.Sent)
+	}
+}
+
+// The directive that counts is the one that Caddy would come to.
+func TestExplainFindsDirectives(t *testing.T) {
+	for _, test := range []struct {
+		url  string
+		ids  []string // of the trackers
+		uri  string
+		note string
+	}{
+		{"https://shop.example/offers/1?kme=X&kmi=a", []string{""}, "/offers/1?kme=X", ""},
+		{"https://shop.example/api/1?kme=X&kmi=a&b", []string{""}, "/1?b", ""},
+		{"https://shop.example/auth/1?kme=X&kmi=a", []string{""}, "/auth/1?kme=X", ""},
+		{"https://invoked.example:8443/?kme=X&b", []string{"own", "shared"}, "/?b", ""},
+		{"https://invoked.example/?kme=X&b", []string{"own", "shared"}, "/?b", "at :8443"},
+		{"http://default.example/?kme=X&kmi=a", []string{""}, "/?kme=X", "redirects this site's http://"},
+		{"http://shop.example/offers/1?kme=X", []string{""}, "/offers/1?kme=X", "redirects this site's http://"},
+	} {
+		e := explainWith(t, "-c", explainConfig, test.url)
+		var ids []string
+		for _, sent := range e.Sent {
+			ids = append(ids, sent.ID)
+		}
+		if !slices.Equal(ids, test.ids) {
+			t.Errorf("%s: sent to %q; want %q", test.url, ids, test.ids)
+		}
+		if e.Site == nil || e.Site.URI != test.uri {
+			t.Errorf("%s: forwarded is %+v; want %s", test.url, e.Site, test.uri)
+		}
+		if notes := strings.Join(e.Notes, "\n"); !strings.Contains(notes, test.note) || test.note == "" && notes != "" {
+			t.Errorf("%s: the notes are %q; want %q", test.url, notes, test.note)
+		}
+	}
+	for _, test := range []struct{ url, why string }{
+		{"https://untouched.example/?kme=X", "static_response answers it"},
+		{"https://shop.example/old?kme=X", "static_response with status 302 answers it"},
+		{"https://shop.example/new?kme=X", "file_server answers it"},
+		{"https://shop.example/late/1?kme=X", "reverse_proxy answers it"},
+		{"https://shop.example/broken?kme=X", "error with status 500 answers it"},
+		{"https://unknown.example/?kme=X", "for other hosts, paths or matchers"},
+	} {
+		_, _, err := run(t, "explain", "-c", explainConfig, test.url)
+		if err == nil || !strings.Contains(err.Error(), test.why) || !strings.Contains(err.Error(), explainConfig) {
+			t.Errorf("%s: error %v; want %q and the file's name", test.url, err, test.why)
+		}
+	}
+}
+
+// JSON configurations may have ids, and Caddy's ports other numbers.
+func TestExplainJSONConfig(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "caddy.json")
+	write := func(content string) {
+		if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(`{"apps": {"http": {"https_port": 8443, "servers": {
+		"a": {"listen": [":9000-9002"], "routes": [{"handle": [{"handler": "tagged_urls", "trackers": [{"tracker": "log", "id": "nine"}]}]}]},
+		"b": {"listen": ["127.0.0.1:8443"], "routes": [{"@id": "tu", "handle": [{"@id": "x", "handler": "tagged_urls", "trackers": [{"tracker": "log", "id": "tls"}]}]}]},
+		"c": {"listen": ["unix//run/caddy.sock"]},
+		"d": {"listen": [":7000"], "routes": [{"handle": [
+			{"handler": "file_server", "pass_thru": true},
+			{"handler": "tagged_urls", "trackers": [{"tracker": "log", "id": "seven"}]}]}]}
+	}}}}`)
+	for url, id := range map[string]string{
+		"https://x.example/?kme=X":      "tls",
+		"https://x.example:9001/?kme=X": "nine",
+		"https://x.example:7000/?kme=X": "seven",
+		"http://x.example/?kme=X":       "nine", // no server redirects it, so it is the first by name
+	} {
+		if e := explainWith(t, "-c", config, url); len(e.Sent) != 1 || e.Sent[0].ID != id {
+			t.Errorf("%s: sent is %+v; want %s", url, e.Sent, id)
+		}
+	}
+	for content, why := range map[string]string{
+		`{}`: "no tagged_urls directive in any site",
+		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [
+			{"handler": "subroute", "routes": [{"handle": [{"handler": "invoke", "name": "nowhere"}]}], "errors": {"routes": []}},
+			{"handler": "tagged_urls", "trackers": [{"tracker": "log"}]}]}]}}}}}`: "'nowhere' not found",
+		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "tagged_urls"}]}]}}}}}`:                                        "no tracker",
+		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "tagged_urls", "strips": "all"}]}]}}}}}`:                       "strips",
+		`{"apps": {"http": {"servers": {"a": {"named_routes": {"r": {"match": [{"no_such_matcher": {}}]}}}}}}}`:                                 "no_such_matcher",
+		`{"apps": {"http": {"servers": {"a": {"routes": [{"handle": [{"handler": "subroute", "routes": [{"handle": [{"handler": 1}]}]}]}]}}}}}`: "server a",
+	} {
+		write(content)
+		_, _, err := run(t, "explain", "-c", config, "https://x.example/?kme=X")
+		if err == nil || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), config) {
+			t.Errorf("%s: error %v; want %q and the file's name", content, err, why)
+		}
+	}
+}
+
+// No queue is opened and no storage touched, be it Caddy's or the queue's.
+func TestExplainOpensNothing(t *testing.T) {
+	home := t.TempDir()
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "AppData"} {
+		t.Setenv(name, home)
+	}
+	config := filepath.Join(home, "Caddyfile")
+	content := "{\n\tstorage file_system " + home + "/storage\n\ttagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + home + "/queue.db\n\t\t}\n\t}\n}\n" +
+		"x.example {\n\ttagged_urls {\n\t\ttracker log\n\t}\n\tlog {\n\t\toutput file " + home + "/access.log\n\t}\n}\n"
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := explainWith(t, "-c", config, "https://x.example/?kme=X&kmi=john"); len(e.Recorded.Records) != 2 {
+		t.Fatalf("recorded is %+v", e.Recorded)
+	}
+	err := filepath.WalkDir(home, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && path != home && path != config {
+			t.Errorf("explain made %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExplainRequests(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		why  string
+	}{
+		{nil, "accepts 1 arg"},
+		{[]string{"https://exa mple.com/?kme=X"}, "servers refuse"},
+		{[]string{"https://example.com/%zz?kme=X"}, "servers refuse"},
+		{[]string{"ftp://example.com/?kme=X"}, "no URL of a site"},
+		{[]string{"/offer?kme=X&next=https://example.com/"}, "no URL of a site"},
+		{[]string{"https://example.com/", "-H", "Referer"}, "Name: value"},
+		{[]string{"https://example.com/", "-H", ": x"}, "Name: value"},
+		{[]string{"https://example.com/", "-H", "X: \x01"}, "control character"},
+		{[]string{"https://example.com/", "-c", "no/such/Caddyfile"}, "no/such/Caddyfile"},
+		{[]string{"https://example.com/", "-a", "caddyfile"}, "config file"},
+	} {
+		out, errs, err := run(t, append([]string{"explain"}, test.args...)...)
+		if err == nil || !strings.Contains(errs, test.why) || out != "" {
+			t.Errorf("explain %q printed %q and %q; want it refused with %q", test.args, out, errs, test.why)
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package commands
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// buildLink adds tags to a URL, in the order kme, kmi, km_NAME. Tags that the
+// URL has already are replaced, all of them, or the link would say something
+// else than what was asked for; its own query and fragment stay as they are,
+// byte for byte.
+//
+// It refuses whatever wouldn't be recorded exactly as it was asked for, and
+// says why.
+func buildLink(address string, asked tagging.Tags) (string, error) {
+	if err := checkAddress(address); err != nil {
+		return "", err
+	}
+	if asked.Empty() {
+		return "", errors.New("there is nothing to tag: give at least one of --event, --identity, --property")
+	}
+	if err := checkProperties(asked.Properties); err != nil {
+		return "", err
+	}
+
+	var pairs []string
+	add := func(name, value string) {
+		pairs = append(pairs, url.QueryEscape(name)+"="+url.QueryEscape(value))
+	}
+	if asked.Event != "" {
+		add("kme", asked.Event)
+	}
+	if asked.Identity != "" {
+		add("kmi", asked.Identity)
+	}
+	for _, p := range asked.Properties {
+		add("km_"+p.Name, p.Value)
+	}
+	tags := strings.Join(pairs, "&")
+	if err := sameTags(asked, tagging.Parse(tags, nil)); err != nil {
+		return "", err
+	}
+
+	rest, fragment, hasFragment := strings.Cut(address, "#")
+	rest, query, _ := strings.Cut(rest, "?")
+	if query, _ = tagging.StripAll.Query(query); query != "" {
+		tags = query + "&" + tags
+	}
+	link := rest + "?" + tags
+	if hasFragment {
+		link += "#" + fragment
+	}
+	return link, nil
+}
+
+// checkAddress says what is wrong with a URL that a visitor is to open.
+func checkAddress(address string) error {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is no URL: %v", address, errors.Unwrap(err))
+	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return fmt.Errorf("%q is no whole URL: it begins with https:// (or http://) and a host, such as https://example.com/offer", address)
+	case u.User != nil:
+		return errors.New("the URL has a user name before its host: browsers don't send it, and mail programs warn of it")
+	case strings.ContainsAny(address, " \"<>"):
+		return fmt.Errorf("%q has characters that don't belong into a URL: a space is written as %%20", address)
+	}
+	return nil
+}
+
+// checkProperties refuses names that would become something else in a link.
+func checkProperties(properties []tagging.Property) error {
+	for i, p := range properties {
+		if p.Name == "e" || p.Name == "i" {
+			return fmt.Errorf("property %q: km_%s is another name of the event (km_e) or the identity (km_i); use a longer name", p.Name, p.Name)
+		}
+		if slices.ContainsFunc(properties[:i], func(q tagging.Property) bool { return q.Name == p.Name }) {
+			return fmt.Errorf("property %q is there twice: only the last one would be recorded", p.Name)
+		}
+	}
+	return nil
+}
+
+// sameTags says why what is recorded isn't what was asked for.
+func sameTags(asked, recorded tagging.Tags) error {
+	var wrong []error
+	for _, drop := range recorded.Dropped {
+		err := fmt.Errorf("%s: %s", tagName(drop.Parameter), drop.Reason.Explain())
+		if drop.Reason == tagging.IdentityMerge {
+			err = fmt.Errorf("%v To have your mailing tool fill it in, build the link without --identity and append &kmi= and the merge field to it", err)
+		}
+		wrong = append(wrong, err)
+	}
+	if recorded.DroppedMore > 0 {
+		wrong = append(wrong, fmt.Errorf("and %d more", recorded.DroppedMore))
+	}
+	if wrong != nil {
+		return errors.Join(wrong...)
+	}
+	if asked.Identity != recorded.Identity {
+		return fmt.Errorf("the identity %q would be recorded as %q", asked.Identity, recorded.Identity)
+	}
+	if asked.Event != recorded.Event || !slices.Equal(asked.Properties, recorded.Properties) {
+		return errors.New("names and values must be UTF-8: what isn't would be recorded as U+FFFD")
+	}
+	return nil
+}
+
+// tagName is what the commands call a tag's parameter.
+func tagName(parameter string) string {
+	switch parameter {
+	case "kme", "km_e":
+		return "event"
+	case "kmi", "km_i":
+		return "identity"
+	}
+	return fmt.Sprintf("property %q", strings.TrimPrefix(parameter, "km_"))
+}
+
+// parseProperty reads `name=value`.
+func parseProperty(word string) (tagging.Property, error) {
+	name, value, ok := strings.Cut(word, "=")
+	if !ok {
+		return tagging.Property{}, fmt.Errorf("--property %q: it looks like name=value", word)
+	}
+	return tagging.Property{Name: name, Value: value}, nil
+}

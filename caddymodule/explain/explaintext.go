@@ -1,0 +1,192 @@
+package explain
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// Text returns the explanation for a terminal of 80 columns.
+func (e *Explanation) Text() string {
+	var p page
+	p.line("URL", e.URL)
+	for _, note := range e.Notes {
+		p.line("Note", note)
+	}
+
+	p.section("Tags")
+	p.optional("Event", e.Tags.Event)
+	p.optional("Identity", e.Tags.Identity)
+	for _, property := range e.Tags.Properties {
+		p.line("Property", property.Name+" = "+property.Value)
+	}
+	for _, drop := range e.Tags.Dropped {
+		p.line("Dropped", drop.Parameter+": "+drop.Explanation)
+	}
+	if e.Tags.DroppedMore > 0 {
+		p.line("Dropped", fmt.Sprintf("%d more", e.Tags.DroppedMore))
+	}
+	p.none("")
+
+	p.section("Person")
+	if e.Person.ID != "" {
+		p.line("Is", e.Person.ID)
+	}
+	p.line("Because", e.Person.Why)
+
+	p.section("Recorded")
+	hit := false
+	for _, record := range e.Recorded.Records {
+		p.line(record.Kind, record.text())
+		hit = hit || record.Kind != delivery.Alias.String()
+	}
+	p.optional("Nothing", e.Recorded.Explanation)
+	if once := time.Duration(e.Recorded.OnceSeconds * float64(time.Second)); hit && once > 0 {
+		p.line("Once", fmt.Sprintf("the same again within %s isn't recorded", once))
+	}
+
+	p.section("Sent")
+	for _, sent := range e.Sent {
+		name := sent.Tracker
+		if sent.ID != "" {
+			name += " " + sent.ID
+		}
+		for _, request := range sent.Requests {
+			p.line(name, request)
+		}
+		if sent.Disabled != "" {
+			p.line(name, "It waits, because the tracker is disabled here: "+sent.Disabled)
+		}
+	}
+	p.none("")
+
+	p.section("Forwarded to the site")
+	if e.Site != nil {
+		p.line(e.Site.Method, e.Site.URI)
+		p.header(e.Site.Headers)
+	}
+	p.none(", the directive answers")
+
+	p.section("Response")
+	if e.Response.Status != 0 {
+		p.line("Status", fmt.Sprintf("%d %s", e.Response.Status, http.StatusText(e.Response.Status)))
+	} else {
+		p.line("Status", "the site's")
+	}
+	p.header(e.Response.Headers)
+	return p.String()
+}
+
+// text returns what a record says.
+func (r recordExplained) text() string {
+	switch r.Kind {
+	case delivery.Alias.String():
+		return r.Person + " is " + r.Name
+	case delivery.Event.String():
+		return r.Name + ", by " + r.Person
+	}
+	return "of " + r.Person
+}
+
+// page is text in lines of at most 80 columns: sections of labels with texts.
+type page struct {
+	strings.Builder
+	empty bool // nothing is in the section yet
+}
+
+const (
+	pageWidth  = 80
+	labelWidth = 16
+)
+
+func (p *page) section(title string) {
+	p.empty = true
+	p.WriteString("\n" + title + "\n")
+}
+
+// none says that the section is empty, if it is.
+func (p *page) none(why string) {
+	if p.empty {
+		p.WriteString("  nothing" + why + "\n")
+	}
+}
+
+func (p *page) optional(label, text string) {
+	if text != "" {
+		p.line(label, text)
+	}
+}
+
+func (p *page) header(header http.Header) {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			p.line(name, value)
+		}
+	}
+}
+
+// line writes a label with a text, which is continued on the lines below.
+func (p *page) line(label, text string) {
+	p.empty = false
+	label = "  " + Printable(label)
+	if utf8.RuneCountInString(label) >= labelWidth {
+		p.WriteString(label + "\n")
+		label = ""
+	}
+	for part := range strings.Lines(text) {
+		for _, line := range wrap(Printable(strings.TrimSuffix(part, "\n")), pageWidth-labelWidth) {
+			p.WriteString(strings.TrimRight(fmt.Sprintf("%-*s%s", labelWidth, label, line), " ") + "\n")
+			label = ""
+		}
+	}
+}
+
+// wrap breaks a text into lines of at most width characters: behind a space,
+// before an ampersand, or where there is neither anywhere.
+func wrap(text string, width int) (lines []string) {
+	for {
+		count, end, brk := 0, 0, 0
+		for i, r := range text {
+			if r == '&' && i > 0 {
+				brk = i
+			}
+			if count == width {
+				end = i
+				break
+			}
+			count++
+			if r == ' ' {
+				brk = i + 1
+			}
+		}
+		if end == 0 {
+			return append(lines, text)
+		}
+		if text[end] == ' ' {
+			brk = end + 1
+		}
+		if brk == 0 {
+			brk = end
+		}
+		lines = append(lines, strings.TrimRight(text[:brk], " "))
+		text = text[brk:]
+	}
+}
+
+// Printable replaces what a terminal would take for a command, or show in
+// another order: links are written by anybody.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,40 @@
+package explain
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// notes are what people get wrong in links, and where a server may differ.
+func (m *meeting) notes(v *Visit) (all []string) {
+	for parameter := range strings.SplitSeq(v.url.RawQuery, "&") {
+		raw, _, _ := strings.Cut(parameter, "=")
+		name, err := url.QueryUnescape(raw)
+		switch {
+		case err != nil, tagging.HasTags(raw):
+		case strings.HasPrefix(name, "amp;"):
+			all = append(all, fmt.Sprintf("%q: the link was copied from HTML, where & is written &amp;. In a URL it is just &.", name))
+		case len(name) > 2 && strings.EqualFold(name[:2], "km"):
+			all = append(all, fmt.Sprintf("%q is no tag: tags are kme, kmi and whatever begins with km_, in small letters.", name))
+		}
+	}
+	if _, query, _ := strings.Cut(v.fragment, "?"); tagging.HasTags(query) || tagging.HasTags(v.fragment) {
+		all = append(all, "What is behind the # never gets to a server: put the tags before it, behind a ?.")
+	}
+	h := m.met[0]
+	if !h.Cookie.Off && len(v.cookies(h.Cookie.Name)) > 0 {
+		all = append(all, "Only the server can verify its cookie "+h.Cookie.Name+". Here it counts as absent.")
+	}
+	if m.hit != nil && h.IdentityEmail.Policy == "hash" {
+		plain := tagging.Parse(m.hit.Query, tagging.NewRules(tagging.RulesOptions{
+			RejectWords: h.IdentityReject.Words, NoRejectWords: h.IdentityReject.Off,
+		}))
+		if plain.Identity != m.hit.Tags.Identity {
+			all = append(all, "The identity is an e-mail address; its keyed hash takes its place (identity_email hash).")
+		}
+	}
+	return all
+}

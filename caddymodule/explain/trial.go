@@ -1,0 +1,282 @@
+package explain
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// Trial is a configuration to try requests on without a server: its routes
+// with their matchers, its tagged_urls directives, and of the other handlers
+// those that decide which directives a request meets. It opens no queue,
+// touches no storage and sends nothing.
+type Trial struct {
+	ctx        caddy.Context
+	app        *app.App
+	servers    []trialServer
+	directives int      // in the configuration
+	meeting    *meeting // the one under way
+}
+
+type trialServer struct {
+	*caddyhttp.Server
+	name        string
+	http, https bool // whether it listens at their port
+}
+
+// NewTrial makes a trial without a configuration. From now on Caddy logs
+// nothing: what matters of it, the explanation says.
+func NewTrial() (*Trial, error) {
+	ctx, err := caddy.ProvisionContext(&caddy.Config{
+		AppsRaw: caddy.ModuleMap{"tagged_urls": json.RawMessage("{}")},
+		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{
+			"default": {BaseLog: caddy.BaseLog{Level: "FATAL"}},
+		}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	loaded, err := ctx.App("tagged_urls")
+	if err != nil {
+		return nil, err
+	}
+	return &Trial{ctx: ctx, app: loaded.(*app.App)}, nil
+}
+
+// Load sets up a configuration in Caddy's JSON to be tried.
+func (t *Trial) Load(config []byte) error {
+	var parsed struct {
+		Apps struct {
+			HTTP struct {
+				HTTPPort  int                          `json:"http_port"`
+				HTTPSPort int                          `json:"https_port"`
+				Servers   map[string]*caddyhttp.Server `json:"servers"`
+			} `json:"http"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(caddy.RemoveMetaFields(config), &parsed); err != nil {
+		return fmt.Errorf("the configuration isn't Caddy's JSON: %v", err)
+	}
+	httpApp := parsed.Apps.HTTP
+	for _, name := range slices.Sorted(maps.Keys(httpApp.Servers)) {
+		server := httpApp.Servers[name]
+		if err := t.prepare(server.Routes); err != nil {
+			return fmt.Errorf("server %s: %v", name, err)
+		}
+		for route, named := range server.NamedRoutes {
+			if err := t.prepareRoute(named); err != nil {
+				return fmt.Errorf("named route %s: %v", route, err)
+			}
+		}
+		t.servers = append(t.servers, trialServer{
+			Server: server, name: name,
+			http:  listensAt(server, cmp.Or(httpApp.HTTPPort, caddyhttp.DefaultHTTPPort)),
+			https: listensAt(server, cmp.Or(httpApp.HTTPSPort, caddyhttp.DefaultHTTPSPort)),
+		})
+	}
+	return t.app.DryRun(func(entries []delivery.Entry) { t.meeting.entries = append(t.meeting.entries, entries...) })
+}
+
+func listensAt(server *caddyhttp.Server, port int) bool {
+	return slices.ContainsFunc(server.Listen, func(listen string) bool {
+		a, err := caddy.ParseNetworkAddress(listen)
+		return err == nil && a.StartPort <= uint(port) && uint(port) <= a.EndPort
+	})
+}
+
+// serves reports whether the server listens where a URL leads.
+func (s trialServer) serves(u *url.URL) bool {
+	if port, err := strconv.Atoi(u.Port()); err == nil {
+		return listensAt(s.Server, port)
+	}
+	if u.Scheme == "https" {
+		return s.https
+	}
+	return s.http
+}
+
+// prepare makes routes of those handlers that count.
+func (t *Trial) prepare(routes caddyhttp.RouteList) error {
+	for i := range routes {
+		if err := t.prepareRoute(&routes[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Trial) prepareRoute(route *caddyhttp.Route) error {
+	for _, raw := range route.HandlersRaw {
+		handler, err := t.handler(raw)
+		if err != nil {
+			return err
+		}
+		if handler != nil {
+			route.Handlers = append(route.Handlers, handler)
+		}
+	}
+	route.HandlersRaw = nil
+	return route.Provision(t.ctx, nil)
+}
+
+// handler returns what takes a handler's place, or nil for one that would
+// merely pass the request on.
+func (t *Trial) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
+	var options struct {
+		Handler        string            `json:"handler"`
+		Status         any               `json:"status_code"`
+		PassThru       bool              `json:"pass_thru"`
+		HandleResponse []json.RawMessage `json:"handle_response"`
+	}
+	if err := json.Unmarshal(raw, &options); err != nil {
+		return nil, err
+	}
+	switch options.Handler {
+	case "tagged_urls":
+		loaded, err := t.module(raw)
+		if err != nil {
+			return nil, err
+		}
+		t.directives++
+		h := loaded.(*handler.Handler)
+		return &directive{Handler: h, trial: t, once: h.WithoutOnce()}, nil // each trial is a first visit
+	case "subroute":
+		var sub caddyhttp.Subroute
+		if err := json.Unmarshal(raw, &sub); err != nil {
+			return nil, err
+		}
+		sub.Errors = nil
+		return &sub, t.prepare(sub.Routes)
+	case "rewrite", "vars", "map", "headers", "invoke":
+		return t.module(raw)
+	case "static_response", "error":
+		answer := answerer{t, options.Handler}
+		if options.Status != nil {
+			answer.name = fmt.Sprintf("%s with status %v", options.Handler, options.Status)
+		}
+		return answer, nil
+	case "reverse_proxy":
+		if options.HandleResponse == nil { // else it may be forward_auth
+			return answerer{t, options.Handler}, nil
+		}
+	case "file_server":
+		if !options.PassThru {
+			return answerer{t, options.Handler}, nil
+		}
+	}
+	return nil, nil
+}
+
+func (t *Trial) module(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
+	holder := struct {
+		Raw json.RawMessage `caddy:"namespace=http.handlers inline_key=handler"`
+	}{raw}
+	loaded, err := t.ctx.LoadModule(&holder, "Raw")
+	if err != nil {
+		return nil, err
+	}
+	return loaded.(caddyhttp.MiddlewareHandler), nil
+}
+
+// meeting is what was seen of a request on its way past the directives.
+type meeting struct {
+	met    []*directive
+	reason tagging.Reason // why the first of them skips the request
+	hit    *handler.Inspection
+	// entries are what the queue was given.
+	entries   []delivery.Entry
+	arrived   http.Header
+	forwarded *forwardedRequest
+	writer    recordingWriter
+	// answered is what answered before any directive.
+	answered string
+}
+
+// try makes a request to a server.
+func (t *Trial) try(server trialServer, r *http.Request) (*meeting, error) {
+	m := &meeting{arrived: r.Header.Clone(), writer: recordingWriter{header: make(http.Header)}}
+	t.meeting = m
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), &m.writer, server.Server)
+	site := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	if err := server.Routes.Compile(site).ServeHTTP(&m.writer, r); err != nil {
+		return nil, err
+	}
+	m.hit = handler.Inspect(r)
+	return m, nil
+}
+
+// trackers are those of the directives that were met, each once.
+func (m *meeting) trackers() (all []*app.Tracker) {
+	for _, d := range m.met {
+		for _, t := range d.Trackers() {
+			if !slices.ContainsFunc(all, func(other *app.Tracker) bool { return other.ID == t.ID }) {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+// directive is a handler under trial.
+type directive struct {
+	*handler.Handler
+	trial *Trial
+	once  time.Duration
+}
+
+// ServeHTTP is the handler's own, watched.
+func (d *directive) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	m := d.trial.meeting
+	if m.met = append(m.met, d); len(m.met) == 1 {
+		m.reason = d.SkipReason(r)
+	}
+	return d.Handler.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		m.forwarded = &forwardedRequest{Method: r.Method, URI: r.URL.RequestURI(), Headers: make(http.Header)}
+		for name, values := range r.Header {
+			if !slices.Equal(values, m.arrived[name]) {
+				m.forwarded.Headers[name] = slices.Clone(values)
+			}
+		}
+		return next.ServeHTTP(w, r)
+	}))
+}
+
+// answerer takes the place of a handler that answers itself.
+type answerer struct {
+	trial *Trial
+	name  string
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler.
+func (a answerer) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler) error {
+	if m := a.trial.meeting; len(m.met) == 0 {
+		m.answered = a.name
+	}
+	return nil
+}
+
+// recordingWriter keeps a response's header and status.
+type recordingWriter struct {
+	header http.Header
+	status int
+}
+
+func (w *recordingWriter) Header() http.Header { return w.header }
+
+func (w *recordingWriter) WriteHeader(status int) { w.status = cmp.Or(w.status, status) }
+
+func (w *recordingWriter) Write(data []byte) (int, error) { return len(data), nil }

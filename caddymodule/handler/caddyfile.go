@@ -1,0 +1,178 @@
+package handler
+
+import (
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("tagged_urls", parseDirective)
+	// A redirect isn't a landing, so it comes first; rewrites come later, so
+	// they see the request without what was stripped.
+	httpcaddyfile.RegisterDirectiveOrder("tagged_urls", httpcaddyfile.After, "redir")
+}
+
+func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from its directive. Syntax:
+//
+//	tagged_urls [<matcher>] [<api_key>] {
+//	    tracker  <module> [<args...>] { … }
+//	    strip    none | identity | all
+//	    redirect
+//	    cookie   off | [<name>] {
+//	        domain  <domain> | auto
+//	        max_age <duration>
+//	    }
+//	    alias    on | off
+//	    once     off | <duration>
+//	    consent  <cookie> [<value>]
+//	    identity_email  allow | hash <key> | drop
+//	    identity_reject <words...> | off
+//	    skip     none | <words...>
+//	}
+//
+// An API key is short for `tracker kissmetrics <api_key>`. `tracker` may be
+// given several times.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the directive's name
+	if d.NextArg() {
+		if !trackers.HasPlaceholder(d.Val()) {
+			if err := trackers.CheckKey("API key", d.Val()); err != nil {
+				return d.WrapErr(err)
+			}
+		}
+		h.TrackersRaw = append(h.TrackersRaw, caddyconfig.JSON(map[string]string{
+			"tracker": "kissmetrics", "api_key": d.Val(),
+		}, nil))
+		if d.NextArg() {
+			return d.Errf("%q is one argument too many: tagged_urls takes one API key, further trackers stand in its block", d.Val())
+		}
+	}
+	for d.NextBlock(0) {
+		if err := h.unmarshalOption(d); err != nil {
+			return err
+		}
+	}
+	if len(h.TrackersRaw) == 0 {
+		d.Reset()
+		d.Next() // the error is to name the directive's line
+		return d.WrapErr(errNoTracker)
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
+	switch option := d.Val(); option {
+	case "tracker":
+		raw, err := app.UnmarshalModule(d, "tagged_urls.trackers.", "tracker")
+		if err != nil {
+			return err
+		}
+		h.TrackersRaw = append(h.TrackersRaw, raw)
+	case "strip":
+		if !d.AllArgs(&h.Strip) {
+			return d.ArgErr()
+		}
+		_, err = parseStrip(h.Strip)
+	case "redirect":
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		h.Redirect = true
+	case "cookie":
+		return h.Cookie.unmarshal(d)
+	case "alias":
+		var word string
+		if !d.AllArgs(&word) || word != "on" && word != "off" {
+			return d.Err("alias takes on or off")
+		}
+		h.NoAlias = word == "off"
+	case "once":
+		return app.UnmarshalDuration(d, &h.Once, "off")
+	case "consent":
+		args := d.RemainingArgs()
+		if len(args) != 1 && len(args) != 2 {
+			return d.Err("consent takes a cookie's name, and its value if not any will do: consent <cookie> [<value>]")
+		}
+		h.Consent = &Consent{Cookie: args[0]}
+		if len(args) == 2 {
+			h.Consent.Value = args[1]
+		}
+		err = h.Consent.validate()
+	case "identity_email":
+		args := d.RemainingArgs()
+		if len(args) == 0 || (args[0] == "hash") != (len(args) == 2) {
+			return d.Err("identity_email takes one of: allow, hash <key>, drop")
+		}
+		h.IdentityEmail.Policy = args[0]
+		if len(args) == 2 {
+			h.IdentityEmail.Key = args[1]
+		}
+		_, err = parseEmailPolicy(args[0])
+	case "identity_reject":
+		args := d.RemainingArgs()
+		if len(args) == 0 {
+			return d.ArgErr()
+		}
+		if len(args) == 1 && args[0] == "off" {
+			h.IdentityReject.Off = true
+		} else {
+			h.IdentityReject.Words = append(h.IdentityReject.Words, args...)
+		}
+	case "skip":
+		h.Skip = append(h.Skip, d.RemainingArgs()...)
+		if len(h.Skip) == 0 {
+			return d.ArgErr()
+		}
+		_, err = parseSkip(h.Skip)
+	default:
+		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, skip", option)
+	}
+	if err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (c *Cookie) unmarshal(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		if d.Val() == "off" {
+			c.Off = true
+		} else {
+			c.Name = d.Val()
+		}
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		switch d.Val() {
+		case "domain":
+			if !d.AllArgs(&c.Domain) {
+				return d.ArgErr()
+			}
+		case "max_age":
+			if err := app.UnmarshalDuration(d, &c.MaxAge, ""); err != nil {
+				return err
+			}
+		default:
+			return d.Errf("cookie has no option %q: it has domain, max_age", d.Val())
+		}
+	}
+	if err := c.validate(); err != nil {
+		return d.WrapErr(err)
+	}
+	return nil
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

@@ -1,0 +1,289 @@
+// Package handler is the directive tagged_urls, its matcher and placeholders:
+// what one tagged request goes through.
+package handler
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+}
+
+// Handler records the tags of tagged URLs (`kme`, `kmi`, `km_NAME`:
+// Kissmetrics' URL API) at trackers, and removes what is private from the
+// request before the next handler gets it. The visitor never waits for a
+// tracker, and never sees an error because of one.
+//
+// Placeholders for the handlers after it, all of them a visitor's input to be
+// escaped where they are shown:
+//
+// Placeholder | Description
+// ------------|------------
+// `{http.tagged_urls.event}` | The event's name
+// `{http.tagged_urls.identity}` | The identity that the link names
+// `{http.tagged_urls.property.*}` | A property's value
+// `{http.tagged_urls.person}` | The person that the hit is recorded for
+//
+// They are empty on untagged requests.
+type Handler struct {
+	// The trackers that get every record. At least one is needed.
+	TrackersRaw []json.RawMessage `json:"trackers,omitempty" caddy:"namespace=tagged_urls.trackers inline_key=tracker"`
+
+	// What is removed from the request before it goes on to the site:
+	// `identity` removes `kmi` and `km_i`, `all` every tag, `none` nothing.
+	// Default: `identity`.
+	Strip string `json:"strip,omitempty"`
+
+	// Whether a tagged navigation is answered by a redirect to the same URL
+	// without any tag, so that neither the address bar nor scripts on the
+	// page hold one. Default: false.
+	Redirect bool `json:"redirect,omitempty"`
+
+	// The cookie that holds a visitor's anonymous identity.
+	Cookie Cookie `json:"cookie,omitzero"`
+
+	// Whether aliases are never sent, so that the tracker doesn't connect a
+	// visitor's anonymous identity with a name. Default: false.
+	NoAlias bool `json:"no_alias,omitempty"`
+
+	// For how long the same person, event and properties count once, as
+	// reloads and media players repeat them. Default: `10s`; a negative value
+	// records every hit.
+	Once caddy.Duration `json:"once,omitempty"`
+
+	// Record only those who have given their consent.
+	Consent *Consent `json:"consent,omitempty"`
+
+	// What becomes of e-mail addresses as identities.
+	IdentityEmail IdentityEmail `json:"identity_email,omitzero"`
+
+	// Identities that aren't anybody, besides those known.
+	IdentityReject IdentityReject `json:"identity_reject,omitzero"`
+
+	// Which requests aren't recorded: any of `bots`, `prefetch`, `fetch`,
+	// `opt_out`, `dnt`, `gpc`; or `none`, alone.
+	// Default: `["bots", "prefetch", "fetch", "opt_out"]`.
+	Skip []string `json:"skip,omitempty"`
+
+	app      host
+	timeout  time.Duration // the app's QueueTimeout
+	log      *zap.Logger
+	trackers []*app.Tracker
+	strip    tagging.Strip
+	rules    *tagging.Rules
+	once     time.Duration
+	skip     skipSet
+	// placeholders is whether any handler may ask for ours.
+	placeholders bool
+}
+
+// host is what a handler asks of the app, see [app.App].
+type host interface {
+	Ready(deadline time.Time) error
+	Keys() *tagging.Keys
+	Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted
+	Recorded(records []*delivery.Record)
+}
+
+// Consent names the cookie that a visitor has who agreed to be recorded.
+type Consent struct {
+	// The cookie's name.
+	Cookie string `json:"cookie"`
+	// Its value. Default: any that isn't empty.
+	Value string `json:"value,omitempty"`
+}
+
+// IdentityEmail says what becomes of e-mail addresses as identities.
+type IdentityEmail struct {
+	// `allow` records them as they are, `hash` sends a keyed HMAC-SHA-256 of
+	// the trimmed, lower-cased address instead, `drop` treats them as no
+	// identity. Default: `allow`.
+	Policy string `json:"policy,omitempty"`
+	// The key for `hash`. Placeholders are resolved when the configuration is
+	// loaded.
+	Key string `json:"key,omitempty"`
+}
+
+// IdentityReject says which identities aren't anybody, because many share them.
+type IdentityReject struct {
+	// Words that are no identity, as the whole value and without case, besides
+	// the built-in ones (`anonymous`, `guest`, `null` …).
+	Words []string `json:"words,omitempty"`
+	// Whether the built-in words are allowed. Merge fields that weren't filled
+	// in never are.
+	Off bool `json:"off,omitempty"`
+}
+
+// Defaults of the directive's options.
+const (
+	DefaultCookieName = "tu_id"
+	MaxCookieAge      = 400 * 24 * time.Hour
+	DefaultOnce       = 10 * time.Second
+)
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.tagged_urls",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler and its trackers.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.log = ctx.Logger()
+	loaded, err := ctx.App("tagged_urls")
+	if err != nil {
+		return err
+	}
+	shared := loaded.(*app.App)
+	h.app, h.timeout = shared, time.Duration(shared.QueueTimeout)
+	h.placeholders = caddycompat.MayMention(ctx, placeholderPrefix)
+	if err := h.provisionOptions(); err != nil {
+		return fmt.Errorf("tagged_urls: %v", err)
+	}
+	return h.provisionTrackers(ctx, shared)
+}
+
+func (h *Handler) provisionOptions() (err error) {
+	if h.strip, err = parseStrip(h.Strip); err != nil {
+		return err
+	}
+	if h.skip, err = parseSkip(h.Skip); err != nil {
+		return err
+	}
+	switch {
+	case h.Once == 0:
+		h.once = DefaultOnce
+	case h.Once > 0:
+		h.once = time.Duration(h.Once)
+	}
+	if h.Cookie.Name == "" {
+		h.Cookie.Name = DefaultCookieName
+	}
+	if h.Cookie.MaxAge == 0 {
+		h.Cookie.MaxAge = caddy.Duration(MaxCookieAge)
+	}
+	if err := h.Cookie.validate(); err != nil {
+		return err
+	}
+	if h.Consent != nil {
+		if err := h.Consent.validate(); err != nil {
+			return err
+		}
+	}
+	email, err := parseEmailPolicy(h.IdentityEmail.Policy)
+	if err != nil {
+		return err
+	}
+	// Whoever knew the key could tell whose the pseudonyms are: it mustn't be
+	// a placeholder's own name.
+	key, err := caddy.NewReplacer().ReplaceOrErr(h.IdentityEmail.Key, true, true)
+	if err != nil {
+		return fmt.Errorf(`identity_email: the key for hash: %v; placeholders are those of the process, such as {env.NAME} and {file.NAME}, and a { that begins none is written \{`, err)
+	}
+	if email == tagging.EmailHash && key == "" {
+		return errors.New("identity_email hash needs a key that isn't empty: identity_email hash <key>")
+	}
+	h.rules = tagging.NewRules(tagging.RulesOptions{
+		RejectWords:   h.IdentityReject.Words,
+		NoRejectWords: h.IdentityReject.Off,
+		Email:         email,
+		EmailKey:      []byte(key),
+	})
+	return nil
+}
+
+func (h *Handler) provisionTrackers(ctx caddy.Context, shared *app.App) error {
+	if len(h.TrackersRaw) == 0 {
+		return errNoTracker
+	}
+	loaded, err := ctx.LoadModule(h, "TrackersRaw")
+	if err != nil {
+		return fmt.Errorf("tagged_urls: loading trackers: %v", err)
+	}
+	for _, module := range loaded.([]any) {
+		t, err := shared.AddTracker(module)
+		if err != nil {
+			return err
+		}
+		if t.Disabled != "" {
+			h.log.Error("a tracker is disabled: sites are served, and its records wait in the queue",
+				zap.String("tracker", t.Name), zap.String("reason", t.Disabled))
+		}
+		h.trackers = append(h.trackers, t)
+	}
+	return nil
+}
+
+// errNoTracker is an error where a site has no tracker at all. Logging isn't
+// chosen silently: nobody would notice that nothing is tracked.
+var errNoTracker = errors.New("tagged_urls has no tracker: give the Kissmetrics API key (tagged_urls {env.KISSMETRICS_API_KEY}) or a tracker; " +
+	"to try it without either, write `tracker log` in its block, which writes records to Caddy's log")
+
+func parseStrip(word string) (tagging.Strip, error) {
+	switch word {
+	case "", "identity":
+		return tagging.StripIdentity, nil
+	case "all":
+		return tagging.StripAll, nil
+	case "none":
+		return tagging.StripNone, nil
+	}
+	return 0, fmt.Errorf("strip: %q is not one of none, identity, all", word)
+}
+
+func parseEmailPolicy(word string) (tagging.EmailPolicy, error) {
+	switch word {
+	case "", "allow":
+		return tagging.EmailAllow, nil
+	case "hash":
+		return tagging.EmailHash, nil
+	case "drop":
+		return tagging.EmailDrop, nil
+	}
+	return 0, fmt.Errorf("identity_email: %q is not one of allow, hash <key>, drop", word)
+}
+
+// ServeHTTP records the request if it is tagged, and hands it on without what
+// is private.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	arrived := caddycompat.OriginalRequest(r)
+	known := hitOf(r, arrived)
+	if known == nil && !tagged(r, arrived) {
+		if h.placeholders {
+			registerPlaceholders(r, nil)
+		}
+		strip.Headers(r, h.strip)
+		return next.ServeHTTP(w, r)
+	}
+	if known == nil {
+		known = newHit(r, arrived, h.rules)
+	} else {
+		known.span = trace.SpanFromContext(r.Context())
+	}
+	defer traceOutcome(known.span, known) // also if a handler panics
+	return known.serve(h, w, r, arrived, next)
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

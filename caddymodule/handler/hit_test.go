@@ -1,0 +1,136 @@
+package handler
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// testHost is an app whose queue does what the test says.
+type testHost struct {
+	keys    *tagging.Keys
+	starts  bool // and isn't ready yet
+	post    func(done func(error)) delivery.Posted
+	entries [][]delivery.Entry // posted so far
+}
+
+func (a *testHost) Ready(deadline time.Time) error {
+	if a.starts {
+		<-time.After(time.Until(deadline))
+		return fmt.Errorf("%w: it is starting", delivery.ErrUnavailable)
+	}
+	return nil
+}
+
+func (a *testHost) Keys() *tagging.Keys { return a.keys }
+
+func (a *testHost) Post(_ time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {
+	a.entries = append(a.entries, entries)
+	return a.post(done)
+}
+
+func (a *testHost) Recorded([]*delivery.Record) {}
+
+// directive is a handler with one tracker.
+func (a *testHost) directive(id string) *Handler {
+	return &Handler{
+		app: a, timeout: time.Second, log: zap.NewNop(), Cookie: Cookie{Name: DefaultCookieName},
+		trackers: []*app.Tracker{{ID: id}},
+	}
+}
+
+// visit is a hit whose records are known.
+func visit() *hit {
+	return &hit{resolved: true, records: []*delivery.Record{{Kind: delivery.Event}}}
+}
+
+// TestLaterDirectiveHasTimeToo: a directive that a request meets late, such as
+// one in handle_errors, gives the queue as much time as the first. But together
+// they don't let the visitor wait for longer than one may.
+func TestLaterDirectiveHasTimeToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &testHost{post: func(done func(error)) delivery.Posted {
+			time.AfterFunc(time.Second/10, func() { done(nil) })
+			return delivery.Underway{}
+		}}
+		r := httptest.NewRequest("GET", "/", nil)
+		h := visit()
+		for _, id := range []string{"first", "second"} {
+			h.record(a.directive(id), r)
+			if h.Wait(); !h.taken {
+				t.Errorf("the hit wasn't taken for the %s", id)
+			}
+			time.Sleep(2 * time.Second) // synctest's clock
+		}
+
+		starting := &testHost{starts: true}
+		h = visit()
+		began := time.Now()
+		h.record(starting.directive("first"), r)
+		h.record(starting.directive("second"), r)
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("the visitor waited for %s, and may for %s", took, time.Second)
+		}
+	})
+}
+
+// givingUp notes that it was given up.
+type givingUp struct{ gaveUp *bool }
+
+func (givingUp) Hurry()    {}
+func (g givingUp) GiveUp() { *g.gaveUp = true }
+
+func TestResponseGivesUpWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var done func(error)
+		gaveUp := false
+		a := &testHost{post: func(f func(error)) delivery.Posted {
+			done = f
+			return givingUp{&gaveUp}
+		}}
+		h := visit()
+		h.setCookie = func() string { return "tu_id=x" }
+		h.record(a.directive("slow"), httptest.NewRequest("GET", "/", nil))
+		if !h.Pending() {
+			t.Error("there is nothing to wait for")
+		}
+		began := time.Now()
+		h.Wait()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it was waited for %s", took)
+		}
+		if h.Cookie() != "" {
+			t.Error("a cookie was set before the queue had taken the hit")
+		}
+		if !gaveUp {
+			t.Error("the queue still tries what has taken too long")
+		}
+		done(nil)
+	})
+}
+
+// panicking is a queue's work that panics.
+type panicking struct{}
+
+func (panicking) Hurry()  { panic("mistake") }
+func (panicking) GiveUp() { panic("mistake") }
+
+// A queue that panics costs hits at most, not the visitor's page.
+func TestQueueThatPanicsWhileItIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &testHost{post: func(func(error)) delivery.Posted { return panicking{} }}
+		h := visit()
+		h.record(a.directive("a"), httptest.NewRequest("GET", "/", nil))
+		if h.Wait(); h.taken {
+			t.Error("the hit was taken")
+		}
+	})
+}

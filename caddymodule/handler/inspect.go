@@ -1,0 +1,51 @@
+package handler
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// Inspection is what the directives have made of a tagged request.
+type Inspection struct {
+	Query      string // with the tags, as it arrived
+	Tags       tagging.Tags
+	Navigation bool
+	// Resolved is whether it was asked who the person is; what follows is only
+	// known then.
+	Resolved bool
+	Person   tagging.Person
+	Records  []*delivery.Record
+	// Unsent is why there are no records, or not all.
+	Unsent tagging.Reason
+}
+
+// Inspect returns what the directives have made of a request, or nil if it
+// isn't tagged. It is for requests that have been served.
+func Inspect(r *http.Request) *Inspection {
+	t := hitOf(r, caddycompat.OriginalRequest(r))
+	if t == nil {
+		return nil
+	}
+	return &Inspection{
+		Query: t.query, Tags: t.tags, Navigation: t.navigation,
+		Resolved: t.resolved, Person: t.person, Records: t.records, Unsent: t.unsent,
+	}
+}
+
+// Trackers returns the handler's trackers.
+func (h *Handler) Trackers() []*app.Tracker { return h.trackers }
+
+// Rules returns the rules by which the handler accepts identities.
+func (h *Handler) Rules() *tagging.Rules { return h.rules }
+
+// WithoutOnce makes the handler record each hit, however often it repeats. It
+// returns for how long the same hit counted once before.
+func (h *Handler) WithoutOnce() (before time.Duration) {
+	before, h.once = h.once, 0
+	return before
+}

@@ -1,0 +1,61 @@
+package handler
+
+import (
+	"fmt"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// Reasons for not recording that the handler knows and the core doesn't.
+const (
+	// ReasonUntagged is for URLs without tags.
+	ReasonUntagged tagging.Reason = "untagged"
+	// ReasonEmpty is for tags of which none is acceptable.
+	ReasonEmpty tagging.Reason = "empty"
+
+	reasonInclude  tagging.Reason = "include"
+	reasonBots     tagging.Reason = "bots"
+	reasonPrefetch tagging.Reason = "prefetch"
+	reasonFetch    tagging.Reason = "fetch"
+	reasonOptOut   tagging.Reason = "opt_out"
+	reasonDNT      tagging.Reason = "dnt"
+	reasonGPC      tagging.Reason = "gpc"
+	reasonConsent  tagging.Reason = "consent"
+	reasonOnce     tagging.Reason = "once"
+	reasonNobody   tagging.Reason = "nobody"   // not a navigation, no name, no cookie
+	reasonNothing  tagging.Reason = "no_alias" // an identity alone that needs no alias
+)
+
+// Why explains why the handler records nothing of a request.
+func (h *Handler) Why(reason tagging.Reason) string {
+	switch reason {
+	case ReasonUntagged:
+		return "The URL has no tags: none of its parameters is kme, kmi or begins with km_."
+	case reasonInclude:
+		return "A template asks for it (httpInclude), not a visitor."
+	case reasonBots:
+		return "The User-Agent is a program's: a crawler, link preview, mail scanner or HTTP tool (skip bots)."
+	case reasonPrefetch:
+		return "The browser asks before anybody clicks. After the 503 it asks again when somebody does (skip prefetch)."
+	case reasonFetch:
+		return "A script asks (skip fetch)."
+	case reasonOptOut:
+		return "The visitor has the cookie km_ignore (skip opt_out)."
+	case reasonDNT:
+		return "The visitor's browser says DNT: 1 (skip dnt)."
+	case reasonGPC:
+		return "The visitor's browser says Sec-GPC: 1 (skip gpc)."
+	case reasonConsent:
+		if h.Consent.Value != "" {
+			return fmt.Sprintf("The visitor hasn't agreed: no cookie %s says %q (consent).", h.Consent.Cookie, h.Consent.Value)
+		}
+		return fmt.Sprintf("The visitor hasn't agreed: there is no cookie %s (consent).", h.Consent.Cookie)
+	case ReasonEmpty:
+		return "None of the tags is acceptable."
+	case reasonNobody:
+		return "Nobody knows whose hit it would be, and only a navigation makes a new anonymous identity."
+	case reasonNothing:
+		return "An identity alone is recorded as an alias, and none is to be sent here: that takes a navigation, by a browser that wasn't given this name before, and neither `alias off` nor `cookie off`."
+	}
+	return reason.Explain()
+}

@@ -1,0 +1,118 @@
+package response
+
+import (
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// uncache makes a response that no cache may reuse: a cached landing page
+// would hide visits, and a cached Set-Cookie give one person's identity to all.
+func (w *lastWord) uncache(header http.Header) {
+	control := "private, no-cache"
+	for _, value := range header["Cache-Control"] {
+		if strings.Contains(strings.ToLower(value), "no-store") {
+			control = "private, no-cache, no-store" // the site wants even less
+			break
+		}
+	}
+	if w.noStore {
+		control = "no-store"
+	}
+	if values := header["Cache-Control"]; len(values) != 1 || values[0] != control {
+		header["Cache-Control"] = []string{control}
+	}
+	for name := range header {
+		switch {
+		case name == "Expires", name == "Surrogate-Control", name == "Edge-Control", name == "X-Accel-Expires",
+			name == "Cdn-Cache-Control", strings.HasSuffix(name, "-Cdn-Cache-Control"):
+			delete(header, name)
+		}
+	}
+}
+
+// cleanLocation removes the tags from a redirect that stays on the host.
+func cleanLocation(header http.Header, host string) {
+	if location := header.Get("Location"); location != "" {
+		if clean, changed := tagging.CleanLocation(location, host); changed {
+			header.Set("Location", clean)
+		}
+	}
+}
+
+// lastWord makes a response uncacheable, and a redirect without tags, just
+// before it leaves, beneath what handlers before this one have wrapped around
+// the writer: a `header` directive whose operations are deferred (all of them
+// are if one removes a field) sets fields after everybody else, and error
+// routes never get to see our own writer.
+type lastWord struct {
+	caddyhttp.ResponseWriterWrapper
+	host    string
+	said    bool
+	noStore bool // see [Writer.NoStore]
+}
+
+// haveLastWord puts a lastWord beneath the wrappers of w, if there isn't one
+// already. Caddy's server puts a wrapper around each response, unless its
+// write_idle timeout is turned off.
+func haveLastWord(w http.ResponseWriter, host string) *lastWord {
+	var lowest *caddyhttp.ResponseWriterWrapper
+	for {
+		if last, ok := w.(*lastWord); ok {
+			return last // of another directive
+		}
+		below, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		if wrapper := caddycompat.Wrapper(w); wrapper != nil {
+			lowest = wrapper
+		}
+		w = below.Unwrap()
+	}
+	last := &lastWord{host: host}
+	if lowest != nil {
+		last.ResponseWriter = lowest.ResponseWriter
+		lowest.ResponseWriter = last
+	}
+	return last
+}
+
+// WriteHeader has the last word on a final header.
+func (w *lastWord) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.say()
+	}
+	w.ResponseWriterWrapper.WriteHeader(status)
+}
+
+func (w *lastWord) say() {
+	if !w.said {
+		w.said = true
+		w.uncache(w.Header())
+		cleanLocation(w.Header(), w.host)
+	}
+}
+
+// Write has the last word on a header that wasn't written before.
+func (w *lastWord) Write(data []byte) (int, error) {
+	w.say()
+	return w.ResponseWriterWrapper.Write(data)
+}
+
+// ReadFrom has the last word on a header that wasn't written before.
+func (w *lastWord) ReadFrom(r io.Reader) (int64, error) {
+	w.say()
+	return w.ResponseWriterWrapper.ReadFrom(r)
+}
+
+// FlushError has the last word on a header that wasn't written before.
+func (w *lastWord) FlushError() error {
+	w.say()
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
