@@ -117,7 +117,6 @@ func FuzzIs(f *testing.F) {
 	})
 }
 
-
 func BenchmarkIs(b *testing.B) {
 	b.Run("the same", func(b *testing.B) {
 		ua := userAgents(b, "testdata/people.txt")[0]
