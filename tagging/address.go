@@ -1,0 +1,159 @@
+package tagging
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// isAddress reports whether s is a plain e-mail address: characters that need
+// no quotes, '@', and a domain of at least two labels.
+func isAddress(s string) bool {
+	local, domain, _ := strings.Cut(s, "@")
+	return isLocalPart(local) && isDomain(domain) && strings.Contains(domain, ".")
+}
+
+func isLocalPart(s string) bool {
+	for _, r := range s {
+		if !isWord(r) && !strings.ContainsRune(".!#$%&'*+/=?^_`{|}~-", r) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isDomain(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || strings.ContainsFunc(label, func(r rune) bool { return r != '-' && !isWord(r) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// holdsAddress reports whether there is an e-mail address in s, also in another
+// form than the plain one ("Bob <bob@example.com>", "bob@intranet"): where
+// addresses mustn't be recorded, one name too many is kept back rather than one
+// too few.
+func holdsAddress(s string) bool {
+	for {
+		before, after, ok := strings.Cut(s, "@")
+		if !ok {
+			return false
+		}
+		last, _ := utf8.DecodeLastRuneInString(before)
+		first, _ := utf8.DecodeRuneInString(after)
+		if before != "" && !isBlank(last) && (isWord(first) || first == '[') {
+			return true
+		}
+		s = after
+	}
+}
+
+// What is left around addresses: quotes, brackets and punctuation, of mails'
+// sources, of sentences and of other scripts.
+const (
+	opening = "<>\"'`([,;:=&?*\\“„”‘‚’«‹「『（【《〈"
+	closing = ".,;:!?>\"'`)]}*/\\|-–—“”„‘’‚»›」』）】》〉。，、；：？！"
+)
+
+// opened are what stands before addresses as a word. The escapes are
+// quoted-printable's and JavaScript's.
+var opened = []string{"mailto:", "smtp:", "email:", "email=", "kmi=", "km_i=", "&lt;", "&quot;", "&#39;",
+	"=3d", "=20", "=3c", "=22", "=09", `\u003c`, `\u003e`, `\u0022`, `\u0027`}
+
+// closed are what stands behind them.
+var closed = []string{"=20", "=3e", "=22", "=09", "=0d", "=0a", `\u003c`, `\u003e`, `\u0022`, `\u0027`, "</a>", "/>"}
+
+// findAddress returns the e-mail address that s is but for what is around it,
+// or whose spaces were an unencoded '+'. It isn't certain if something is left
+// that may have been a part of it, or is no mail program's.
+func findAddress(s string) (address string, ok, certain bool) {
+	if !strings.Contains(s, "@") {
+		s = strings.Replace(s, "=40", "@", 1)
+	}
+	for cut := true; cut; {
+		s, cut = cutOpening(s)
+	}
+	local, rest, _ := strings.Cut(s, "@")
+	spaced := strings.Contains(local, " ")
+	local = strings.ReplaceAll(local, " ", "+")
+	end := strings.IndexFunc(rest, func(r rune) bool { return r != '-' && r != '.' && !isWord(r) })
+	if end < 0 {
+		end = len(rest)
+	}
+	domain := strings.TrimRight(rest[:end], ".-")
+	rest = rest[len(domain):]
+	if !isLocalPart(local) || !isDomain(domain) {
+		return "", false, false
+	}
+	address = local + "@" + domain
+	switch certain = isClosing(rest); {
+	case !strings.Contains(domain, "."): // bob@intranet
+		return address, certain && !spaced, certain
+	case strings.ContainsAny(rest[:min(1, len(rest))], "?&#"): // the rest of a link
+		certain = true
+	case strings.Contains(rest, "@"): // the same again, as its own name, or several
+		again, _, repeated := findAddress(rest)
+		if certain = repeated && again == address; !certain && strings.ContainsAny(rest[:1], " ,;") {
+			return "", false, false
+		}
+	case strings.HasSuffix(local, "+") && spaced:
+		certain = false
+	}
+	return address, true, certain && !odd(address) && strings.Count(local, "{") == strings.Count(local, "}")
+}
+
+// cutOpening removes one thing that is left before an address.
+func cutOpening(s string) (string, bool) {
+	s = trim(s)
+	for _, word := range opened {
+		if len(s) > len(word) && strings.EqualFold(s[:len(word)], word) {
+			return s[len(word):], true
+		}
+	}
+	if len(s) > 2 && (s[0] == 'b' || s[0] == 'u') && (s[1] == '\'' || s[1] == '"') && s[len(s)-1] == s[1] { // Python's
+		return s[2:], true
+	}
+	if r, n := utf8.DecodeRuneInString(s); n > 0 && strings.ContainsRune(opening, r) {
+		return s[n:], true
+	}
+	return s, false
+}
+
+// isClosing reports whether s is but what is left behind addresses. An ellipsis
+// or quoted-printable's '=' at a line's end cut something off.
+func isClosing(s string) bool {
+	if strings.HasPrefix(s, "..") {
+		return false
+	}
+	for s != "" {
+		n := 0
+		for _, word := range closed {
+			if len(s) >= len(word) && strings.EqualFold(s[:len(word)], word) {
+				n = len(word)
+			}
+		}
+		if n == 0 {
+			var r rune
+			if r, n = utf8.DecodeRuneInString(s); !strings.ContainsRune(closing, r) && !isBlank(r) {
+				return false
+			}
+		}
+		s = s[n:]
+	}
+	return true
+}
+
+// odd reports whether a plain address has the beginning of an escape before it:
+// 3Djane@example.org is jane@example.org in quoted-printable, or an address.
+func odd(address string) bool {
+	if strings.IndexByte(address, '@') < 0 {
+		return false
+	}
+	for _, escape := range []string{"3D", "u003c", "u003e", "u0022", "u0027", "u003C", "u003E"} {
+		if strings.HasPrefix(address, escape) {
+			return true
+		}
+	}
+	return false
+}
