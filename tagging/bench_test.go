@@ -106,6 +106,8 @@ var hostile = map[string]string{
 	"1MB_name":        "km_" + strings.Repeat("%C3%A4", 1<<20/6) + "=1",
 	"1MB_km":          strings.Repeat("km_", 1<<20/3),
 	"1MB_merge":       "kmi=" + strings.Repeat("[[", 1<<19),
+	"1MB_debris":      strings.Repeat("kmi=%3C"+strings.Repeat("%25", 40)+strings.Repeat("a'", 40)+"@example.org%3E&", 1<<20/230),
+	"1MB_names":       strings.Repeat("kmi=%22"+strings.Repeat("a.'$ %20", 30)+".&", 1<<20/250),
 	"1MB_dropped":     strings.Repeat("km__k=1&", 1<<17),
 }
 

@@ -12,9 +12,10 @@ import (
 
 // Limits of a hit. Characters are Unicode code points.
 const (
-	MaxName  = 255      // characters of an identity, an event's and a property's name
-	MaxValue = 8 << 10  // bytes of a property's value, in UTF-8
-	MaxHit   = 64 << 10 // bytes of all names and values together, in UTF-8
+	MaxName       = 255      // characters of an identity, an event's and a property's name
+	MaxValue      = 8 << 10  // bytes of a property's value, in UTF-8
+	MaxProperties = 100      // of one hit
+	MaxHit        = 64 << 10 // bytes of all names and values together, in UTF-8
 
 	maxDrops    = 32 // entries of Tags.Dropped
 	maxDropName = 64 // characters of Drop.Parameter
@@ -41,7 +42,7 @@ type Drop struct {
 func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.Properties) == 0 }
 
 // Parse reads the tags of a query; nil rules are the defaults. Its time is linear in the query's length, and
-// what it keeps is within [MaxHit], which also bounds the number of properties. Which of them don't fit any more
+// what it keeps is within [MaxHit] and [MaxProperties]. Which properties don't fit any more
 // is decided in their order; room for the longest event and identity is always left.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
@@ -90,6 +91,11 @@ func (p *parser) event(query string, t tag, name string) {
 		p.drop(query, t, Empty)
 		return
 	}
+	clean := withoutControls(name)
+	if clean != name {
+		p.drop(query, t, Control)
+	}
+	name = clean
 	cut := cutCharacters(name, MaxName)
 	if len(cut) < len(name) {
 		p.drop(query, t, EventCut)
@@ -107,10 +113,14 @@ func (p *parser) identity(query string, t tag, value string, rules *Rules) {
 }
 
 func (p *parser) property(query string, t tag, name, value string) {
-	switch shown := strings.TrimLeftFunc(name, isBlank); {
-	case shown == "" || blank(value):
+	shown := strings.TrimLeftFunc(name, isBlank)
+	if shown == "" || blank(value) {
 		p.drop(query, t, Empty)
 		return
+	}
+	given, from := name, value
+	name, value = withoutControls(name), withoutControls(value)
+	switch {
 	case shown[0] == '_': // some servers trim a parameter's name
 		p.drop(query, t, ReservedName)
 		return
@@ -129,6 +139,13 @@ func (p *parser) property(query string, t tag, name, value string) {
 	if size > MaxHit-2*MaxName*utf8.UTFMax {
 		p.drop(query, t, HitTooLong)
 		return
+	}
+	if i < 0 && len(p.tags.Properties) == MaxProperties {
+		p.drop(query, t, TooMany)
+		return
+	}
+	if name != given || value != from {
+		p.drop(query, t, Control)
 	}
 	if len(cut) < len(value) {
 		p.drop(query, t, ValueCut)
@@ -178,6 +195,28 @@ func (p *parser) drop(query string, t tag, reason Reason) {
 	var text decoder
 	name = text.form(cutBytes(name, 3*utf8.UTFMax*maxDropName)) // no character takes more, encoded
 	p.tags.Dropped = append(p.tags.Dropped, Drop{cutCharacters(name, maxDropName), reason})
+}
+
+// withoutControls replaces each run of control characters by a space, and
+// removes those at the ends: databases refuse NUL, and terminals obey others.
+func withoutControls(s string) string {
+	if !strings.ContainsFunc(s, isControl) {
+		return s
+	}
+	var text strings.Builder
+	gap := false
+	for _, r := range strings.TrimFunc(s, isControl) {
+		if isControl(r) {
+			gap = true
+			continue
+		}
+		if gap {
+			text.WriteByte(' ')
+		}
+		gap = false
+		text.WriteRune(r)
+	}
+	return text.String()
 }
 
 // longerThan reports whether s has more than n characters.

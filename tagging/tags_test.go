@@ -3,6 +3,7 @@ package tagging
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,14 @@ func TestParse(t *testing.T) {
 			},
 		},
 
+		// Control characters.
+		"kme=a%0D%0Ab%00":                  {Event: "a b", Dropped: []Drop{{"kme", Control}}},
+		"km_a%1B%5Bb=%00c%07%09d%0A":       {Properties: []Property{{"a [b", "c d"}}, Dropped: []Drop{{"km_a\x1b[b", Control}}},
+		"km_a=1%C2%9B2%E2%80%A83%7F&km_a=": {Properties: []Property{{"a", "1 2 3"}}, Dropped: []Drop{{"km_a", Control}, {"km_a", Empty}}},
+		"km_a%0A=1&km_a=2":                 {Properties: []Property{{"a", "2"}}, Dropped: []Drop{{"km_a\n", Control}}},
+		"km_a=%E2%80%AEb":                  {Properties: []Property{{"a", "\u202eb"}}},
+		"km_%00_k=1&km_a=%0A":              {Dropped: []Drop{{"km_\x00_k", ReservedName}, {"km_a", Empty}}},
+
 		// Limits.
 		"kme=" + long:                  {Event: long},
 		"kme=" + longer:                {Event: long, Dropped: []Drop{{"kme", EventCut}}},
@@ -85,14 +94,18 @@ func TestHostileQueriesAreBounded(t *testing.T) {
 	for name, query := range hostile {
 		tags := Parse(query, nil)
 		checkBounds(t, tags)
-		if name == "1MB_properties" && (tags.DroppedMore == 0 || hitSize(tags)+2*len(tags.Properties) < MaxHit*9/10) {
-			t.Errorf("%s: %d bytes taken, and %d more dropped", name, hitSize(tags), tags.DroppedMore)
+		if name == "1MB_properties" && (tags.DroppedMore == 0 || len(tags.Properties) != MaxProperties) {
+			t.Errorf("%s: %d properties taken, and %d more dropped", name, len(tags.Properties), tags.DroppedMore)
 		}
 	}
 	// However many they are, each name is there once.
 	many := distinctProperties(1000)
-	if once, twice := Parse(many, nil), Parse(many+strings.ReplaceAll(many, "=1", "=2"), nil); len(once.Properties) < 100 || len(twice.Properties) != len(once.Properties) || twice.Properties[99].Value != "2" {
+	if once, twice := Parse(many, nil), Parse(many+strings.ReplaceAll(many, "=1", "=2"), nil); len(once.Properties) != MaxProperties || len(twice.Properties) != len(once.Properties) || twice.Properties[99].Value != "2" {
 		t.Errorf("%d properties, and repeated %d", len(once.Properties), len(twice.Properties))
+	}
+	// What comes behind the hundredth is left out, but an earlier one's new value.
+	if tags := Parse(many+"km_a=3", nil); tags.Properties[0].Value != "3" || tags.Dropped[0].Reason != TooMany {
+		t.Errorf("%+v", tags)
 	}
 	// What doesn't fit is left out; what is smaller and comes later still fits.
 	big := strings.Repeat("x", MaxValue)
@@ -145,18 +158,24 @@ func parsePairs(pairs [][2]string) (tags Tags) {
 		switch {
 		case name == "kme" || name == "km_e":
 			if !blank(value) {
-				tags.Event = cut(value, MaxName)
+				tags.Event = cut(spaceControls(value), MaxName)
 			}
 		case name == "kmi" || name == "km_i":
 			if name, reason := defaultRules.Accept(value); reason == "" {
 				tags.Identity = name
 			}
-		case ok && !blank(property) && !blank(value) && property == cut(property, MaxName) && strings.TrimLeftFunc(property, isBlank)[0] != '_':
+		case ok && !blank(property) && !blank(value) && strings.TrimLeftFunc(property, isBlank)[0] != '_':
+			if property, value = spaceControls(property), spaceControls(value); property != cut(property, MaxName) {
+				continue
+			}
 			for len(value) > MaxValue {
 				runes := []rune(value)
 				value = string(runes[:len(runes)-1])
 			}
 			i := slices.IndexFunc(tags.Properties, func(p Property) bool { return p.Name == property })
+			if i < 0 && len(tags.Properties) == MaxProperties {
+				continue
+			}
 			if i < 0 {
 				tags.Properties = append(tags.Properties, Property{property, value})
 			} else {
@@ -165,6 +184,14 @@ func parsePairs(pairs [][2]string) (tags Tags) {
 		}
 	}
 	return tags
+}
+
+var controls = regexp.MustCompile(`[\p{Cc}\x{2028}\x{2029}]+`)
+
+// spaceControls is withoutControls, said as simply as possible.
+func spaceControls(s string) string {
+	s = controls.ReplaceAllString(s, "\x00")
+	return strings.ReplaceAll(strings.Trim(s, "\x00"), "\x00", " ")
 }
 
 func FuzzParse(f *testing.F) {
