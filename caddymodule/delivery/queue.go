@@ -34,14 +34,20 @@ type Queue interface {
 	// is at least once.
 	Settle(settlements ...Settlement) error
 
+	// AliasMemory names what ClaimAlias remembers: no other queue has the same
+	// name, and a queue that may have forgotten something it should know gets
+	// another one. It is 0 while that isn't known. It doesn't wait.
+	AliasMemory() uint64
+
 	// ClaimAlias says that an anonymous identity is about to be aliased, and
 	// reports whether that is the first time. An alias can't be undone, so each
 	// identity gets one for good, however often its cookie comes back. What is
 	// true survives kill -9 and power loss, and is known to all who share the
-	// storage. It may be bounded what a queue remembers; an identity that was
-	// made (by the clock of any node) before what it remembers gets an error.
-	// After an error nobody knows, and no alias may be sent.
-	ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (first bool, err error)
+	// storage. The identity was made at some time, by the clock of any node,
+	// when the memory had that name. An identity with another memory, or one
+	// that is older than what is remembered, gets an error. After an error
+	// nobody knows, and no alias may be sent.
+	ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (first bool, err error)
 
 	// ReleaseAlias takes back what ClaimAlias has said was the first time: that
 	// alias isn't sent for certain. It happens a moment later, or not at all if

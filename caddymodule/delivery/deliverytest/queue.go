@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -29,7 +30,7 @@ type Queue struct {
 	dead    []delivery.DeadLetter
 	records int
 	ids     int
-	begun   time.Time
+	memory  uint64
 	aliased map[[16]byte]bool
 }
 
@@ -49,7 +50,7 @@ type entry struct {
 func NewQueue() *Queue {
 	return &Queue{
 		changed: make(chan struct{}), waiting: make(map[string]*line),
-		begun: time.Now(), aliased: make(map[[16]byte]bool),
+		memory: rand.Uint64() | 1, aliased: make(map[[16]byte]bool),
 	}
 }
 
@@ -191,8 +192,11 @@ func (q *Queue) Settle(settlements ...delivery.Settlement) error {
 	return nil
 }
 
+// AliasMemory implements [delivery.Queue].
+func (q *Queue) AliasMemory() uint64 { return q.memory }
+
 // ClaimAlias implements [delivery.Queue].
-func (q *Queue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (bool, error) {
+func (q *Queue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, _ time.Time) (bool, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -200,8 +204,8 @@ func (q *Queue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Ti
 		return false, delivery.ErrClosed
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case made.Before(q.begun):
-		return false, errors.New("the identity is older than the queue")
+	case memory != q.memory:
+		return false, errors.New("the identity is another queue's")
 	}
 	first := !q.aliased[anonymous]
 	q.aliased[anonymous] = true
@@ -333,7 +337,7 @@ func (q *Queue) Reopen() *Queue {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	again := NewQueue()
-	again.begun, again.aliased = q.begun, q.aliased
+	again.memory, again.aliased = q.memory, q.aliased
 	again.MaxRecords, again.dead, again.records, again.ids = q.MaxRecords, q.dead, q.records, q.ids
 	for id, l := range q.waiting {
 		copied := again.line(id)

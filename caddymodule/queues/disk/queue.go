@@ -90,9 +90,12 @@ func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
 // aliasesSuffix makes the name of the directory that remembers aliases.
 const aliasesSuffix = ".aliases"
 
+// AliasMemory implements [delivery.Queue].
+func (q *openQueue) AliasMemory() uint64 { return q.aliases.Name() }
+
 // ClaimAlias implements [delivery.Queue].
-func (q *openQueue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (bool, error) {
-	return q.aliases.Claim(ctx, anonymous, made)
+func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (bool, error) {
+	return q.aliases.Claim(ctx, memory, anonymous, made)
 }
 
 // ReleaseAlias implements [delivery.Queue].

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 // The file is a header and entries of 16 bytes each, numbers with the highest
 // byte first:
 //
-//	header  magic (8), horizon in Unix milliseconds (8), CRC-32C of both (4), zeros (12)
+//	header  magic (8), the ledger's name (8), horizon in Unix milliseconds (8), CRC-32C of all that (4), zeros (4)
 //	entry   half of the identity (8), when it was made in Unix seconds (4), CRC-32C of both and of the kind (4)
 //
 // Since an entry lies in one sector, a disk writes all of it or nothing.
@@ -38,10 +39,11 @@ type table struct {
 	now   func() time.Time
 
 	file     *os.File         // nil: it has to be read again
+	name     uint64           // random
 	size     int64            // of what is valid in it, in bytes
 	claimed  map[uint64]int64 // to when the identity was made, in Unix seconds
 	horizon  int64            // Unix milliseconds; what was made until then is in doubt
-	lost     error            // why the horizon is now: there may have been more in the file
+	lost     error            // why the name is new: there may have been more in the file
 	failed   error            // why it can't be used
 	failedAt time.Time
 }
@@ -54,7 +56,7 @@ func (t *table) load(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	t.claimed, t.horizon, t.size, t.lost = make(map[uint64]int64), 0, 0, nil
+	t.claimed, t.name, t.horizon, t.size, t.lost = make(map[uint64]int64), 0, 0, 0, nil
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		t.lose(err)
@@ -76,17 +78,21 @@ func (t *table) load(path string) error {
 }
 
 // lose says that claims may be lost. None of those who may have had one gets
-// another.
-func (t *table) lose(why error) { t.lost, t.horizon = why, t.now().UnixMilli() }
+// another, as the ledger has another name from now on.
+func (t *table) lose(why error) {
+	var random [8]byte
+	rand.Read(random[:])
+	t.lost, t.name = why, max(binary.BigEndian.Uint64(random[:]), 1)
+}
 
 // parse reads a file's content.
 func (t *table) parse(content []byte) {
 	if len(content) < headerSize || string(content[:8]) != magic ||
-		binary.BigEndian.Uint32(content[16:]) != crc32.Checksum(content[:16], castagnoli) {
+		binary.BigEndian.Uint32(content[24:]) != crc32.Checksum(content[:24], castagnoli) {
 		t.lose(errors.New("its header isn't one"))
 		return
 	}
-	t.horizon, t.size = int64(binary.BigEndian.Uint64(content[8:])), headerSize
+	t.name, t.horizon, t.size = binary.BigEndian.Uint64(content[8:]), int64(binary.BigEndian.Uint64(content[16:])), headerSize
 	for at := headerSize; at+entrySize <= len(content); at += entrySize {
 		entry := content[at : at+entrySize]
 		id, made := binary.BigEndian.Uint64(entry), int64(binary.BigEndian.Uint32(entry[8:]))
@@ -110,8 +116,8 @@ func checksum(entry []byte, kind byte) uint32 {
 }
 
 // knows reports whether it would be known that an identity was claimed.
-func (t *table) knows(made time.Time) bool {
-	return made.UnixMilli() > t.horizon && made.Before(t.now().Add(aheadAtMost))
+func (t *table) knows(ledger uint64, made time.Time) bool {
+	return ledger == t.name && made.UnixMilli() > t.horizon && made.Before(t.now().Add(aheadAtMost))
 }
 
 // claim appends a claim to entries, unless there is one.
@@ -180,8 +186,9 @@ func (t *table) forget() {
 func (t *table) rewrite(path string) (err error) {
 	content := make([]byte, headerSize, headerSize+len(t.claimed)*entrySize)
 	copy(content, magic)
-	binary.BigEndian.PutUint64(content[8:], uint64(t.horizon))
-	binary.BigEndian.PutUint32(content[16:], crc32.Checksum(content[:16], castagnoli))
+	binary.BigEndian.PutUint64(content[8:], t.name)
+	binary.BigEndian.PutUint64(content[16:], uint64(t.horizon))
+	binary.BigEndian.PutUint32(content[24:], crc32.Checksum(content[:24], castagnoli))
 	for id, made := range t.claimed {
 		content = appendEntry(content, id, made, kindClaim)
 	}

@@ -3,8 +3,10 @@
 // machine's disk keeps a ledger beside its records.
 //
 // It is one file, to which claims are appended. What it takes up is bounded: of
-// too many claims the half goes whose identities are the oldest. From then on,
-// and after a loss of the file, identities that old are in doubt for good.
+// too many claims the half goes whose identities are the oldest. From then on
+// identities that old are in doubt for good. So are those of another ledger: a
+// node doesn't know what another one has sent, and after the loss of its file
+// not what it has sent itself.
 package ledger
 
 import (
@@ -15,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,9 +37,9 @@ const (
 )
 
 var (
-	// ErrDoubt is returned for an identity that is older than what the ledger
-	// remembers.
-	ErrDoubt = errors.New("the identity is older than what is remembered of aliases")
+	// ErrDoubt is returned for an identity of another ledger, or one that is
+	// older than what the ledger remembers.
+	ErrDoubt = errors.New("the ledger can't know whether the identity was aliased: it is from elsewhere or too old")
 	// ErrClosed is returned by a ledger that was closed.
 	ErrClosed = errors.New("the ledger of aliases is closed")
 )
@@ -51,6 +54,7 @@ type Ledger struct {
 
 	wake chan struct{}
 	done chan struct{} // closed when the writer has ended
+	name atomic.Uint64 // 0 while the file can't be used
 
 	mu      sync.Mutex // guards the following
 	pending []request
@@ -62,6 +66,7 @@ type Ledger struct {
 // request is a claim, or the release of one.
 type request struct {
 	id     uint64
+	ledger uint64
 	made   time.Time
 	answer chan answer // nil: a release
 }
@@ -87,14 +92,18 @@ func open(dir string, log *zap.Logger, t table) *Ledger {
 	return l
 }
 
-// Claim notes that an identity that was made at some time is about to be
-// aliased. It is the first time if nobody has claimed it before; then that is
+// Name tells the ledger from all others. It is 0 while that isn't known. After a
+// loss of claims it is another one.
+func (l *Ledger) Name() uint64 { return l.name.Load() }
+
+// Claim notes that an identity is about to be aliased. It was made at some time
+// while the ledger had the given name. It is the first time if nobody has claimed it before; then that is
 // on disk. No alias may be sent unless it is, so neither after an error:
 // [ErrDoubt], [ErrClosed], that of ctx, or the storage's own.
-func (l *Ledger) Claim(ctx context.Context, anonymous [16]byte, made time.Time) (first bool, err error) {
+func (l *Ledger) Claim(ctx context.Context, ledger uint64, anonymous [16]byte, made time.Time) (first bool, err error) {
 	// Half of an identity's random bits are enough to know it again. If two
 	// have the same, one of them gets no alias.
-	r := request{binary.BigEndian.Uint64(anonymous[:]), made, make(chan answer, 1)}
+	r := request{binary.BigEndian.Uint64(anonymous[:]), ledger, made, make(chan answer, 1)}
 	if !l.submit(r) {
 		return false, ErrClosed
 	}
@@ -170,7 +179,7 @@ func (l *Ledger) write(batch []request) {
 		case err != nil:
 		case r.answer == nil:
 			entries = l.release(entries, r.id)
-		case !l.knows(r.made):
+		case !l.knows(r.ledger, r.made):
 			answers[i].err = ErrDoubt
 		default:
 			entries, answers[i].first = l.claim(entries, r.id, r.made)
@@ -219,15 +228,19 @@ func (l *Ledger) ready() error {
 	if err != nil {
 		l.letGo()
 		l.trouble(err)
-	} else if l.failed != nil {
+		return err
+	}
+	l.name.Store(l.table.name)
+	if l.failed != nil {
 		l.failed = nil
 		l.log.Info("the ledger of aliases can be used again", zap.String("path", l.path))
 	}
-	return err
+	return nil
 }
 
 // trouble notes that the file can't be used, and logs it once.
 func (l *Ledger) trouble(err error) {
+	l.name.Store(0)
 	if l.failed == nil {
 		l.log.Error("the ledger of aliases can't be used: no aliases are sent until it can; that is tried again",
 			zap.String("path", l.path), zap.Error(err))

@@ -57,7 +57,7 @@ func openWith(t *testing.T, dir string, table table) *Ledger {
 // claim claims an identity that was made so many seconds after begun.
 func claim(t *testing.T, l *Ledger, n, made int) bool {
 	t.Helper()
-	first, err := l.Claim(t.Context(), identity(n), begun.Add(time.Duration(made)*time.Second))
+	first, err := l.Claim(t.Context(), l.Name(), identity(n), begun.Add(time.Duration(made)*time.Second))
 	if err != nil {
 		t.Fatalf("claiming %d: %v", n, err)
 	}
@@ -96,7 +96,7 @@ func TestOneIsFirst(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 400 {
 		wg.Go(func() {
-			first, err := l.Claim(t.Context(), identity(i%40), made)
+			first, err := l.Claim(t.Context(), l.Name(), identity(i%40), made)
 			if err != nil {
 				t.Error(err)
 			}
@@ -187,14 +187,14 @@ func TestDamage(t *testing.T) {
 	for n := range 4 {
 		claim(t, l, n, 1)
 	}
-	whole := content(t, dir)
+	whole, name := content(t, dir), l.Name()
 	later := newClock()
 	later.set(begun.Add(time.Minute))
 	check := func(what string, damaged []byte) {
 		t.Helper()
 		after := openAt(t, left(t, damaged), 1000, later.now)
 		for n := range 4 {
-			if first, err := after.Claim(t.Context(), identity(n), begun.Add(time.Second)); first || err != nil && !errors.Is(err, ErrDoubt) {
+			if first, err := after.Claim(t.Context(), name, identity(n), begun.Add(time.Second)); first || err != nil && !errors.Is(err, ErrDoubt) {
 				t.Errorf("%s: %d: %v, %v", what, n, first, err)
 			}
 		}
@@ -203,7 +203,7 @@ func TestDamage(t *testing.T) {
 		}
 	}
 	for at := range len(whole) - entrySize {
-		if at >= 20 && at < headerSize {
+		if at >= 28 && at < headerSize {
 			continue // it isn't used
 		}
 		damaged := append([]byte(nil), whole...)
@@ -218,19 +218,46 @@ func TestDamage(t *testing.T) {
 	check("two entries zeroed", zeroed)
 }
 
-// Without the file nobody knows who was claimed before.
+// Without its file, and with another one's, a ledger doesn't know what it has
+// sent before.
 func TestLost(t *testing.T) {
 	t.Parallel()
-	now := newClock()
-	l := openAt(t, t.TempDir(), 1000, now.now)
-	for made, doubt := range map[int]bool{-100: true, -1: true, 0: true, 1: false, 3500: false, 3700: true} {
-		first, err := l.Claim(t.Context(), identity(made), begun.Add(time.Duration(made)*time.Second))
+	dir := t.TempDir()
+	l := openAt(t, dir, 1000, newClock().now)
+	name := l.Name()
+	claim(t, l, 1, 1)
+	l.Close()
+	if err := os.Remove(filepath.Join(dir, "aliases")); err != nil {
+		t.Fatal(err)
+	}
+	l = openAt(t, dir, 1000, newClock().now)
+	if l.Name() == name || l.Name() == 0 {
+		t.Errorf("two ledgers have the name %d", name)
+	}
+	for n, name := range []uint64{name, name, 0, name + 1} {
+		if first, err := l.Claim(t.Context(), name, identity(n), begun.Add(time.Second)); first || !errors.Is(err, ErrDoubt) {
+			t.Errorf("%d: %v, %v", n, first, err)
+		}
+	}
+	if !claim(t, l, 2, 1) {
+		t.Error("one of its own is claimed already")
+	}
+	l.Close()
+	again := openAt(t, dir, 1000, newClock().now)
+	if again.Name() != l.Name() || claim(t, again, 2, 1) {
+		t.Error("it is another ledger after a restart")
+	}
+}
+
+// Who comes from the future was made while the clock was wrong.
+func TestFuture(t *testing.T) {
+	t.Parallel()
+	l := openAt(t, t.TempDir(), 1000, newClock().now)
+	for made, doubt := range map[int]bool{-100: false, 0: false, 3500: false, 3700: true} {
+		first, err := l.Claim(t.Context(), l.Name(), identity(made+100), begun.Add(time.Duration(made)*time.Second))
 		if first == doubt || errors.Is(err, ErrDoubt) != doubt {
 			t.Errorf("%ds: %v, %v", made, first, err)
 		}
-	}
-	if first, err := l.Claim(t.Context(), identity(7), time.Time{}); first || !errors.Is(err, ErrDoubt) {
-		t.Errorf("of an unknown age: %v, %v", first, err)
 	}
 }
 
@@ -259,7 +286,7 @@ func TestClose(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if first, err := l.Claim(t.Context(), identity(1), begun.Add(time.Second)); first || !errors.Is(err, ErrClosed) {
+	if first, err := l.Claim(t.Context(), l.Name(), identity(1), begun.Add(time.Second)); first || !errors.Is(err, ErrClosed) {
 		t.Errorf("%v, %v", first, err)
 	}
 	l.Release(identity(1))
@@ -282,7 +309,7 @@ func TestSlow(t *testing.T) {
 		<-hangs
 		cancel()
 	}()
-	if first, err := l.Claim(ctx, identity(1), begun.Add(time.Second)); first || !errors.Is(err, context.Canceled) {
+	if first, err := l.Claim(ctx, l.Name(), identity(1), begun.Add(time.Second)); first || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, %v", first, err)
 	}
 	close(hang)
@@ -302,15 +329,18 @@ func TestTrouble(t *testing.T) {
 	}
 	now := newClock()
 	l := openAt(t, dir, 1000, now.now)
-	if first, err := l.Claim(t.Context(), identity(1), begun.Add(time.Second)); first || err == nil {
+	if first, err := l.Claim(t.Context(), l.Name(), identity(1), begun.Add(time.Second)); first || err == nil {
 		t.Errorf("%v, %v", first, err)
 	}
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
 	now.set(begun.Add(reopenPause))
+	if first, err := l.Claim(t.Context(), 0, identity(1), begun); first || !errors.Is(err, ErrDoubt) {
+		t.Errorf("it isn't tried again: %v, %v", first, err)
+	}
 	if !claim(t, l, 2, 2) {
-		t.Error("it isn't tried again")
+		t.Error("it can't be used")
 	}
 }
 
@@ -333,7 +363,7 @@ func TestFaults(t *testing.T) {
 		}
 		l := reopen()
 		firsts, total := map[int]bool{}, 0
-		mades := map[int]int{}
+		mades, names := map[int]int{}, map[int]uint64{}
 		for step := range 400 {
 			now.set(begun.Add(time.Duration(step) * time.Second))
 			switch r.IntN(20) {
@@ -360,9 +390,9 @@ func TestFaults(t *testing.T) {
 				made, ok := mades[n]
 				if !ok {
 					made = step + 1
-					mades[n] = made
+					mades[n], names[n] = made, l.Name()
 				}
-				first, err := l.Claim(t.Context(), identity(n), begun.Add(time.Duration(made)*time.Second))
+				first, err := l.Claim(t.Context(), names[n], identity(n), begun.Add(time.Duration(made)*time.Second))
 				if first && firsts[n] || first && err != nil {
 					t.Fatalf("seed %d, step %d: %d is claimed twice (%v)", seed, step, n, err)
 				}
@@ -397,7 +427,7 @@ func TestFull(t *testing.T) {
 		claim(t, l, n, n+1)
 	}
 	for n := range 9 {
-		first, err := l.Claim(t.Context(), identity(n), begun.Add(time.Duration(n+1)*time.Second))
+		first, err := l.Claim(t.Context(), l.Name(), identity(n), begun.Add(time.Duration(n+1)*time.Second))
 		if first || errors.Is(err, ErrDoubt) != (n < 4) {
 			t.Errorf("%d: %v, %v", n, first, err)
 		}
@@ -411,10 +441,10 @@ func TestKilled(t *testing.T) {
 		l := Open(dir, zap.NewNop())
 		made := time.Now().Add(time.Minute)
 		for n := 0; ; n++ {
-			if first, err := l.Claim(context.Background(), identity(n), made); !first || err != nil {
+			if first, err := l.Claim(context.Background(), l.Name(), identity(n), made); !first || err != nil {
 				panic(fmt.Sprint(first, err))
 			}
-			fmt.Println("claimed", made.Unix(), n)
+			fmt.Println("claimed", l.Name(), made.Unix(), n)
 		}
 	}
 	dir := t.TempDir()
@@ -428,9 +458,10 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	var last int
+	var name uint64
 	var made int64
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if _, err := fmt.Sscanf(lines.Text(), "claimed %d %d", &made, &last); err != nil {
+		if _, err := fmt.Sscanf(lines.Text(), "claimed %d %d %d", &name, &made, &last); err != nil {
 			t.Fatal(lines.Text())
 		}
 		if last == 50 {
@@ -441,7 +472,7 @@ func TestKilled(t *testing.T) {
 	l := Open(dir, zap.NewNop())
 	defer l.Close()
 	for n := range last + 1 {
-		if first, err := l.Claim(t.Context(), identity(n), time.Unix(made, 0)); first || err != nil {
+		if first, err := l.Claim(t.Context(), name, identity(n), time.Unix(made, 0)); first || err != nil {
 			t.Errorf("%d, whose claim was known, of %d: %v, %v", n, last+1, first, err)
 		}
 	}
@@ -455,7 +486,7 @@ func BenchmarkClaim(b *testing.B) {
 	b.SetParallelism(64)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if first, err := l.Claim(b.Context(), identity(int(n.Add(1))), made); !first || err != nil {
+			if first, err := l.Claim(b.Context(), l.Name(), identity(int(n.Add(1))), made); !first || err != nil {
 				b.Fatal(first, err)
 			}
 		}

@@ -25,6 +25,7 @@ const (
 type aliases struct {
 	mu     sync.Mutex
 	stream jetstream.Stream // nil while it can't be used
+	memory uint64           // see memoryOf
 	why    string
 }
 
@@ -52,7 +53,7 @@ func (l *link) ensureAliases(ctx context.Context, s settings) {
 	defer a.mu.Unlock()
 	a.stream = stream
 	if err == nil {
-		a.why = ""
+		a.memory, a.why = memoryOf(stream.CachedInfo()), ""
 	} else if why := err.Error(); a.why != why {
 		a.why = why
 		l.log.Error("no aliases are sent: the cluster can't remember them", zap.Error(err))
@@ -66,9 +67,26 @@ const (
 	codeSequenceUnderway  jetstream.ErrorCode = 10164
 )
 
+// memoryOf names a stream: one that was deleted and made again is another.
+func memoryOf(info *jetstream.StreamInfo) uint64 { return uint64(info.Created.UnixNano()) }
+
+// AliasMemory implements [delivery.Queue].
+func (q *openQueue) AliasMemory() uint64 {
+	l := q.link.Load()
+	if l == nil {
+		return 0
+	}
+	l.aliases.mu.Lock()
+	defer l.aliases.mu.Unlock()
+	if l.aliases.stream == nil {
+		return 0
+	}
+	return l.aliases.memory
+}
+
 // ClaimAlias implements [delivery.Queue]. While the cluster is away nobody
 // knows: what this node's fallback says isn't the fleet's.
-func (q *openQueue) ClaimAlias(ctx context.Context, anonymous [16]byte, made time.Time) (bool, error) {
+func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (bool, error) {
 	l, err := q.available()
 	if err != nil {
 		return false, err
@@ -88,7 +106,7 @@ func (q *openQueue) ClaimAlias(ctx context.Context, anonymous [16]byte, made tim
 		return false, nil
 	}
 	if err == nil {
-		err = forgotten(ctx, stream, made)
+		err = forgotten(ctx, stream, memory, made)
 	} else if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
 		l.suspect.Store(true)
 	}
@@ -98,19 +116,17 @@ func (q *openQueue) ClaimAlias(ctx context.Context, anonymous [16]byte, made tim
 	return true, nil
 }
 
-// forgotten is an error if an earlier claim of an identity that was made then
-// may be gone: by a message that gave way, or along with a former stream.
-func forgotten(ctx context.Context, stream jetstream.Stream, made time.Time) error {
+// forgotten is an error if an earlier claim of an identity may be gone: along
+// with a former stream, or as a message that gave way.
+func forgotten(ctx context.Context, stream jetstream.Stream, memory uint64, made time.Time) error {
 	info, err := stream.Info(ctx)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	known := info.Created
-	if info.State.FirstSeq > 1 {
-		known = info.State.FirstTime.Add(clockSkew)
-	}
-	if made.Before(known) {
-		return fmt.Errorf("it remembers what was aliased since %v, and the identity is older", known)
+	case memory != memoryOf(info):
+		return errors.New("the identity is from before there was this stream")
+	case info.State.FirstSeq > 1 && made.Before(info.State.FirstTime.Add(clockSkew)):
+		return fmt.Errorf("it remembers what was aliased since %v, and the identity is older", info.State.FirstTime)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func TestAliasesOfAFleet(t *testing.T) {
 	one, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
 	made := time.Now()
 	for i, q := range []*openQueue{one, other, one} {
-		if first, err := q.ClaimAlias(t.Context(), anonymous(1), made); first != (i == 0) || err != nil {
+		if first, err := q.ClaimAlias(t.Context(), q.AliasMemory(), anonymous(1), made); first != (i == 0) || err != nil {
 			t.Errorf("claim %d: %v, %v", i, first, err)
 		}
 	}
@@ -37,7 +37,7 @@ func TestAliasesGiveWay(t *testing.T) {
 	q := mustOpen(t, s, nil)
 	const claims = 800
 	for n := range claims {
-		if first, err := q.ClaimAlias(t.Context(), anonymous(n), time.Now().Add(2*clockSkew)); !first || err != nil {
+		if first, err := q.ClaimAlias(t.Context(), q.AliasMemory(), anonymous(n), time.Now().Add(2*clockSkew)); !first || err != nil {
 			t.Fatalf("%d: %v, %v", n, first, err)
 		}
 	}
@@ -48,7 +48,7 @@ func TestAliasesGiveWay(t *testing.T) {
 	made := time.Now()
 	q = mustOpen(t, s, nil)
 	for _, n := range []int{0, 1, claims - 1, claims} {
-		if first, err := q.ClaimAlias(t.Context(), anonymous(n), made); first || err == nil && n != claims-1 {
+		if first, err := q.ClaimAlias(t.Context(), q.AliasMemory(), anonymous(n), made); first || err == nil && n != claims-1 {
 			t.Errorf("%d: %v, %v", n, first, err)
 		}
 	}
@@ -59,23 +59,23 @@ func TestAliasesLost(t *testing.T) {
 	t.Parallel()
 	s := settingsFor(startServer(t))
 	q := mustOpen(t, s, nil)
-	before := time.Now()
-	if first, err := q.ClaimAlias(t.Context(), anonymous(1), before); !first || err != nil {
+	before, made := q.AliasMemory(), time.Now()
+	if first, err := q.ClaimAlias(t.Context(), before, anonymous(1), made); !first || err != nil {
 		t.Fatalf("%v, %v", first, err)
 	}
 	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream+"_aliases"); err != nil {
 		t.Fatal(err)
 	}
-	if first, err := q.ClaimAlias(t.Context(), anonymous(2), before); first || err == nil {
+	if first, err := q.ClaimAlias(t.Context(), before, anonymous(2), made); first || err == nil {
 		t.Errorf("without a stream: %v, %v", first, err)
 	}
 	q = mustOpen(t, s, nil)
 	for n := range 3 {
-		if first, err := q.ClaimAlias(t.Context(), anonymous(n), before); first || err == nil {
+		if first, err := q.ClaimAlias(t.Context(), before, anonymous(n), made); first || err == nil {
 			t.Errorf("with a new stream: %d: %v, %v", n, first, err)
 		}
 	}
-	if first, err := q.ClaimAlias(t.Context(), anonymous(4), time.Now()); !first || err != nil {
+	if first, err := q.ClaimAlias(t.Context(), q.AliasMemory(), anonymous(4), time.Now()); !first || err != nil {
 		t.Errorf("a younger one: %v, %v", first, err)
 	}
 }
@@ -94,7 +94,7 @@ func TestAliasesNotPermitted(t *testing.T) {
 	s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0)
-	if first, err := q.ClaimAlias(t.Context(), anonymous(1), time.Now()); first || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", "$JS.API.STREAM.INFO.former_aliases")) {
+	if first, err := q.ClaimAlias(t.Context(), q.AliasMemory(), anonymous(1), time.Now()); first || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", "$JS.API.STREAM.INFO.former_aliases")) {
 		t.Errorf("%v, %v", first, err)
 	}
 	take(t, q, "d", 1)

@@ -14,10 +14,10 @@ func anonymous(n int) (identity [16]byte) {
 	return identity
 }
 
-// claim claims an identity that is younger than the queue.
+// claim claims an identity that is made now.
 func (q *queue) claim(n int) (first bool) {
 	q.Helper()
-	first, err := q.ClaimAlias(q.context(), anonymous(n), time.Now().Add(time.Second))
+	first, err := q.ClaimAlias(q.context(), q.AliasMemory(), anonymous(n), time.Now())
 	q.ok(err)
 	return first
 }
@@ -35,7 +35,11 @@ func (q *queue) claims(wanted map[int]bool) {
 func claimOnce(q *queue) {
 	q.claims(map[int]bool{1: false, 2: false})
 	q.claims(map[int]bool{1: true, 2: true, 3: false})
+	memory := q.AliasMemory()
 	q.restart()
+	if q.AliasMemory() != memory {
+		q.Error("the memory has another name after a restart")
+	}
 	q.claims(map[int]bool{1: true, 2: true, 3: true, 4: false})
 }
 
@@ -44,10 +48,10 @@ func claimMany(q *queue) {
 	const identities, each = 20, 20
 	var firsts [identities]atomic.Int32
 	var wg sync.WaitGroup
-	ctx, made := q.context(), time.Now().Add(time.Second)
+	ctx, memory, made := q.context(), q.AliasMemory(), time.Now()
 	for i := range identities * each {
 		wg.Go(func() {
-			first, err := q.ClaimAlias(ctx, anonymous(i%identities), made)
+			first, err := q.ClaimAlias(ctx, memory, anonymous(i%identities), made)
 			if err != nil {
 				q.Errorf("ClaimAlias: %v", err)
 			}
@@ -66,18 +70,22 @@ func claimMany(q *queue) {
 
 // claimInDoubt claims what the queue can't know about.
 func claimInDoubt(q *queue) {
-	for n, made := range []time.Time{{}, time.Unix(0, 0), time.Now().Add(-365 * 24 * time.Hour)} {
-		if first, err := q.ClaimAlias(q.context(), anonymous(10+n), made); first || err == nil {
-			q.Errorf("an identity that was made %v gets %v, %v", made, first, err)
+	own := q.AliasMemory()
+	if own == 0 {
+		q.Fatal("an open queue doesn't know its memory")
+	}
+	for n, memory := range []uint64{0, own + 1, own - 1} {
+		if first, err := q.ClaimAlias(q.context(), memory, anonymous(10+n), time.Now()); first || err == nil {
+			q.Errorf("an identity of the memory %d gets %v, %v", memory, first, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(q.Context())
 	cancel()
-	if first, err := q.ClaimAlias(ctx, anonymous(2), time.Now().Add(time.Second)); first && err != nil {
+	if first, err := q.ClaimAlias(ctx, own, anonymous(2), time.Now()); first && err != nil {
 		q.Errorf("the first, and an error: %v", err)
 	}
 	q.ok(q.Queue.Close())
-	if first, err := q.ClaimAlias(q.context(), anonymous(3), time.Now().Add(time.Second)); first || err == nil {
+	if first, err := q.ClaimAlias(q.context(), own, anonymous(3), time.Now()); first || err == nil {
 		q.Errorf("a closed queue says %v, %v", first, err)
 	}
 	q.ReleaseAlias(anonymous(1))
