@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // three is a site with three trackers, one of which takes records, one of
@@ -42,37 +44,20 @@ http://:$PORT {
 }
 `
 
-// adminCall calls the admin API and returns what it answers, whatever it is.
-func (c *caddy) adminCall(t *testing.T, method, path string, headers ...string) (int, string) {
+// call calls the admin API and returns what it answers, whatever it is.
+func call(t *testing.T, c *harness.Caddy, method, path string, headers ...string) (status int, answer string) {
 	t.Helper()
-	req, err := http.NewRequest(method, "http://"+c.Admin+path, nil)
+	status, answer, err := c.Ask(method, path, "", headers...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(headers); i += 2 {
-		if req.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
-			req.Host = headers[i+1]
-		}
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !json.Valid(body) && resp.StatusCode != http.StatusNotFound || resp.Header.Get("Content-Type") != "application/json" && resp.StatusCode == http.StatusOK {
-		t.Errorf("%s %s: no JSON: %s", method, path, body)
-	}
-	return resp.StatusCode, strings.TrimSpace(string(body))
+	return status, answer
 }
 
-// ask is adminCall for an answer that must be JSON of some form.
-func ask[T any](t *testing.T, c *caddy, method, path string) (answer T) {
+// ask is call for an answer that must be JSON of some form.
+func ask[T any](t *testing.T, c *harness.Caddy, method, path string) (answer T) {
 	t.Helper()
-	status, body := c.adminCall(t, method, path)
+	status, body := call(t, c, method, path)
 	if err := json.Unmarshal([]byte(body), &answer); err != nil || status != http.StatusOK {
 		t.Fatalf("%s %s: %d %s %v", method, path, status, body, err)
 	}
@@ -110,16 +95,17 @@ type status struct {
 
 // TestAdmin goes through the admin API.
 func TestAdmin(t *testing.T) {
-	good, bad, down := startTracker(t), startTracker(t), startTracker(t)
-	bad.respond(answerStatus(422))
-	down.respond(answerStatus(503, "Retry-After", "3600"))
-	c := startCaddy(t, "", three, vars{"GOOD": good.URL, "BAD": bad.URL, "DOWN": down.URL})
+	t.Parallel()
+	good, bad, down := harness.StartTracker(t), harness.StartTracker(t), harness.StartTracker(t)
+	bad.Respond(harness.AnswerStatus(422))
+	down.Respond(harness.AnswerStatus(503, "Retry-After", "3600"))
+	c := harness.StartCaddy(t, "", three, harness.Vars{"GOOD": good.URL, "BAD": bad.URL, "DOWN": down.URL})
 	for i, person := range []string{"john.smith", "zoe@example.com"} {
-		newVisitor(t).load(c.URL+"/offer?kme=Clicked&km_plan=gold&kmi="+person, "image", "Host", "shop.test")
-		eventually(t, "dead letter", func() bool { return c.metric("caddy_tagged_urls_dead_letters") == float64(i+1) })
+		harness.NewVisitor(t).Load(c.URL+"/offer?kme=Clicked&km_plan=gold&kmi="+person, "image", "Host", "shop.test")
+		harness.Eventually(t, "dead letter", func() bool { return c.Metric("caddy_tagged_urls_dead_letters") == float64(i+1) })
 	}
-	eventually(t, "deliveries", func() bool {
-		return len(good.records(t)) == 2 && c.metric("caddy_tagged_urls_deliveries_total", `result="retried"`) > 0
+	harness.Eventually(t, "deliveries", func() bool {
+		return len(good.Records(t)) == 2 && c.Metric("caddy_tagged_urls_deliveries_total", `result="retried"`) > 0
 	})
 
 	s := ask[status](t, c, "GET", "/tagged_urls/status")
@@ -148,7 +134,7 @@ func TestAdmin(t *testing.T) {
 	first := letters[0]
 	if first.ID == "" || first.ID == letters[1].ID || first.Tracker != "bad" || first.Kind != "event" || first.Site != "shop.test" ||
 		first.Status != 422 || first.Reason != "rejected with status 422: Unprocessable Entity" || first.Attempts != 1 ||
-		first.Content != nil || time.Since(first.Time) > patience || first.Died.Before(first.Time) || letters[1].Time.Before(first.Time) {
+		first.Content != nil || time.Since(first.Time) > harness.Patience || first.Died.Before(first.Time) || letters[1].Time.Before(first.Time) {
 		t.Errorf("the first: %+v", first)
 	}
 	for query, want := range map[string]int{
@@ -168,32 +154,32 @@ func TestAdmin(t *testing.T) {
 	// Nothing but that content says who anybody is, and nothing a key.
 	for _, path := range []string{"/tagged_urls/status", list, list + "?content=1", list + "?content", list + "?content=false", "/metrics"} {
 		for _, private := range []string{"john", "zoe@", "gold", "Clicked", "SECRETKEY", "whsec", "c2VjcmV0"} {
-			if body := c.api("GET", path); strings.Contains(body, private) {
+			if body := c.API("GET", path); strings.Contains(body, private) {
 				t.Errorf("%s shows %s: %s", path, private, body)
 			}
 		}
 	}
-	if body := c.api("GET", list+"?content=true"); strings.Contains(body, "SECRETKEY") || strings.Contains(body, "c2VjcmV0") {
+	if body := c.API("GET", list+"?content=true"); strings.Contains(body, "SECRETKEY") || strings.Contains(body, "c2VjcmV0") {
 		t.Errorf("the content has a key: %s", body)
 	}
 
 	// What was rejected is tried again, or deleted.
 	const again = list + "/retry"
-	bad.respond(answerGIF)
-	if body := c.api("POST", again+"?tracker=good"); body != `{"retried":0}`+"\n" {
+	bad.Respond(harness.AnswerGIF)
+	if body := c.API("POST", again+"?tracker=good"); body != `{"retried":0}`+"\n" {
 		t.Errorf("another tracker's: %s", body)
 	}
-	if body := c.api("POST", again+"?id="+first.ID); body != `{"retried":1}`+"\n" {
+	if body := c.API("POST", again+"?id="+first.ID); body != `{"retried":1}`+"\n" {
 		t.Errorf("one again: %s", body)
 	}
-	eventually(t, "one to arrive", func() bool { return len(bad.records(t)) == 1 })
-	if got := bad.records(t)[0]; got.Person != "john.smith" || got.Time != first.Time.Unix() {
+	harness.Eventually(t, "one to arrive", func() bool { return len(bad.Records(t)) == 1 })
+	if got := bad.Records(t)[0]; got.Person != "john.smith" || got.Time != first.Time.Unix() {
 		t.Errorf("it is %v, of %d", got, got.Time)
 	}
-	if body := c.api("DELETE", list+"?tracker=good"); body != `{"deleted":0}`+"\n" {
+	if body := c.API("DELETE", list+"?tracker=good"); body != `{"deleted":0}`+"\n" {
 		t.Errorf("another tracker's deleted: %s", body)
 	}
-	if body := c.api("DELETE", list); body != `{"deleted":1}`+"\n" {
+	if body := c.API("DELETE", list); body != `{"deleted":1}`+"\n" {
 		t.Errorf("the rest deleted: %s", body)
 	}
 	if left := ask[[]letter](t, c, "GET", list); left == nil || len(left) != 0 {
@@ -201,16 +187,16 @@ func TestAdmin(t *testing.T) {
 	}
 
 	// What waits for an hour is delivered now, for the tracker that is named.
-	before := len(down.got())
-	down.respond(answerStatus(204))
-	if body := c.api("POST", "/tagged_urls/retry?tracker=good"); body != "{}\n" {
+	before := len(down.Got())
+	down.Respond(harness.AnswerStatus(204))
+	if body := c.API("POST", "/tagged_urls/retry?tracker=good"); body != "{}\n" {
 		t.Errorf("retry: %s", body)
 	}
-	if s := ask[status](t, c, "GET", "/tagged_urls/status"); s.Trackers[1].PausedUntil == nil || len(down.got()) != before {
+	if s := ask[status](t, c, "GET", "/tagged_urls/status"); s.Trackers[1].PausedUntil == nil || len(down.Got()) != before {
 		t.Errorf("a retry for another tracker: %+v", s.Trackers[1])
 	}
-	c.api("POST", "/tagged_urls/retry?tracker=down")
-	c.drained()
+	c.API("POST", "/tagged_urls/retry?tracker=down")
+	c.Drained()
 	if s := ask[status](t, c, "GET", "/tagged_urls/status"); s.Trackers[1].PausedUntil != nil || s.Trackers[1].LastError != "" {
 		t.Errorf("after the retry: %+v", s.Trackers[1])
 	}
@@ -219,6 +205,7 @@ func TestAdmin(t *testing.T) {
 // TestAdminRefuses: what it can't do it says, and it leaves Caddy's own rules
 // for its admin endpoint in force.
 func TestAdminRefuses(t *testing.T) {
+	t.Parallel()
 	c, _, _ := startShop(t, "", shop)
 	for _, test := range []struct {
 		method, path string
@@ -231,7 +218,7 @@ func TestAdminRefuses(t *testing.T) {
 		{"GET", "dead_letters?limit=0", 400}, {"GET", "dead_letters?limit=-1", 400}, {"GET", "dead_letters?limit=all", 400},
 		{"GET", "", 404}, {"GET", "nothing", 404}, {"GET", "status/", 404}, {"DELETE", "dead_letters/17", 404},
 	} {
-		if got, body := c.adminCall(t, test.method, "/tagged_urls/"+test.path); got != test.status || got != 404 && !strings.Contains(body, `"error":"`) {
+		if got, body := call(t, c, test.method, "/tagged_urls/"+test.path); got != test.status || got != 404 && !strings.Contains(body, `"error":"`) {
 			t.Errorf("%s %s: %d %s, want %d", test.method, test.path, got, body, test.status)
 		}
 	}
@@ -243,42 +230,38 @@ func TestAdminRefuses(t *testing.T) {
 			{"Host", "rebound.example"}, {"Origin", "http://evil.example"}, {"Origin", "null"},
 			{"Sec-Fetch-Mode", "no-cors"}, {"Sec-Fetch-Mode", "cors", "Referer", "http://evil.example/"},
 		} {
-			if got, body := c.adminCall(t, route[0], "/tagged_urls/"+route[1], headers...); got != 403 && got != 400 {
+			if got, body := call(t, c, route[0], "/tagged_urls/"+route[1], headers...); got != 403 && got != 400 {
 				t.Errorf("%s, %q: %d %s", route, headers, got, body)
 			}
 		}
-		if got, body := c.adminCall(t, route[0], "/tagged_urls/"+route[1], "Origin", "http://"+c.Admin); got != 200 {
+		if got, body := call(t, c, route[0], "/tagged_urls/"+route[1], "Origin", "http://"+c.Admin); got != 200 {
 			t.Errorf("%s from its own origin: %d %s", route, got, body)
 		}
 	}
-	c.post(t, "/config/admin/enforce_origin", "true")
+	post(t, c, "/config/admin/enforce_origin", "true")
 	for _, route := range routes {
-		if got, body := c.adminCall(t, route[0], "/tagged_urls/"+route[1]); got != 403 {
+		if got, body := call(t, c, route[0], "/tagged_urls/"+route[1]); got != 403 {
 			t.Errorf("%s without an origin: %d %s", route, got, body)
 		}
 	}
 }
 
 // post changes the running configuration.
-func (c *caddy) post(t *testing.T, path, body string) {
+func post(t *testing.T, c *harness.Caddy, path, body string) {
 	t.Helper()
-	resp, err := http.Post("http://"+c.Admin+path, "application/json", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 {
-		t.Fatalf("%s: %s %s", path, resp.Status, answer)
+	if status, answer, err := c.Ask("POST", path, body, "Content-Type", "application/json"); err != nil || status != http.StatusOK {
+		t.Fatalf("%s: %d %s %v", path, status, answer, err)
 	}
 }
 
 // TestAdminWithoutQueue: while the queue can't be opened, the status says why,
 // and all else that there is no queue.
 func TestAdminWithoutQueue(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
-	writeFile(t, file, "in the way")
+	harness.WriteFile(t, file, "in the way")
 	c, _, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue.db\n\t\t}\n\t}", shop)
-	c.serves(t, "/?kme=Lost")
+	c.Serves(t, "/?kme=Lost")
 	s := ask[status](t, c, "GET", "/tagged_urls/status")
 	if len(s.Queues) != 1 || !strings.Contains(s.Queues[0].Error, file) || len(s.Trackers) != 1 || !s.Trackers[0].Configured {
 		t.Errorf("status: %+v", s)
@@ -286,14 +269,14 @@ func TestAdminWithoutQueue(t *testing.T) {
 	for _, route := range [][2]string{
 		{"POST", "retry"}, {"GET", "dead_letters"}, {"POST", "dead_letters/retry"}, {"DELETE", "dead_letters"},
 	} {
-		if got, body := c.adminCall(t, route[0], "/tagged_urls/"+route[1]); got != 503 || !strings.Contains(body, "/tagged_urls/status") {
+		if got, body := call(t, c, route[0], "/tagged_urls/"+route[1]); got != 503 || !strings.Contains(body, "/tagged_urls/status") {
 			t.Errorf("%s: %d %s", route, got, body)
 		}
 	}
-	if c.metric("caddy_tagged_urls_queue_up") != 0 {
+	if c.Metric("caddy_tagged_urls_queue_up") != 0 {
 		t.Error("the metric says that the queue is open")
 	}
-	if n := c.metric("caddy_tagged_urls_records_dropped_total", `reason="unavailable"`); n != 1 {
+	if n := c.Metric("caddy_tagged_urls_records_dropped_total", `reason="unavailable"`); n != 1 {
 		t.Errorf("%v records dropped", n)
 	}
 }
@@ -301,6 +284,7 @@ func TestAdminWithoutQueue(t *testing.T) {
 // TestAdminRemote: permissions of Caddy's remote administration hold for each
 // of our paths and methods.
 func TestAdminRemote(t *testing.T) {
+	t.Parallel()
 	c, _, _ := startShop(t, "", shop)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -311,9 +295,9 @@ func TestAdminRemote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := loopback(freePort(t))
-	c.post(t, "/config/admin/identity", `{"identifiers":["localhost"],"issuers":[{"module":"internal"}]}`)
-	c.post(t, "/config/admin/remote", fmt.Sprintf(`{"listen":%q,"access_control":[{"public_keys":[%q],"permissions":[{"paths":["/tagged_urls/status"],"methods":["GET"]}]}]}`,
+	addr := harness.Loopback(harness.FreePort(t))
+	post(t, c, "/config/admin/identity", `{"identifiers":["localhost"],"issuers":[{"module":"internal"}]}`)
+	post(t, c, "/config/admin/remote", fmt.Sprintf(`{"listen":%q,"access_control":[{"public_keys":[%q],"permissions":[{"paths":["/tagged_urls/status"],"methods":["GET"]}]}]}`,
 		addr, base64.StdEncoding.EncodeToString(cert)))
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
 		Certificates:       []tls.Certificate{{Certificate: [][]byte{cert}, PrivateKey: key}},
@@ -330,7 +314,7 @@ func TestAdminRemote(t *testing.T) {
 	} {
 		var body []byte
 		var got int
-		eventually(t, "the remote endpoint's certificate", func() bool {
+		harness.Eventually(t, "the remote endpoint's certificate", func() bool {
 			req, err := http.NewRequest(test.method, "https://"+addr+"/tagged_urls/"+test.path, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"flag"
@@ -20,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+
 	caddycore "github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
@@ -28,7 +31,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-var backlogRecords = flag.Int("backlog.records", 100_000, "how many `records` wait in the backlog test")
+var backlogRecords = flag.Int("backlog.records", 20_000, "how many `records` wait in the backlog test")
 
 // prefill puts records into a queue's file, which no Caddy may have open: n for
 // one tracker. Their property `hit` counts them.
@@ -85,7 +88,7 @@ type counter struct {
 }
 
 func newCounter(t *testing.T, takes time.Duration) *counter {
-	c := &counter{Addr: loopback(freePort(t)), takes: takes, quick: make(chan struct{}), t: t, hits: map[string]int{}}
+	c := &counter{Addr: harness.Loopback(harness.FreePort(t)), takes: takes, quick: make(chan struct{}), t: t, hits: map[string]int{}}
 	c.URL = "http://" + c.Addr
 	return c
 }
@@ -93,7 +96,7 @@ func newCounter(t *testing.T, takes time.Duration) *counter {
 // up makes it listen, until the test ends.
 func (c *counter) up() {
 	c.t.Helper()
-	l := listen(c.t, c.Addr)
+	l := harness.Listen(c.t, c.Addr)
 	c.server = &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0), ConnState: c.connState}
 	go func(s *http.Server) { _ = s.Serve(l) }(c.server)
 	c.t.Cleanup(func() { c.server.Close() })
@@ -133,9 +136,9 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-timer.C:
 		case <-c.quick:
 		case <-r.Context().Done():
-			err = r.Context().Err()
 		}
 		timer.Stop()
+		err = cmp.Or(err, r.Context().Err()) // whoever gave up sends it again
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -152,7 +155,7 @@ func (c *counter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			c.numbered++
 		}
 	}
-	answerGIF(w, r)
+	harness.AnswerGIF(w, r)
 }
 
 // got returns how many different hits arrived.
@@ -213,28 +216,28 @@ type costs struct {
 }
 
 // measure starts Caddy and measures it, while trackers are down.
-func measure(t *testing.T, c *caddy) (best costs) {
+func measure(t *testing.T, c *harness.Caddy) (best costs) {
 	t.Helper()
 	for round := range 2 { // the machine may have been busy
-		if c.running() {
-			c.stop()
+		if c.Running() {
+			c.Stop()
 		}
 		var now costs
 		began := time.Now()
-		c.start()
+		c.Start()
 		now.start = time.Since(began)
-		eventually(t, "the queue to be open", func() bool { return c.metric("caddy_tagged_urls_queue_up") == 1 })
+		harness.Eventually(t, "the queue to be open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })
 		now.open = time.Since(began)
-		v := newVisitor(t)
+		v := harness.NewVisitor(t)
 		var took []time.Duration
 		for range 200 {
 			began := time.Now()
-			v.load(c.URL+"/x.png?kme=Measured&kmi=m", "image")
+			v.Load(c.URL+"/x.png?kme=Measured&kmi=m", "image")
 			took = append(took, time.Since(began))
 		}
 		slices.Sort(took)
 		now.hit = took[len(took)/2]
-		now.heap, now.memory = c.heap(t), c.memory(t)
+		now.heap, now.memory = c.Heap(t), c.Memory(t)
 		if round == 0 {
 			best = now
 		}
@@ -250,12 +253,12 @@ func measure(t *testing.T, c *caddy) (best costs) {
 // memory and nobody's time. When they are back it goes out in parallel, while
 // new hits are recorded, and the disk's space is given back.
 func TestBacklog(t *testing.T) {
-	onLinux(t)
+	harness.OnLinux(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "queue.db")
 	hook, single := newCounter(t, 5*time.Millisecond), newCounter(t, 5*time.Millisecond)
 	forHook, forSingle := *backlogRecords*9/10, *backlogRecords/10
-	c := startCaddy(t, queueAt(dir), `
+	c := harness.StartCaddy(t, strings.Replace(queueAt(dir), "queue_timeout 2s", "queue_timeout 20s", 1), `
 http://:$PORT {
 	tagged_urls {
 		tracker webhook $HOOK {
@@ -268,21 +271,21 @@ http://:$PORT {
 		once off
 	}
 	respond "<title>page</title>"
-}`, vars{"HOOK": hook.URL, "SINGLE": single.URL})
+}`, harness.Vars{"HOOK": hook.URL, "SINGLE": single.URL})
 
 	without := measure(t, c)
-	c.stop()
+	c.Stop()
 	prefill(t, file, "hook", forHook)
 	prefill(t, file, "single", forSingle)
 	with := measure(t, c)
 	t.Logf("%d records wait: start %s (%s without), queue open %s (%s), hit %s (%s), heap %s (%s), memory %s (%s)",
 		*backlogRecords, with.start, without.start, with.open, without.open, with.hit, without.hit,
-		mebibytes(with.heap), mebibytes(without.heap), mebibytes(with.memory), mebibytes(without.memory))
+		harness.Mebibytes(with.heap), harness.Mebibytes(without.heap), harness.Mebibytes(with.memory), harness.Mebibytes(without.memory))
 	if more := with.heap - without.heap; more > 4<<20 {
-		t.Errorf("the backlog takes up %s of heap", mebibytes(more))
+		t.Errorf("the backlog takes up %s of heap", harness.Mebibytes(more))
 	}
 	if more := with.memory - without.memory; more > 32<<20 {
-		t.Errorf("the backlog takes up %s of memory", mebibytes(more))
+		t.Errorf("the backlog takes up %s of memory", harness.Mebibytes(more))
 	}
 	if with.start > 3*without.start+time.Second || with.open > 3*without.open+time.Second {
 		t.Errorf("Caddy starts in %s, and its queue in %s; without the backlog it were %s and %s", with.start, with.open, without.start, without.open)
@@ -294,14 +297,14 @@ http://:$PORT {
 
 	hook.up()
 	single.up()
-	c.api("POST", "/tagged_urls/retry")
-	l := startLoad(t, c.URL, 2)
+	c.API("POST", "/tagged_urls/retry")
+	l := harness.StartLoad(t, c.URL, 2)
 	began, most := time.Now(), 0
 	progress := 0
 	for left := forHook + forSingle; left > 0; {
 		// As long as there is progress, it may take as long as it does.
-		eventually(t, "records to be delivered", func() bool {
-			most = max(most, c.memory(t))
+		harness.Eventually(t, "records to be delivered", func() bool {
+			most = max(most, c.Memory(t))
 			before := progress
 			progress = hook.got() + single.got()
 			left = max(0, forHook-hook.gotNumbers()) + max(0, forSingle-single.gotNumbers())
@@ -309,30 +312,30 @@ http://:$PORT {
 		})
 	}
 	took := time.Since(began)
-	hits := l.stop()
-	c.drained()
+	hits := l.Stop()
+	c.Drained()
 	t.Logf("delivered in %s, %d and %d at once, and %d new hits meanwhile; memory %s at most",
-		took, hook.atOnce, single.atOnce, len(hits), mebibytes(most))
+		took, hook.atOnce, single.atOnce, len(hits), harness.Mebibytes(most))
 	hook.exactlyOnce(t, numbers(forHook))
 	single.exactlyOnce(t, numbers(forSingle))
 	hook.exactlyOnce(t, maps.Keys(hits))
 	single.exactlyOnce(t, maps.Keys(hits))
-	c.lostNothing(t)
+	c.LostNothing(t)
 	if hook.atOnce < 2 || hook.atOnce > 32 || single.atOnce < 8 || single.atOnce > 32 {
 		t.Errorf("%d and %d requests at once; want several, and at most the 32 of the default", hook.atOnce, single.atOnce)
 	}
 	bound := 96 << 20
-	if raceDetector() { // which multiplies it
+	if harness.RaceDetector() { // which multiplies it
 		bound *= 3
 	}
 	if more := most - with.memory; more > bound {
-		t.Errorf("delivering the backlog took %s of memory", mebibytes(more))
+		t.Errorf("delivering the backlog took %s of memory", harness.Mebibytes(more))
 	}
 	if len(hits) < 20 {
 		t.Errorf("only %d hits were recorded meanwhile", len(hits))
 	}
-	eventually(t, "the disk's space to be given back", func() bool { return fileSize(t, file) < 8<<20 })
-	t.Logf("the file had %s, and has %s now", mebibytes(full), mebibytes(fileSize(t, file)))
+	harness.Eventually(t, "the disk's space to be given back", func() bool { return fileSize(t, file) < 8<<20 })
+	t.Logf("the file had %s, and has %s now", harness.Mebibytes(full), harness.Mebibytes(fileSize(t, file)))
 }
 
 func fileSize(t *testing.T, file string) int {

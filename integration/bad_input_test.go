@@ -6,19 +6,22 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // TestBadInput sends what no decent browser would. The site answers as it
 // does without the directive, and what is recorded is bounded and harmless.
 func TestBadInput(t *testing.T) {
-	trk, upstream := startTracker(t), startUpstream(t)
+	t.Parallel()
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
 	// Caddy refuses heads of more than 16 KB, unless it is told not to.
-	c := startCaddy(t, "servers {\n\t\tmax_header_size 1500KB\n\t}", shop+`
+	c := harness.StartCaddy(t, "servers {\n\t\tmax_header_size 1500KB\n\t}", shop+`
 http://:$BARE {
 	reverse_proxy $UPSTREAM
 }
-`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "BARE": fmt.Sprint(freePort(t))})
-	bare := "127.0.0.1:" + c.vars["BARE"]
+`, harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "BARE": fmt.Sprint(harness.FreePort(t))})
+	bare := "127.0.0.1:" + c.Vars["BARE"]
 
 	many := func(n int, format string) string {
 		var b strings.Builder
@@ -57,9 +60,9 @@ http://:$BARE {
 	} {
 		t.Run(name, func(t *testing.T) {
 			const headers = " HTTP/1.1\r\nHost: x\r\nSec-Fetch-Mode: navigate\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n"
-			want := raw(t, bare, "GET "+target+headers)
-			before, seen := len(trk.got()), len(upstream.got())
-			got := raw(t, loopback(c.Port), "GET "+target+headers)
+			want := harness.Raw(t, bare, "GET "+target+headers)
+			before, seen := len(trk.Got()), len(upstream.Got())
+			got := harness.Raw(t, harness.Loopback(c.Port), "GET "+target+headers)
 			if got.Status != want.Status || got.Body != want.Body {
 				t.Errorf("answered with %d %.100q, without the directive it is %d %.100q", got.Status, got.Body, want.Status, want.Body)
 			}
@@ -68,17 +71,17 @@ http://:$BARE {
 					t.Errorf("the answer has %s: %q", field, values)
 				}
 			}
-			for _, req := range upstream.got()[seen:] {
+			for _, req := range upstream.Got()[seen:] {
 				if _, query, _ := strings.Cut(req.Target, "?"); strings.Contains("&"+query, "&kmi=") {
 					t.Errorf("the site behind got %.200s", req.Target)
 				}
 			}
-			c.drained()
-			if all := trk.got(); len(all) > before+2 {
+			c.Drained()
+			if all := trk.Got(); len(all) > before+2 {
 				t.Errorf("%d records", len(all)-before)
 			}
-			for _, req := range trk.got()[before:] {
-				r, err := parseRecord(req)
+			for _, req := range trk.Got()[before:] {
+				r, err := harness.ParseRecord(req)
 				if err != nil {
 					t.Errorf("the tracker got %.200s: %v", req.Target, err)
 				}
@@ -93,7 +96,7 @@ http://:$BARE {
 			}
 		})
 	}
-	for _, e := range c.log() {
+	for _, e := range c.Log() {
 		if i := strings.IndexFunc(strings.TrimSuffix(e.Line, "\n"), unicode.IsControl); i >= 0 {
 			t.Errorf("a control character in the log: %q", e.Line[i:])
 		}
@@ -101,13 +104,14 @@ http://:$BARE {
 			t.Errorf("logged %.300s", e.Line)
 		}
 	}
-	if v := newVisitor(t).open(c.URL + "/?kme=Fine"); v.Status != 200 {
+	if v := harness.NewVisitor(t).Open(c.URL + "/?kme=Fine"); v.Status != 200 {
 		t.Error("the site is down")
 	}
 }
 
 // TestBadCookies: cookies are input too.
 func TestBadCookies(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "servers {\n\t\tmax_header_size 1MB\n\t}", shop)
 	for name, cookie := range map[string]string{
 		"empty":                 "tu_id=",
@@ -121,11 +125,11 @@ func TestBadCookies(t *testing.T) {
 		"not a cookie":          "=;;; =x; tu_id",
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newVisitor(t).open(c.URL+"/?kme=E", "Cookie", cookie)
+			p := harness.NewVisitor(t).Open(c.URL+"/?kme=E", "Cookie", cookie)
 			if p.Status != 200 || len(p.Header["Set-Cookie"]) != 1 {
 				t.Errorf("%d, cookies %q", p.Status, p.Header["Set-Cookie"])
 			}
-			trk.expect(t, c, nil, "/e person=anon1 name=E")
+			trk.Expect(t, c, nil, "/e person=anon1 name=E")
 		})
 	}
 }

@@ -8,17 +8,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
 
 // browse starts a shop with pages, a page of another site that links to them,
 // and a browser that is on it. $SHOP in the link page is the shop's address.
-func browse(t *testing.T, sites, links string, shopPages map[string]string) (*chromium, *caddy, *tracker, *recorder) {
+func browse(t *testing.T, sites, links string, shopPages map[string]string) (*chromium, *harness.Caddy, *harness.Tracker, *harness.Recorder) {
 	t.Helper()
 	c, trk, upstream := startShop(t, "", sites)
-	upstream.respond(pages(shopPages))
-	mail := startRecorder(t, pages(map[string]string{"/mail": strings.ReplaceAll(links, "$SHOP", c.shop())}))
+	upstream.Respond(pages(shopPages))
+	mail := harness.StartRecorder(t, pages(map[string]string{"/mail": strings.ReplaceAll(links, "$SHOP", shopOf(c))}))
 	b := startChromium(t)
 	b.open(mail.URL + "/mail")
 	b.titled("mail")
@@ -26,7 +28,8 @@ func browse(t *testing.T, sites, links string, shopPages map[string]string) (*ch
 }
 
 // shop returns the shop's address under a name: another site than the mail's.
-func (c *caddy) shop() string { return fmt.Sprintf("http://shop.localhost:%d", c.Port) }
+// shopOf is the address of the shop that a Caddy serves.
+func shopOf(c *harness.Caddy) string { return fmt.Sprintf("http://shop.localhost:%d", c.Port) }
 
 const mail = `<a id="offer" href="$SHOP/offer?kme=Clicked+offer&kmi=jane.roe&km_color=teal&q=1">offer</a>
 	<a id="other" href="$SHOP/offer?kme=Clicked+other&kmi=john.doe">other</a>`
@@ -40,26 +43,27 @@ var offer = map[string]string{
 
 // TestBrowserClicks follows a person from an e-mail to the shop.
 func TestBrowserClicks(t *testing.T) {
+	t.Parallel()
 	b, c, trk, upstream := browse(t, shop, mail, offer)
 	names := []string{"jane.roe", "john.doe"}
 	b.click("offer", "offer")
 	if b.eval("window.loaded") != "true" {
 		t.Error("the page's script didn't run")
 	}
-	alias := trk.expect(t, c, names, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
+	alias := trk.Expect(t, c, names, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
 	b.click("next", "next")
 
 	// The image and the script came with the tagged page's address.
 	for _, path := range []string{"/image.png", "/script.js", "/next"} {
-		requests := upstream.to(path)
+		requests := upstream.To(path)
 		if len(requests) != 1 {
 			t.Fatalf("%d requests for %s", len(requests), path)
 		}
-		if referer := requests[0].Header.Get("Referer"); referer != c.shop()+"/offer?kme=Clicked+offer&km_color=teal&q=1" {
+		if referer := requests[0].Header.Get("Referer"); referer != shopOf(c)+"/offer?kme=Clicked+offer&km_color=teal&q=1" {
 			t.Errorf("%s came with Referer %s", path, referer)
 		}
 	}
-	for _, req := range upstream.got() {
+	for _, req := range upstream.Got() {
 		if text := fmt.Sprint(req); strings.Contains(text, "jane") {
 			t.Errorf("the site behind knows the visitor: %s", text)
 		}
@@ -81,7 +85,7 @@ func TestBrowserClicks(t *testing.T) {
 	b.goBack(2)
 	b.titled("mail")
 	b.click("other", "offer")
-	other := trk.expect(t, c, names, "/a person=anon1 name=john.doe", "/e person=john.doe name=Clicked other")
+	other := trk.Expect(t, c, names, "/a person=anon1 name=john.doe", "/e person=john.doe name=Clicked other")
 	people := map[string]bool{}
 	for _, r := range append(alias, other...) {
 		if r.Path == "/a" {
@@ -95,9 +99,10 @@ func TestBrowserClicks(t *testing.T) {
 
 // TestBrowserIsRedirected: nothing that a script or a person can see holds a tag.
 func TestBrowserIsRedirected(t *testing.T) {
+	t.Parallel()
 	b, c, trk, upstream := browse(t, strings.Replace(shop, "tagged_urls {", "tagged_urls {\n\t\tredirect", 1), mail, offer)
 	b.click("offer", "offer")
-	trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
+	trk.Expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
 	clean := func() {
 		t.Helper()
 		for _, script := range []string{"location.href", "document.URL", "document.referrer", "document.cookie", "JSON.stringify(performance.getEntries())"} {
@@ -107,12 +112,12 @@ func TestBrowserIsRedirected(t *testing.T) {
 		}
 	}
 	clean()
-	if got := b.eval("location.href"); got != c.shop()+"/offer?q=1" {
+	if got := b.eval("location.href"); got != shopOf(c)+"/offer?q=1" {
 		t.Errorf("the address bar shows %s", got)
 	}
 	b.click("next", "next")
 	clean()
-	if got := b.eval("document.referrer"); got != c.shop()+"/offer?q=1" {
+	if got := b.eval("document.referrer"); got != shopOf(c)+"/offer?q=1" {
 		t.Errorf("the referrer is %s", got)
 	}
 	history, err := chromedp.Run(b.ctx, chromedp.NavigationEntries())
@@ -124,7 +129,7 @@ func TestBrowserIsRedirected(t *testing.T) {
 			t.Errorf("the history holds %s", entry.URL)
 		}
 	}
-	for _, req := range upstream.got() {
+	for _, req := range upstream.Got() {
 		if text := fmt.Sprint(req.Target, req.Header); strings.Contains(text, "jane") || strings.Contains(text, "kme") {
 			t.Errorf("the site behind got %s", text)
 		}
@@ -133,12 +138,13 @@ func TestBrowserIsRedirected(t *testing.T) {
 	b.titled("offer")
 	b.do("reload", chromedp.Reload())
 	b.titled("offer")
-	trk.expect(t, c, nil)
+	trk.Expect(t, c, nil)
 }
 
 // TestBrowserPrefetches: a page that was prefetched counts when it is opened,
 // and only then.
 func TestBrowserPrefetches(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"prefetch", "prerender"} {
 		t.Run(kind, func(t *testing.T) {
 			b, c, trk, upstream := browse(t, shop, `<a id="home" href="$SHOP/home">home</a>`, map[string]string{
@@ -147,16 +153,16 @@ func TestBrowserPrefetches(t *testing.T) {
 				"/sale": "",
 			})
 			b.click("home", "home")
-			eventually(t, "the browser to "+kind, func() bool {
-				return c.metric("caddy_tagged_urls_hits_total", `reason="prefetch"`) > 0
+			harness.Eventually(t, "the browser to "+kind, func() bool {
+				return c.Metric("caddy_tagged_urls_hits_total", `reason="prefetch"`) > 0
 			})
-			trk.expect(t, c, nil)
-			if len(upstream.to("/sale")) != 0 {
+			trk.Expect(t, c, nil)
+			if len(upstream.To("/sale")) != 0 {
 				t.Error("the site behind saw it before the click")
 			}
 			b.click("sale", "sale")
-			trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Opened")
-			if n := len(upstream.to("/sale")); n != 1 {
+			trk.Expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Opened")
+			if n := len(upstream.To("/sale")); n != 1 {
 				t.Errorf("the site behind was asked %d times", n)
 			}
 		})
@@ -165,23 +171,25 @@ func TestBrowserPrefetches(t *testing.T) {
 
 // TestBrowserReloads: that isn't another visit.
 func TestBrowserReloads(t *testing.T) {
+	t.Parallel()
 	b, c, trk, upstream := browse(t, shop, mail, offer)
 	b.click("offer", "offer")
 	for range 3 {
 		b.do("reload", chromedp.Reload())
 		b.titled("offer")
 	}
-	if n := len(upstream.to("/offer")); n != 4 {
+	if n := len(upstream.To("/offer")); n != 4 {
 		t.Errorf("the site behind was asked %d times", n)
 	}
-	trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
+	trk.Expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
 }
 
 // TestBrowserPlays: a player asks for one file in many parts.
 func TestBrowserPlays(t *testing.T) {
+	t.Parallel()
 	b, c, trk, upstream := browse(t, shop, `<a id="song" href="$SHOP/song">song</a>`, nil)
 	wav := silence(8 << 20)
-	upstream.respond(func(w http.ResponseWriter, r *http.Request) {
+	upstream.Respond(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/song.wav" {
 			w.Header().Set("Content-Type", "audio/wav")
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(wav))
@@ -190,16 +198,16 @@ func TestBrowserPlays(t *testing.T) {
 		pages(map[string]string{"/song": `<audio id="player" src="/song.wav?kme=Listened&kmi=jane.roe" preload="auto" muted></audio>`})(w, r)
 	})
 	b.click("song", "song")
-	eventually(t, "the player to know the song", func() bool { return b.eval("player.readyState >= 2") == "true" })
+	harness.Eventually(t, "the player to know the song", func() bool { return b.eval("player.readyState >= 2") == "true" })
 	b.eval("(player.currentTime = player.duration * 0.9)")
-	eventually(t, "the player to ask for another part", func() bool { return len(upstream.to("/song.wav")) > 1 })
-	eventually(t, "the player to have it", func() bool { return b.eval("!player.seeking && player.readyState >= 2") == "true" })
-	for _, req := range upstream.to("/song.wav") {
+	harness.Eventually(t, "the player to ask for another part", func() bool { return len(upstream.To("/song.wav")) > 1 })
+	harness.Eventually(t, "the player to have it", func() bool { return b.eval("!player.seeking && player.readyState >= 2") == "true" })
+	for _, req := range upstream.To("/song.wav") {
 		if req.Target != "/song.wav?kme=Listened" {
 			t.Errorf("the site behind got %s", req.Target)
 		}
 	}
-	trk.expect(t, c, []string{"jane.roe"}, "/e person=jane.roe name=Listened")
+	trk.Expect(t, c, []string{"jane.roe"}, "/e person=jane.roe name=Listened")
 }
 
 // silence returns a WAV file of that many bytes of sound.
@@ -228,21 +236,23 @@ func silence(size uint32) []byte {
 
 // TestBrowserOpensPDF: no script could track that.
 func TestBrowserOpensPDF(t *testing.T) {
+	t.Parallel()
 	b, c, trk, upstream := browse(t, shop, `<a id="pdf" href="$SHOP/paper.pdf?kme=Read&kmi=jane.roe">paper</a>`, nil)
 	const pdf = "%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
-	upstream.respond(func(w http.ResponseWriter, r *http.Request) {
+	upstream.Respond(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/pdf")
 		http.ServeContent(w, r, "", time.Time{}, strings.NewReader(pdf))
 	})
 	b.do("click", chromedp.Click(chromedp.ID("pdf")))
-	eventually(t, "the browser to ask for it", func() bool { return len(upstream.to("/paper.pdf")) > 0 })
+	harness.Eventually(t, "the browser to ask for it", func() bool { return len(upstream.To("/paper.pdf")) > 0 })
 	// The site is asked while the hit is being written.
-	eventually(t, "the hit", func() bool { return c.metric("caddy_tagged_urls_hits_total") > 0 })
-	trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Read")
+	harness.Eventually(t, "the hit", func() bool { return c.Metric("caddy_tagged_urls_hits_total") > 0 })
+	trk.Expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Read")
 }
 
 // TestBrowserWithServiceWorker: the page's requests come from the worker.
 func TestBrowserWithServiceWorker(t *testing.T) {
+	t.Parallel()
 	b, c, trk, upstream := browse(t, shop, mail+`<a id="install" href="$SHOP/install">install</a>`, map[string]string{
 		"/install": `<script>navigator.serviceWorker.register("/worker.js").then(() => navigator.serviceWorker.ready).then(() => document.title = "installed")</script>`,
 		"/worker.js": `addEventListener("install", e => skipWaiting())
@@ -251,12 +261,12 @@ func TestBrowserWithServiceWorker(t *testing.T) {
 		"/offer": "",
 	})
 	b.click("install", "installed")
-	eventually(t, "the worker to be in charge", func() bool { return b.eval("navigator.serviceWorker.controller !== null") == "true" })
+	harness.Eventually(t, "the worker to be in charge", func() bool { return b.eval("navigator.serviceWorker.controller !== null") == "true" })
 	b.goBack(1)
 	b.titled("mail")
 	b.click("offer", "offer")
-	trk.expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
-	requests := upstream.to("/offer")
+	trk.Expect(t, c, []string{"jane.roe"}, "/a person=anon1 name=jane.roe", "/e person=jane.roe name=Clicked offer color:teal")
+	requests := upstream.To("/offer")
 	if len(requests) != 1 || strings.Contains(fmt.Sprint(requests), "jane") {
 		t.Errorf("the site behind got %v", requests)
 	}

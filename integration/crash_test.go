@@ -6,48 +6,51 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // TestKill kills Caddy under load, again and again. Whatever hit was answered
 // must arrive. A copy too many is only allowed where the tracker sees that it
 // is one: with the same person, name and second.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
 	slow := func(w http.ResponseWriter, r *http.Request) {
 		// A kill often finds deliveries under way.
 		select {
 		case <-time.After(rand.N(20 * time.Millisecond)):
-			answerGIF(w, r)
+			harness.AnswerGIF(w, r)
 		case <-r.Context().Done():
 		}
 	}
-	hits := map[string]answered{}
+	hits := map[string]harness.Answered{}
 	for round := range *crashRounds {
-		trk.respond(slow)
+		trk.Respond(slow)
 		if round%3 == 1 {
-			trk.respond(answerNever) // a backlog meets the next start
+			trk.Respond(harness.AnswerNever) // a backlog meets the next start
 		}
-		l := startLoad(t, c.URL, 4)
-		l.reach(t, 1+rand.IntN(200))
-		c.kill()
-		maps.Copy(hits, l.stop())
+		l := harness.StartLoad(t, c.URL, 4)
+		l.Reach(t, 1+rand.IntN(200))
+		c.Kill()
+		maps.Copy(hits, l.Stop())
 		if round%3 == 1 {
-			trk.down()
-			trk.respond(slow)
-			trk.up()
+			trk.Down()
+			trk.Respond(slow)
+			trk.Up()
 		}
-		c.start()
+		c.Start()
 		if round%3 == 2 {
-			c.kill() // while it delivers
-			c.start()
+			c.Kill() // while it delivers
+			c.Start()
 		}
 	}
-	trk.respond(answerGIF)
-	c.drained()
-	c.lostNothing(t)
+	trk.Respond(harness.AnswerGIF)
+	c.Drained()
+	c.LostNothing(t)
 
-	arrived := map[string][]record{}
-	for _, r := range trk.records(t) {
+	arrived := map[string][]harness.Record{}
+	for _, r := range trk.Records(t) {
 		if r.Path == "/e" {
 			arrived[r.Properties["hit"]] = append(arrived[r.Properties["hit"]], r)
 		}

@@ -1,12 +1,17 @@
 package integration
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+)
 
 // TestSeveralDirectives: a request is parsed once, each tracker gets it once,
 // and the strictest `strip` wins.
 func TestSeveralDirectives(t *testing.T) {
-	a, b, upstream := startTracker(t), startTracker(t), startUpstream(t)
-	c := startCaddy(t, "", `
+	t.Parallel()
+	a, b, upstream := harness.StartTracker(t), harness.StartTracker(t), harness.StartUpstream(t)
+	c := harness.StartCaddy(t, "", `
 (a) {
 	tagged_urls {
 		strip {args[0]}
@@ -77,7 +82,7 @@ http://rewritten.localhost:$PORT {
 		reverse_proxy $UPSTREAM
 	}
 }
-`, vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr})
+`, harness.Vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr})
 	event := "/e person=ann name=E p:1"
 	for host, test := range map[string]struct {
 		a, b     []string
@@ -92,14 +97,14 @@ http://rewritten.localhost:$PORT {
 		"rewritten":  {a: []string{"/a person=anon1 name=ann", event}, upstream: "/plain"},
 	} {
 		t.Run(host, func(t *testing.T) {
-			p := newVisitor(t).open(c.URL+"/x?q=1&kme=E&kmi=ann&km_p=1", "Host", host+".localhost")
+			p := harness.NewVisitor(t).Open(c.URL+"/x?q=1&kme=E&kmi=ann&km_p=1", "Host", host+".localhost")
 			if n := len(p.Header["Set-Cookie"]); n != 1 {
 				t.Errorf("%d cookies: %q", n, p.Header["Set-Cookie"])
 			}
-			if got := upstream.lastTarget(); got != test.upstream {
+			if got := upstream.LastTarget(); got != test.upstream {
 				t.Errorf("the site behind got %s, want %s", got, test.upstream)
 			}
-			ra, rb := a.expect(t, c, []string{"ann"}, test.a...), b.expect(t, c, []string{"ann"}, test.b...)
+			ra, rb := a.Expect(t, c, []string{"ann"}, test.a...), b.Expect(t, c, []string{"ann"}, test.b...)
 			people := map[string]bool{}
 			for _, r := range append(ra, rb...) {
 				if r.Path == "/a" {
@@ -115,11 +120,12 @@ http://rewritten.localhost:$PORT {
 
 // TestIncludes: what templates include isn't a visit, but is stripped.
 func TestIncludes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
-	writeFile(t, dir+"/page.html", `<p>{{httpInclude (printf "/inner?%s" "q=1&kme=Included&kmi=ann&km_p=2")}}</p>`)
-	trk, upstream := startTracker(t), startUpstream(t)
-	upstream.respond(answerStatus(200, "Content-Type", "text/html"))
-	c := startCaddy(t, "", `
+	harness.WriteFile(t, dir+"/page.html", `<p>{{httpInclude (printf "/inner?%s" "q=1&kme=Included&kmi=ann&km_p=2")}}</p>`)
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
+	upstream.Respond(harness.AnswerStatus(200, "Content-Type", "text/html"))
+	c := harness.StartCaddy(t, "", `
 http://:$PORT {
 	tagged_urls {
 		redirect
@@ -135,19 +141,20 @@ http://:$PORT {
 		templates
 		file_server
 	}
-}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
-	if p := newVisitor(t).open(c.URL + "/page.html"); p.Status != 200 || p.setCookie("tu_id") != nil {
+}`, harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
+	if p := harness.NewVisitor(t).Open(c.URL + "/page.html"); p.Status != 200 || p.SetCookie("tu_id") != nil {
 		t.Errorf("%d %v %s", p.Status, p.Header, p.Body)
 	}
-	if got := upstream.lastTarget(); got != "/inner?q=1&kme=Included&km_p=2" {
+	if got := upstream.LastTarget(); got != "/inner?q=1&kme=Included&km_p=2" {
 		t.Errorf("the site behind got %s", got)
 	}
-	trk.expect(t, c, nil)
+	trk.Expect(t, c, nil)
 }
 
 // TestPlaceholdersAndMatcher uses them as another directive would.
 func TestPlaceholdersAndMatcher(t *testing.T) {
-	trk := startTracker(t)
+	t.Parallel()
+	trk := harness.StartTracker(t)
 	const directive = `
 	tagged_urls {
 		strip all
@@ -155,27 +162,27 @@ func TestPlaceholdersAndMatcher(t *testing.T) {
 			endpoint $TRACKER
 		}
 	}`
-	c := startCaddy(t, "", `
+	c := harness.StartCaddy(t, "", `
 http://:$PORT {`+directive+`
 	@tagged tagged_url
 	header @tagged X-Tagged yes
 	@cel `+"`tagged_url()`"+`
 	header @cel X-Cel yes
 	respond "{http.tagged_urls.event}|{http.tagged_urls.identity}|{http.tagged_urls.property.color}|{http.tagged_urls.property.none}|{http.tagged_urls.person}"
-}`, vars{"TRACKER": trk.URL})
-	v := newVisitor(t)
-	p := v.open(c.URL + "/?kme=Click+it&kmi=ann&km_color=%E2%82%AC")
+}`, harness.Vars{"TRACKER": trk.URL})
+	v := harness.NewVisitor(t)
+	p := v.Open(c.URL + "/?kme=Click+it&kmi=ann&km_color=%E2%82%AC")
 	if p.Body != "Click it|ann|€||ann" || p.Header.Get("X-Tagged") != "yes" || p.Header.Get("X-Cel") != "yes" {
 		t.Errorf("%q %v", p.Body, p.Header)
 	}
-	p = v.open(c.URL + "/?kme=Again")
-	records := trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=Click it color:€", "/e person=anon1 name=Again")
+	p = v.Open(c.URL + "/?kme=Again")
+	records := trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=Click it color:€", "/e person=anon1 name=Again")
 	for _, r := range records {
 		if want := "Again||||" + r.Person; r.Name == "Again" && p.Body != want {
 			t.Errorf("%q, want %q", p.Body, want)
 		}
 	}
-	p = v.open(c.URL + "/?plain=1")
+	p = v.Open(c.URL + "/?plain=1")
 	if p.Body != "||||" || p.Header.Get("X-Tagged") != "" || p.Header.Get("X-Cel") != "" {
 		t.Errorf("untagged: %q %v", p.Body, p.Header)
 	}

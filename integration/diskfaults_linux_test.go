@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -23,7 +25,7 @@ func mounted(t *testing.T, source, kind string, options string) (dir string) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can mount a file system")
 	}
-	dir = shortDir(t)
+	dir = harness.ShortDir(t)
 	if err := syscall.Mount(source, dir, kind, 0, options); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatalf("mounting a file system: %v", err)
@@ -47,7 +49,7 @@ const atMost = 2*time.Second + 3*time.Second
 // tells whether the queue took the hit.
 type visits struct {
 	t     *testing.T
-	c     *caddy
+	c     *harness.Caddy
 	n     int
 	fill  string // makes records larger
 	taken []string
@@ -60,14 +62,14 @@ func (v *visits) visit() bool {
 	v.n++
 	hit := fmt.Sprint(v.n)
 	began := time.Now()
-	p := newVisitor(v.t).open(v.c.URL + "/?kme=E&km_hit=" + hit + "&km_fill=" + v.fill)
+	p := harness.NewVisitor(v.t).Open(v.c.URL + "/?kme=E&km_hit=" + hit + "&km_fill=" + v.fill)
 	if p.Status != http.StatusOK || !strings.Contains(p.Body, "page") {
 		v.t.Errorf("visitor %s got %d %q", hit, p.Status, p.Body)
 	}
 	if took := time.Since(began); took > atMost {
 		v.t.Errorf("visitor %s waited for %s", hit, took)
 	}
-	if p.setCookie("tu_id") == nil {
+	if p.SetCookie("tu_id") == nil {
 		return false
 	}
 	v.taken = append(v.taken, hit)
@@ -78,13 +80,18 @@ func (v *visits) visit() bool {
 // still be room in the queue's journal.
 func (v *visits) untilDropped(n int) {
 	v.t.Helper()
-	eventually(v.t, "hits to be dropped", func() bool { return !v.visit() && v.n-len(v.taken) >= n })
+	for range 10_000 { // which no queue of these tests has room for
+		if !v.visit() && v.n-len(v.taken) >= n {
+			return
+		}
+	}
+	v.t.Fatalf("only %d of %d hits were dropped", v.n-len(v.taken), v.n)
 }
 
 // untilTaken visits until the queue takes hits again.
 func (v *visits) untilTaken() {
 	v.t.Helper()
-	eventually(v.t, "a hit to be recorded", v.visit)
+	harness.Eventually(v.t, "a hit to be recorded", v.visit)
 }
 
 // refused is a while during which the queue can't be opened. The log says so
@@ -92,7 +99,7 @@ func (v *visits) untilTaken() {
 func (v *visits) refused(t *testing.T, why ...string) {
 	t.Helper()
 	why = append(why, "can't open the queue")
-	eventually(t, "the log to say why", func() bool { return len(v.c.lines(why...)) > 0 })
+	harness.Eventually(t, "the log to say why", func() bool { return len(v.c.Lines(why...)) > 0 })
 	const visitors = 20
 	began := time.Now()
 	for range visitors {
@@ -103,20 +110,20 @@ func (v *visits) refused(t *testing.T, why ...string) {
 	if took := time.Since(began); took > visitors*time.Second {
 		t.Errorf("%d visitors waited for %s, for nothing", visitors, took)
 	}
-	if lines := v.c.lines(); len(v.c.lines(why...)) != 1 || len(v.c.lines("these hits are lost")) != 1 {
+	if lines := v.c.Lines(); len(v.c.Lines(why...)) != 1 || len(v.c.Lines("these hits are lost")) != 1 {
 		t.Errorf("the log says %s", lines)
 	}
-	v.c.fewLines(t, 3) // these and, before, that the tracker is down
+	v.c.FewLines(t, 3) // these and, before, that the tracker is down
 }
 
 // arrive fails the test unless the tracker takes all that the queue took.
-func (v *visits) arrive(trk *tracker) {
+func (v *visits) arrive(trk *harness.Tracker) {
 	v.t.Helper()
-	eventually(v.t, "the queue to be empty", func() bool {
+	harness.Eventually(v.t, "the queue to be empty", func() bool {
 		// By itself: a disk that is full doesn't let a retry be noted.
-		return v.c.metric("caddy_tagged_urls_queue_records") == 0
+		return v.c.Metric("caddy_tagged_urls_queue_records") == 0
 	})
-	got := times(trk.records(v.t))
+	got := times(trk.Records(v.t))
 	for _, hit := range v.taken {
 		if got[hit] != 1 {
 			v.t.Errorf("hit %s was taken, and arrived %d times", hit, got[hit])
@@ -127,83 +134,87 @@ func (v *visits) arrive(trk *tracker) {
 // TestDiskIsFull fills a disk by other things. Hits are recorded again once
 // there is room.
 func TestDiskIsFull(t *testing.T) {
+	t.Parallel()
 	disk := mounted(t, "tmpfs", "tmpfs", "size=6m")
 	filler := filepath.Join(disk, "filler")
-	writeFile(t, filler, strings.Repeat("x", 4<<20))
+	harness.WriteFile(t, filler, strings.Repeat("x", 4<<20))
 	c, trk, _ := startShop(t, queueAt(disk), shop)
-	trk.down()
+	trk.Down()
 	v := &visits{t: t, c: c, fill: strings.Repeat("x", 4000)}
 	v.untilDropped(50)
 	dropped := v.n - len(v.taken)
-	if n := c.metric("caddy_tagged_urls_records_dropped_total"); n != float64(dropped) {
+	if n := c.Metric("caddy_tagged_urls_records_dropped_total"); n != float64(dropped) {
 		t.Errorf("%v records are counted as dropped of %d", n, dropped)
 	}
-	if len(c.lines("hits are dropped", "no space left")) != 1 {
-		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
+	if len(c.Lines("hits are dropped", "no space left")) != 1 {
+		t.Errorf("the log doesn't say once what is wrong: %s", c.Lines())
 	}
-	c.fewLines(t, 4)
+	c.FewLines(t, 4)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	v.untilTaken()
-	trk.up()
+	trk.Up()
 	v.arrive(trk)
 }
 
 // TestQueueIsFull fills the queue up to max_size. There is room again as soon
 // as the tracker takes records.
 func TestQueueIsFull(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 2s\n\t\tqueue disk {\n\t\t\tmax_size 4MiB\n\t\t}\n\t}", shop)
-	trk.down()
+	trk.Down()
 	v := &visits{t: t, c: c, fill: strings.Repeat("x", 8000)}
 	v.untilDropped(20)
 	dropped := v.n - len(v.taken)
-	if n := c.metric("caddy_tagged_urls_records_dropped_total", `reason="full"`); n != float64(dropped) {
+	if n := c.Metric("caddy_tagged_urls_records_dropped_total", `reason="full"`); n != float64(dropped) {
 		t.Errorf("%v records are counted as dropped for want of room, of %d", n, dropped)
 	}
-	if n := c.metric("caddy_tagged_urls_queue_bytes"); n > 4<<20 {
+	if n := c.Metric("caddy_tagged_urls_queue_bytes"); n > 4<<20 {
 		t.Errorf("the queue takes up %v bytes", n)
 	}
-	if len(c.lines("these hits are lost", "raise max_size")) != 1 {
-		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
+	if len(c.Lines("these hits are lost", "raise max_size")) != 1 {
+		t.Errorf("the log doesn't say once what is wrong: %s", c.Lines())
 	}
-	c.fewLines(t, 3)
-	trk.up()
+	c.FewLines(t, 3)
+	trk.Up()
 	v.untilTaken()
 	v.arrive(trk)
 }
 
 // TestDiskIsReadOnly: as after an error of the disk, until it is mounted anew.
 func TestDiskIsReadOnly(t *testing.T) {
+	t.Parallel()
 	disk := mounted(t, "tmpfs", "tmpfs", "size=20m")
 	c, trk, _ := startShop(t, queueAt(disk), shop)
-	trk.down()
+	trk.Down()
 	v := &visits{t: t, c: c}
 	v.visit()
-	c.stop()
+	c.Stop()
 	remount := func(flags uintptr) {
 		if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_REMOUNT|flags, "size=20m"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	remount(syscall.MS_RDONLY)
-	c.start()
+	c.Start()
 	v.refused(t, "read-only")
 	remount(0)
 	v.untilTaken()
-	trk.up()
+	trk.Up()
 	v.arrive(trk)
 }
 
 // TestDiskHangs has a disk that takes nothing and says nothing. Visitors wait
 // no longer than queue_timeout.
 func TestDiskHangs(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can freeze a file system")
 	}
-	mkfs, losetup, freeze := need(t, "mkfs.ext4"), need(t, "losetup"), need(t, "fsfreeze")
-	image := filepath.Join(shortDir(t), "image")
-	writeFile(t, image, "")
+	mkfs, losetup, freeze := harness.Need(t, "mkfs.ext4"), harness.Need(t, "losetup"), harness.Need(t, "fsfreeze")
+	image := filepath.Join(harness.ShortDir(t), "image")
+	harness.WriteFile(t, image, "")
 	run := func(name string, args ...string) string {
 		t.Helper()
 		out, err := exec.Command(name, args...).CombinedOutput()
@@ -226,47 +237,48 @@ func TestDiskHangs(t *testing.T) {
 	thaw := func() { _ = exec.Command(freeze, "--unfreeze", disk).Run() }
 	c, trk, _ := startShop(t, queueAt(disk), shop)
 	t.Cleanup(thaw) // before Caddy is stopped
-	trk.down()
+	trk.Down()
 	v := &visits{t: t, c: c}
 	v.visit()
 	run(freeze, "--freeze", disk)
-	defer time.AfterFunc(2*patience, thaw).Stop() // should anything wait for it
+	defer time.AfterFunc(2*harness.Patience, thaw).Stop() // should anything wait for it
 	for range 3 {
 		if v.visit() {
 			t.Error("a hit was taken")
 		}
 	}
-	if len(c.trackers(t)) != 1 {
+	if len(c.Trackers(t)) != 1 {
 		t.Error("the status doesn't answer")
 	}
 	began := time.Now()
-	c.reload(queueAt(disk), shop)
-	if took := time.Since(began); took > patience/2 {
+	c.Reload(queueAt(disk), shop)
+	if took := time.Since(began); took > harness.Patience/2 {
 		t.Errorf("a reload took %s", took)
 	}
 	v.visit()
-	if len(c.lines("these hits are lost", `"timeout"`)) != 1 {
-		t.Errorf("the log doesn't say once what is wrong: %s", c.lines())
+	if len(c.Lines("these hits are lost", `"timeout"`)) != 1 {
+		t.Errorf("the log doesn't say once what is wrong: %s", c.Lines())
 	}
-	c.fewLines(t, 3)
+	c.FewLines(t, 3)
 	// Another path is the way out. What is in the old file isn't given up.
 	other := t.TempDir()
 	began = time.Now()
-	c.reload(queueAt(other), shop)
-	if took := time.Since(began); took > patience {
+	c.Reload(queueAt(other), shop)
+	if took := time.Since(began); took > harness.Patience {
 		t.Errorf("a reload with another path took %s", took)
 	}
 	v.untilTaken()
 	thaw()
-	trk.up()
-	eventually(t, "what is in the old file to arrive", func() bool { return times(trk.records(t))[v.taken[0]] > 0 })
+	trk.Up()
+	harness.Eventually(t, "what is in the old file to arrive", func() bool { return times(trk.Records(t))[v.taken[0]] > 0 })
 	v.arrive(trk)
-	c.fewLines(t, 5)
+	c.FewLines(t, 5)
 }
 
 // TestFileIsSpoiltWhileOpen has another program spoil the queue's file under
 // the running Caddy. What was in it is lost or kept aside; recording goes on.
 func TestFileIsSpoiltWhileOpen(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(file string, data []byte) error{
 		"emptied": func(file string, _ []byte) error { return os.Truncate(file, 0) },
 		"cut":     func(file string, _ []byte) error { return os.Truncate(file, 3*4096) },
@@ -279,7 +291,7 @@ func TestFileIsSpoiltWhileOpen(t *testing.T) {
 			dir := t.TempDir()
 			file := filepath.Join(dir, "queue.db")
 			c, trk, _ := startShop(t, queueAt(dir), shop)
-			trk.down()
+			trk.Down()
 			v := &visits{t: t, c: c, fill: strings.Repeat("x", 1000)}
 			for range 50 {
 				v.visit()
@@ -293,20 +305,20 @@ func TestFileIsSpoiltWhileOpen(t *testing.T) {
 			}
 			lost := len(v.taken)
 			v.visit() // meets it
-			trk.up()
-			eventually(t, "a hit to arrive", func() bool {
+			trk.Up()
+			harness.Eventually(t, "a hit to arrive", func() bool {
 				return v.visit() && func() bool {
-					got := times(trk.records(t))
+					got := times(trk.Records(t))
 					return got[v.taken[len(v.taken)-1]] > 0 || len(got) > 0 && slices.ContainsFunc(v.taken[lost:], func(hit string) bool { return got[hit] > 0 })
 				}()
 			})
 			if aside, _ := filepath.Glob(file + ".corrupt-*"); len(aside) != 1 {
 				t.Errorf("set aside: %v", aside)
 			}
-			if len(c.lines(file, "set aside")) != 1 {
-				t.Errorf("the log doesn't say once what happened: %s", c.lines())
+			if len(c.Lines(file, "set aside")) != 1 {
+				t.Errorf("the log doesn't say once what happened: %s", c.Lines())
 			}
-			c.fewLines(t, 6)
+			c.FewLines(t, 6)
 		})
 	}
 }
@@ -324,19 +336,20 @@ func overwrite(file string, data []byte) error {
 // TestFileOfALaterVersion: after a step back to an older version of this
 // module the file is neither used nor touched.
 func TestFileOfALaterVersion(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "queue.db")
 	c, trk, _ := startShop(t, queueAt(dir), shop)
-	trk.down()
+	trk.Down()
 	v := &visits{t: t, c: c}
 	v.visit()
-	c.stop()
+	c.Stop()
 	setFormat(t, file, "tagged_urls queue 99")
 	before, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.start()
+	c.Start()
 	v.refused(t, file, "later version")
 	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the file was changed: %v", err)
@@ -346,13 +359,13 @@ func TestFileOfALaterVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.untilTaken()
-	c.stop()
+	c.Stop()
 	setFormat(t, file+".kept", "tagged_urls queue 1")
 	if err := os.Rename(file+".kept", file); err != nil {
 		t.Fatal(err)
 	}
-	c.start()
-	trk.up()
+	c.Start()
+	trk.Up()
 	v.taken = v.taken[:1]
 	v.arrive(trk)
 }
@@ -360,7 +373,7 @@ func TestFileOfALaterVersion(t *testing.T) {
 // setFormat sets the mark in a queue's file that tells its version.
 func setFormat(t *testing.T, file, format string) {
 	t.Helper()
-	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: patience})
+	db, err := bolt.Open(file, 0o600, &bolt.Options{Timeout: harness.Patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,13 +392,14 @@ func setFormat(t *testing.T, file, format string) {
 
 // TestFileIsSomebodyElses: as when Caddy was once run by hand, by root.
 func TestFileIsSomebodyElses(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "queue.db")
 	c, trk, _ := startShop(t, queueAt(dir), shop)
-	trk.down()
+	trk.Down()
 	v := &visits{t: t, c: c}
 	v.visit()
-	c.stop()
+	c.Stop()
 	give := func(uid int, mode os.FileMode) {
 		if os.Getuid() == 0 {
 			if err := os.Chown(file, uid, uid); err != nil {
@@ -397,28 +411,20 @@ func TestFileIsSomebodyElses(t *testing.T) {
 		}
 	}
 	give(12345, 0o000)
-	c.startUnprivileged(t)
+	c.Start(unprivileged(t)...)
 	v.refused(t, file, "permission denied", "uid")
 	give(0, 0o600)
 	v.untilTaken()
-	trk.up()
+	trk.Up()
 	v.arrive(trk)
 }
 
-// startUnprivileged starts Caddy so that files' owners and modes count even if
-// the test is run by root.
-func (c *caddy) startUnprivileged(t *testing.T) {
+// unprivileged is what starts Caddy so that files' owners and modes count even
+// if the test is run by root.
+func unprivileged(t *testing.T) (wrapper []string) {
 	t.Helper()
-	c.earlier = append(c.earlier, c.output()...)
-	binary, env := c.command()
-	command := []string{binary, "run", "--config", filepath.Join(c.Home, "Caddyfile")}
-	if os.Getuid() == 0 {
-		command = append([]string{need(t, "setpriv"), "--bounding-set=-all", "--inh-caps=-all"}, command...)
+	if os.Getuid() != 0 {
+		return nil
 	}
-	c.process = startProcess(t, "Caddy", env, command[0], command[1:]...)
-	eventually(t, "Caddy to serve", func() bool {
-		return slices.ContainsFunc(c.output(), func(line string) bool {
-			return strings.Contains(line, `"serving initial configuration"`)
-		})
-	})
+	return []string{harness.Need(t, "setpriv"), "--bounding-set=-all", "--inh-caps=-all"}
 }

@@ -8,71 +8,52 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // TestExample runs Caddyfile.example, on other ports.
 func TestExample(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "Caddyfile.example"))
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(harness.Root(), "Caddyfile.example"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &caddy{t: t, Home: shortDir(t), Port: freePort(t), Admin: loopback(freePort(t))}
-	c.URL = "http://" + loopback(c.Port)
-	c.caddyfile = strings.NewReplacer(
-		":8080", fmt.Sprintf(":%d", c.Port), "8081", fmt.Sprint(freePort(t)),
+	c := harness.NewCaddy(t, harness.Build, nil)
+	c.Caddyfile = strings.NewReplacer(
+		":8080", fmt.Sprintf(":%d", c.Port), "8081", fmt.Sprint(harness.FreePort(t)),
 		"\n{\n", "\n{\n\tadmin "+c.Admin+"\n\tdefault_bind 127.0.0.1\n\tskip_install_trust\n",
 	).Replace(string(text))
-	c.start()
-	t.Cleanup(func() {
-		c.stop()
-		c.healthy()
-	})
-	p := newVisitor(t).open(c.URL + "/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top")
+	c.Start()
+	p := harness.NewVisitor(t).Open(c.URL + "/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top")
 	if p.Status != http.StatusOK || !strings.Contains(p.Body, "/offer?kme=Clicked+Link&km_Link+Location=top\n") {
 		t.Errorf("%d %s", p.Status, p.Body)
 	}
-	eventually(t, "the records in the log", func() bool {
-		return c.logged(`"alias"`, "john.smith") && c.logged(`"event"`, "Clicked Link", "john.smith", "Link Location", "top")
+	harness.Eventually(t, "the records in the log", func() bool {
+		return c.Logged(`"alias"`, "john.smith") && c.Logged(`"event"`, "Clicked Link", "john.smith", "Link Location", "top")
 	})
-	for _, e := range c.log() {
+	for _, e := range c.Log() {
 		if strings.Contains(e.Line, "kmi=john") {
 			t.Errorf("the access log shows the identity: %s", e.Line)
 		}
 	}
 }
 
-// codeOf returns what a Markdown file shows as code.
-func codeOf(t *testing.T, file string) []string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := []string{""}
-	for line := range strings.Lines(string(text)) {
-		if code, indented := strings.CutPrefix(line, "    "); indented || strings.TrimSpace(line) == "" {
-			blocks[len(blocks)-1] += code
-		} else {
-			blocks = append(blocks, "")
-		}
-	}
-	return blocks
-}
-
 // TestReadme adapts the configurations that the README shows.
 func TestReadme(t *testing.T) {
-	binary, err := build()
+	t.Parallel()
+	binary, err := harness.Build()
 	if err != nil {
 		t.Fatal(err)
 	}
 	adapted := 0
-	for _, config := range codeOf(t, "README.md") {
+	for _, config := range harness.CodeOf(t, "README.md") {
 		if !strings.Contains(config, "tagged_urls") || !strings.Contains(config, "example.com {") || strings.ContainsAny(config, "<…") || strings.Contains(config, "rate_limit") {
 			continue // another language, a syntax, or for a plugin
 		}
 		adapted++
 		file := filepath.Join(t.TempDir(), "Caddyfile")
-		writeFile(t, file, config)
+		harness.WriteFile(t, file, config)
 		cmd := exec.Command(binary, "adapt", "--adapter", "caddyfile", "--config", file)
 		cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -86,8 +67,9 @@ func TestReadme(t *testing.T) {
 
 // TestCommands runs the commands that ask a running server.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	binary, env := c.command()
+	binary, env := c.Command()
 	run := func(args ...string) string {
 		t.Helper()
 		cmd := exec.Command(binary, append([]string{"tagged-urls"}, args...)...)
@@ -98,11 +80,11 @@ func TestCommands(t *testing.T) {
 		}
 		return string(out)
 	}
-	trk.respond(answerStatus(400))
-	newVisitor(t).load(c.URL+"/?kme=Condemned&kmi=ann", "image")
-	eventually(t, "a dead letter", func() bool { return c.metric("caddy_tagged_urls_dead_letters") == 1 })
-	trk.respond(answerStatus(500))
-	newVisitor(t).load(c.URL+"/?kme=Waiting&kmi=ann", "image")
+	trk.Respond(harness.AnswerStatus(400))
+	harness.NewVisitor(t).Load(c.URL+"/?kme=Condemned&kmi=ann", "image")
+	harness.Eventually(t, "a dead letter", func() bool { return c.Metric("caddy_tagged_urls_dead_letters") == 1 })
+	trk.Respond(harness.AnswerStatus(500))
+	harness.NewVisitor(t).Load(c.URL+"/?kme=Waiting&kmi=ann", "image")
 
 	if out := run("status", "--address", c.Admin); !strings.Contains(out, trk.URL) {
 		t.Errorf("status: %s", out)
@@ -110,9 +92,9 @@ func TestCommands(t *testing.T) {
 	if out := run("dead-letters", "--address", c.Admin); !strings.Contains(out, "400") {
 		t.Errorf("dead-letters: %s", out)
 	}
-	trk.respond(answerGIF)
+	trk.Respond(harness.AnswerGIF)
 	run("retry", "--address", c.Admin)
-	eventually(t, "what waited", func() bool { return len(trk.records(t)) > 0 })
+	harness.Eventually(t, "what waited", func() bool { return len(trk.Records(t)) > 0 })
 
 	link := run("link", "https://test.com/offer?a=b", "--event", "Clicked Link", "--identity", "john.smith", "--property", "Link Location=top")
 	if strings.TrimSpace(link) != "https://test.com/offer?a=b&kme=Clicked+Link&kmi=john.smith&km_Link+Location=top" {

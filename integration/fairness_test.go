@@ -8,14 +8,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // TestSlowTrackersStarveNobody has many trackers that are slow for long, with
 // more waiting for each than they ever catch up with, and one that is quick.
 // It isn't made to wait, and there is an end to what the slow ones take up.
 func TestSlowTrackersStarveNobody(t *testing.T) {
-	const slow, hits = 20, 300
-	upstream := startUpstream(t)
+	t.Parallel()
+	const slow, hits = 20, 100
+	upstream := harness.StartUpstream(t)
 	quick, slows := newCounter(t, 0), make([]*counter, slow)
 	var b strings.Builder
 	for i := range slows {
@@ -24,16 +27,16 @@ func TestSlowTrackersStarveNobody(t *testing.T) {
 		fmt.Fprintf(&b, "\t\ttracker kissmetrics KEY%d {\n\t\t\tid slow%d\n\t\t\tendpoint %s\n\t\t}\n", i, i, slows[i].URL)
 	}
 	quick.up()
-	c := startCaddy(t, "", "http://:$PORT {\n\ttagged_urls {\n"+b.String()+
+	c := harness.StartCaddy(t, "", "http://:$PORT {\n\ttagged_urls {\n"+b.String()+
 		"\t\ttracker kissmetrics KEY {\n\t\t\tid quick\n\t\t\tendpoint $QUICK\n\t\t}\n\t}\n\treverse_proxy $UPSTREAM\n}\n",
-		vars{"QUICK": quick.URL, "UPSTREAM": upstream.Addr})
-	before, _ := c.goroutines(t)
-	v := newVisitor(t)
+		harness.Vars{"QUICK": quick.URL, "UPSTREAM": upstream.Addr})
+	before, _ := c.Goroutines(t)
+	v := harness.NewVisitor(t)
 	var worst time.Duration
 	for i := range hits {
-		v.load(fmt.Sprintf("%s/?kme=E&kmi=ann&km_hit=%d", c.URL, i), "image")
+		v.Load(fmt.Sprintf("%s/?kme=E&kmi=ann&km_hit=%d", c.URL, i), "image")
 		began := time.Now()
-		eventually(t, "the quick tracker to have the hit", func() bool { return quick.got() > i })
+		harness.Eventually(t, "the quick tracker to have the hit", func() bool { return quick.got() > i })
 		worst = max(worst, time.Since(began))
 	}
 	if worst > 3*time.Second {
@@ -48,7 +51,7 @@ func TestSlowTrackersStarveNobody(t *testing.T) {
 		}
 		s.mu.Unlock()
 	}
-	goroutines, _ := c.goroutines(t)
+	goroutines, _ := c.Goroutines(t)
 	t.Logf("the quick tracker waited %s at most; %d requests under way at %d slow ones; %d goroutines, %d before",
 		worst, requests, slow, goroutines, before)
 	if requests > slow+512 {
@@ -60,11 +63,11 @@ func TestSlowTrackersStarveNobody(t *testing.T) {
 	for _, s := range slows {
 		s.quicken()
 	}
-	c.drained()
+	c.Drained()
 	for _, s := range append(slows, quick) {
 		s.exactlyOnce(t, numbers(hits))
 	}
-	c.lostNothing(t)
+	c.LostNothing(t)
 }
 
 // quicken makes it answer at once, also what is under way: that is none that
@@ -74,27 +77,28 @@ func (c *counter) quicken() { close(c.quick) }
 // TestThousandSites has a thousand sites with a tracker each, which are down,
 // then slow.
 func TestThousandSites(t *testing.T) {
+	t.Parallel()
 	const sites, hits = 1000, 2
 	trk := newCounter(t, 200*time.Millisecond)
 	var b strings.Builder
 	for i := range sites {
 		fmt.Fprintf(&b, "http://s%d.localhost:$PORT {\n\ttagged_urls {\n\t\ttracker kissmetrics KEY%d {\n\t\t\tendpoint $TRACKER\n\t\t}\n\t}\n\trespond page\n}\n", i, i)
 	}
-	c := startCaddy(t, "", b.String(), vars{"TRACKER": trk.URL})
-	eventually(t, "the trackers' goroutines", func() bool {
-		_, ours := c.goroutines(t)
+	c := harness.StartCaddy(t, "", b.String(), harness.Vars{"TRACKER": trk.URL})
+	harness.Eventually(t, "the trackers' goroutines", func() bool {
+		_, ours := c.Goroutines(t)
 		return ours >= sites
 	})
-	idle, _ := c.goroutines(t)
-	idleHeap := c.heap(t)
+	idle, _ := c.Goroutines(t)
+	idleHeap := c.Heap(t)
 	began := time.Now()
 	var visitors sync.WaitGroup
 	for part := range slices.Chunk(slices.Collect(numbers(sites*hits)), sites*hits/8) {
-		v := newVisitor(t)
+		v := harness.NewVisitor(t)
 		visitors.Go(func() {
 			for _, hit := range part {
 				n, _ := strconv.Atoi(hit)
-				p, err := v.try(c.URL+"/?kme=E&kmi=ann&km_hit="+hit, "Host", fmt.Sprintf("s%d.localhost", n%sites), "Accept", "image/*")
+				p, err := v.Try(c.URL+"/?kme=E&kmi=ann&km_hit="+hit, "Host", fmt.Sprintf("s%d.localhost", n%sites), "Accept", "image/*")
 				if err != nil || p.Status != 200 {
 					t.Errorf("site %d answered %d %v", n%sites, p.Status, err)
 				}
@@ -103,23 +107,23 @@ func TestThousandSites(t *testing.T) {
 	}
 	visitors.Wait()
 	took := time.Since(began)
-	if n := c.metric("caddy_tagged_urls_queue_records"); n != sites*hits {
+	if n := c.Metric("caddy_tagged_urls_queue_records"); n != sites*hits {
 		t.Errorf("%v records are queued", n)
 	}
-	down, _ := c.goroutines(t)
+	down, _ := c.Goroutines(t)
 	trk.up()
-	c.api("POST", "/tagged_urls/retry")
+	c.API("POST", "/tagged_urls/retry")
 	slow, slowHeap := 0, 0
-	eventually(t, "all to be delivered", func() bool {
-		now, _ := c.goroutines(t)
-		slow, slowHeap = max(slow, now), max(slowHeap, c.heap(t))
+	harness.Eventually(t, "all to be delivered", func() bool {
+		now, _ := c.Goroutines(t)
+		slow, slowHeap = max(slow, now), max(slowHeap, c.Heap(t))
 		return trk.got() == sites*hits
 	})
-	c.drained()
+	c.Drained()
 	trk.exactlyOnce(t, numbers(sites*hits))
-	c.lostNothing(t)
+	c.LostNothing(t)
 	t.Logf("%d hits in %s; %d goroutines idle, %d while trackers are down, %d while they are slow; %d connections; heap %s idle, %s at most",
-		sites*hits, took, idle, down, slow, trk.mostConnects, mebibytes(idleHeap), mebibytes(slowHeap))
+		sites*hits, took, idle, down, slow, trk.mostConnects, harness.Mebibytes(idleHeap), harness.Mebibytes(slowHeap))
 	if idle > sites+100 || down > sites+200 {
 		t.Errorf("%d goroutines are idle, and %d while trackers are down", idle, down)
 	}
@@ -128,6 +132,6 @@ func TestThousandSites(t *testing.T) {
 		t.Errorf("%d connections and %d goroutines", trk.mostConnects, slow)
 	}
 	if slowHeap-idleHeap > 96<<20 {
-		t.Errorf("the heap grew from %s to %s", mebibytes(idleHeap), mebibytes(slowHeap))
+		t.Errorf("the heap grew from %s to %s", harness.Mebibytes(idleHeap), harness.Mebibytes(slowHeap))
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // What becomes of a record. The words are the README's.
@@ -35,7 +37,7 @@ type fault struct {
 
 // patient is a tracker that is ill.
 type patient struct {
-	*tracker
+	*harness.Tracker
 	endpoint string
 	heal     func()
 	// moved is the address at which it is well, if that is another.
@@ -47,8 +49,8 @@ type patient struct {
 // answering is a tracker that is ill by what it answers.
 func answering(ill http.HandlerFunc) func(*testing.T) patient {
 	return func(t *testing.T) patient {
-		trk := &tracker{recorder: startRecorder(t, ill)}
-		return patient{tracker: trk, endpoint: trk.URL, heal: func() { trk.respond(answerGIF) }}
+		trk := &harness.Tracker{Recorder: harness.StartRecorder(t, ill)}
+		return patient{Tracker: trk, endpoint: trk.URL, heal: func() { trk.Respond(harness.AnswerGIF) }}
 	}
 }
 
@@ -74,7 +76,7 @@ const gifHeader = "HTTP/1.1 200 OK\r\nContent-Type: image/gif\r\n"
 // slowly.
 func trickle(slowly bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		answerGIF(w, r)
+		harness.AnswerGIF(w, r)
 		ticker := time.NewTicker(50 * time.Millisecond)
 		defer ticker.Stop()
 		for r.Context().Err() == nil {
@@ -101,7 +103,7 @@ func redirectTo(status int, location string) http.HandlerFunc {
 func moving(status int, location string) func(*testing.T) patient {
 	return answering(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/new/") {
-			answerGIF(w, r)
+			harness.AnswerGIF(w, r)
 			return
 		}
 		redirectTo(status, location)(w, r)
@@ -111,22 +113,22 @@ func moving(status int, location string) func(*testing.T) patient {
 // stranger is another host that the tracker redirects to.
 func stranger(status int) func(*testing.T) patient {
 	return func(t *testing.T) patient {
-		other := startRecorder(t, answerGIF)
+		other := harness.StartRecorder(t, harness.AnswerGIF)
 		p := answering(redirectTo(status, "http://localhost:"+other.Addr[strings.LastIndex(other.Addr, ":")+1:]+"%s"))(t)
-		p.leaked = func() int { return len(other.got()) }
+		p.leaked = func() int { return len(other.Got()) }
 		return p
 	}
 }
 
 func refusing(t *testing.T) patient {
-	trk := startTracker(t)
-	trk.down()
-	return patient{tracker: trk, endpoint: trk.URL, heal: trk.up}
+	trk := harness.StartTracker(t)
+	trk.Down()
+	return patient{Tracker: trk, endpoint: trk.URL, heal: trk.Up}
 }
 
 func unknownHost(t *testing.T) patient {
-	trk := startTracker(t)
-	return patient{tracker: trk, endpoint: "http://tracker.invalid", moved: trk.URL, heal: func() {}}
+	trk := harness.StartTracker(t)
+	return patient{Tracker: trk, endpoint: "http://tracker.invalid", moved: trk.URL, heal: func() {}}
 }
 
 func date(in time.Duration) http.HandlerFunc {
@@ -157,13 +159,13 @@ func faults() []fault {
 		return &all[len(all)-1]
 	}
 	for _, status := range []int{200, 201, 202, 204, 206, 304} {
-		add(rowTaken, delivered, strconv.Itoa(status), "", answering(answerStatus(status)))
+		add(rowTaken, delivered, strconv.Itoa(status), "", answering(harness.AnswerStatus(status)))
 	}
 
 	add(rowBody, delivered, "slow body", "", answering(trickle(true)))
 	add(rowBody, delivered, "endless body", "", answering(trickle(false)))
 	add(rowBody, delivered, "body cut off", "", sending(gifHeader+"Content-Length: 1000\r\n\r\nGIF89a", nil))
-	add(rowHTML, waits, "web page", "web page", answering(answerHTML(200, "<title>Room number?</title>")))
+	add(rowHTML, waits, "web page", "web page", answering(harness.AnswerHTML(200, "<title>Room number?</title>")))
 	add(rowHTML, waits, "endless web page", "web page", answering(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		trickleHTML(w, r)
@@ -180,24 +182,24 @@ func faults() []fault {
 	add(rowAstray, waits, "302 to nowhere", "nowhere", answering(redirectTo(302, "")))
 	add(rowAstray, waits, "301 in a circle", "redirects", answering(redirectTo(301, "%s")))
 	for _, status := range []int{400, 410, 413, 414, 415, 422, 431} {
-		add(rowCondemned, condemned, strconv.Itoa(status), http.StatusText(status), answering(answerStatus(status)))
+		add(rowCondemned, condemned, strconv.Itoa(status), http.StatusText(status), answering(harness.AnswerStatus(status)))
 	}
 	for _, status := range []int{401, 402, 403, 404, 405, 406, 407, 408, 409, 411, 412, 418, 421, 423, 425, 426, 429, 451, 499, 500, 501, 502, 503, 504, 520, 599} {
-		add(rowStatus, waits, fmt.Sprintf("answer %d", status), http.StatusText(status), answering(answerStatus(status)))
+		add(rowStatus, waits, fmt.Sprintf("answer %d", status), http.StatusText(status), answering(harness.AnswerStatus(status)))
 	}
-	add(rowStatus, waits, "401 and a web page", "key", answering(answerHTML(401, "<title>Log in</title>")))
+	add(rowStatus, waits, "401 and a web page", "key", answering(harness.AnswerHTML(401, "<title>Log in</title>")))
 	add(rowStatus, waits, "101", "", sending("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", untilGone))
-	add(rowAfter, waits, "429 for an hour", "Too Many", answering(answerStatus(429, "Retry-After", "3600"))).asked = time.Hour
-	add(rowAfter, waits, "503 for an hour", "Unavailable", answering(answerStatus(503, "Retry-After", "3600"))).asked = time.Hour
+	add(rowAfter, waits, "429 for an hour", "Too Many", answering(harness.AnswerStatus(429, "Retry-After", "3600"))).asked = time.Hour
+	add(rowAfter, waits, "503 for an hour", "Unavailable", answering(harness.AnswerStatus(503, "Retry-After", "3600"))).asked = time.Hour
 	add(rowAfter, waits, "503 until a date", "Unavailable", answering(date(2*time.Hour))).asked = 2 * time.Hour
-	add(rowAfter, waits, "503 for a century", "Unavailable", answering(answerStatus(503, "Retry-After", "3155760000"))).asked = 24 * time.Hour
-	add(rowAfter, waits, "429 for nonsense", "Too Many", answering(answerStatus(429, "Retry-After", "soon")))
+	add(rowAfter, waits, "503 for a century", "Unavailable", answering(harness.AnswerStatus(503, "Retry-After", "3155760000"))).asked = 24 * time.Hour
+	add(rowAfter, waits, "429 for nonsense", "Too Many", answering(harness.AnswerStatus(429, "Retry-After", "soon")))
 	add(rowNetwork, waits, "connection refused", "refused", refusing)
 	add(rowNetwork, waits, "unknown host", "", unknownHost)
-	add(rowNetwork, waits, "accepts and never answers", "in time", answering(answerNever))
+	add(rowNetwork, waits, "accepts and never answers", "in time", answering(harness.AnswerNever))
 	add(rowNetwork, waits, "never accepts", "in time", deaf)
 	add(rowNetwork, waits, "half a header", "", sending(gifHeader, untilGone))
-	add(rowNetwork, waits, "reset", "reset", answering(answerReset))
+	add(rowNetwork, waits, "reset", "reset", answering(harness.AnswerReset))
 	add(rowNetwork, waits, "reset within the header", "", sending(gifHeader, func(_ http.ResponseWriter, _ *http.Request, conn io.Writer) { reset(conn) }))
 	add(rowNetwork, waits, "closed without an answer", "", sending("", nil))
 	add(rowNetwork, waits, "another protocol", "", sending("SSH-2.0-OpenSSH_9.2\r\n", nil))
@@ -206,7 +208,7 @@ func faults() []fault {
 	add(rowTLS, waits, "expired certificate", "certificate", secured("expired"))
 	add(rowTLS, waits, "another host's certificate", "certificate", secured("other"))
 	add(rowTLS, waits, "no TLS", "", func(t *testing.T) patient {
-		plain, well := startTracker(t), secured("good")(t)
+		plain, well := harness.StartTracker(t), secured("good")(t)
 		well.endpoint, well.moved = "https://"+plain.Addr, well.endpoint
 		return well
 	})
@@ -230,8 +232,9 @@ func untilGone(_ http.ResponseWriter, _ *http.Request, conn io.Writer) {
 // becomes of the records is what the README promises, the operator can read
 // why, and when the trackers are well again everything arrives that didn't.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	const records = 3
-	upstream := startUpstream(t)
+	upstream := harness.StartUpstream(t)
 	all := faults()
 	patients := make([]patient, len(all))
 	for i, f := range all {
@@ -252,17 +255,17 @@ func TestFaults(t *testing.T) {
 		return b.String()
 	}
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	writeFile(t, file, authority().pem)
-	c := startCaddy(t, "", sites(false), vars{"UPSTREAM": upstream.Addr, "SSL_CERT_FILE": file})
+	harness.WriteFile(t, file, harness.Authority().PEM)
+	c := harness.StartCaddy(t, "", sites(false), harness.Vars{"UPSTREAM": upstream.Addr, "SSL_CERT_FILE": file})
 
-	v := newVisitor(t)
+	v := harness.NewVisitor(t)
 	for n := range records {
 		for i, f := range all {
 			link := fmt.Sprintf("%s/?kme=E&kmi=ann%d&km_hit=%d", c.URL, i, n)
 			if f.long {
 				link += "&km_long=" + strings.Repeat("x", 3000)
 			}
-			if p := v.load(link, "image", "Host", fmt.Sprintf("f%d.localhost", i)); p.Status != http.StatusOK {
+			if p := v.Load(link, "image", "Host", fmt.Sprintf("f%d.localhost", i)); p.Status != http.StatusOK {
 				t.Errorf("%s: the visitor got %d", f.name, p.Status)
 			}
 		}
@@ -275,8 +278,8 @@ func TestFaults(t *testing.T) {
 			t.Logf("the last that was waited for: %s", pending)
 		}
 	}()
-	eventually(t, "the records' fate", func() bool {
-		deliveries, states := c.deliveries(), c.trackers(t)
+	harness.Eventually(t, "the records' fate", func() bool {
+		deliveries, states := c.Deliveries(), c.Trackers(t)
 		for i, f := range all {
 			least, waiting, dead := records, 0, 0
 			switch f.want {
@@ -293,9 +296,9 @@ func TestFaults(t *testing.T) {
 		return true
 	})
 	var lines map[string][]string
-	eventually(t, "the operator to read of all trackers", func() bool {
+	harness.Eventually(t, "the operator to read of all trackers", func() bool {
 		lines = make(map[string][]string)
-		for _, line := range c.lines() {
+		for _, line := range c.Lines() {
 			if m := trackerOfLine.FindStringSubmatch(line); m != nil {
 				lines[m[1]] = append(lines[m[1]], line)
 			}
@@ -307,7 +310,7 @@ func TestFaults(t *testing.T) {
 		}
 		return true
 	})
-	states, deliveries := c.trackers(t), c.deliveries()
+	states, deliveries := c.Trackers(t), c.Deliveries()
 	for i, f := range all {
 		if n := deliveries[id(i)]; f.want != waits && (len(n) != 1 || n[results[f.want]] != records) {
 			t.Errorf("%s: the deliveries of %d records were %v", f.name, records, n)
@@ -317,31 +320,31 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%s: the other host got the record", f.name)
 		}
 	}
-	c.fewLines(t, len(all))
+	c.FewLines(t, len(all))
 
 	for i, f := range all {
 		patients[i].heal()
 		if f.want == condemned {
-			c.api("POST", "/tagged_urls/dead_letters/retry?tracker="+id(i))
+			c.API("POST", "/tagged_urls/dead_letters/retry?tracker="+id(i))
 		}
 	}
-	c.reload("", sites(true))
-	c.drained()
+	c.Reload("", sites(true))
+	c.Drained()
 	for i, f := range all {
 		// What was delivered isn't sent again; of the others the answer that a
 		// tracker gives when it is well counts.
 		took := map[string]int{}
-		for _, r := range patients[i].got() {
+		for _, r := range patients[i].Got() {
 			if f.want == delivered && (r.Status/100 != 3 || r.Status == 304) || r.Type == "image/gif" && r.Status == 200 {
-				took[r.params().Get("hit")]++
+				took[r.Params().Get("hit")]++
 			}
 		}
 		if fmt.Sprint(took) != "map[0:1 1:1 2:1]" {
 			t.Errorf("%s: the tracker took %v", f.name, took)
 		}
 	}
-	c.lostNothing(t)
-	if c.logged("SECRETKEY") || c.logged("ann1") {
+	c.LostNothing(t)
+	if c.Logged("SECRETKEY") || c.Logged("ann1") {
 		t.Error("the log has a key or an identity")
 	}
 }
@@ -351,7 +354,7 @@ var trackerOfLine = regexp.MustCompile(`"tracker":"([^"]*)"`)
 
 // explained fails the test unless the operator can read what is wrong, in one
 // line of the log and in the status, and for how long it waits.
-func (f fault) explained(t *testing.T, lines []string, state trackerState, began time.Time) {
+func (f fault) explained(t *testing.T, lines []string, state harness.TrackerState, began time.Time) {
 	t.Helper()
 	if f.want == delivered {
 		if len(lines) > 0 {
@@ -383,21 +386,22 @@ func (f fault) explained(t *testing.T, lines []string, state trackerState, began
 
 // TestTooOld: what couldn't be delivered within max_age is a dead letter.
 func TestTooOld(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 20s\n\t\tmax_age 1s\n\t}", shop)
-	trk.respond(answerStatus(500))
-	newVisitor(t).load(c.URL+"/?kme=E&kmi=ann", "image")
-	eventually(t, "a dead letter", func() bool {
-		c.api("POST", "/tagged_urls/retry")
-		return c.metric("caddy_tagged_urls_dead_letters") == 1
+	trk.Respond(harness.AnswerStatus(500))
+	harness.NewVisitor(t).Load(c.URL+"/?kme=E&kmi=ann", "image")
+	harness.Eventually(t, "a dead letter", func() bool {
+		c.API("POST", "/tagged_urls/retry")
+		return c.Metric("caddy_tagged_urls_dead_letters") == 1
 	})
-	if list := c.api("GET", "/tagged_urls/dead_letters"); !strings.Contains(list, "too old") {
+	if list := c.API("GET", "/tagged_urls/dead_letters"); !strings.Contains(list, "too old") {
 		t.Errorf("the dead letters are %s", list)
 	}
-	trk.respond(answerGIF)
-	c.api("POST", "/tagged_urls/dead_letters/retry")
-	eventually(t, "it to be too old again", func() bool { return c.metric("caddy_tagged_urls_dead_letters") == 1 })
-	c.reload("tagged_urls {\n\t\tqueue_timeout 20s\n\t}", shop)
-	c.api("POST", "/tagged_urls/dead_letters/retry")
-	trk.expect(t, c, []string{"ann"}, "/e person=ann name=E")
-	c.lostNothing(t)
+	trk.Respond(harness.AnswerGIF)
+	c.API("POST", "/tagged_urls/dead_letters/retry")
+	harness.Eventually(t, "it to be too old again", func() bool { return c.Metric("caddy_tagged_urls_dead_letters") == 1 })
+	c.Reload("tagged_urls {\n\t\tqueue_timeout 20s\n\t}", shop)
+	c.API("POST", "/tagged_urls/dead_letters/retry")
+	trk.Expect(t, c, []string{"ann"}, "/e person=ann name=E")
+	c.LostNothing(t)
 }

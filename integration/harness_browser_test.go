@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+
 	"github.com/chromedp/chromedp"
 )
 
@@ -18,12 +20,12 @@ type chromium struct {
 
 func startChromium(t *testing.T) *chromium {
 	t.Helper()
-	path := need(t, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	path := harness.Need(t, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*harness.Patience)
 	t.Cleanup(cancel)
 	ctx, stop := chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.UserAgent(userAgent), // its own says that it is no person's
+		chromedp.UserAgent(harness.UserAgent), // its own says that it is no person's
 		// Pages out of that cache aren't loaded, which would have to be waited for.
 		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,BackForwardCache"),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
@@ -62,7 +64,7 @@ func (b *chromium) click(id, title string) {
 // titled waits until the page has loaded and has a title.
 func (b *chromium) titled(title string) {
 	b.t.Helper()
-	eventually(b.t, "the page "+title, func() bool {
+	harness.Eventually(b.t, "the page "+title, func() bool {
 		// The page may be going away under the script.
 		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("document.readyState + ' ' + document.title"))
 		return err == nil && got == "complete "+title
@@ -98,20 +100,10 @@ func pages(bodies map[string]string) http.HandlerFunc {
 			w.Header().Set("Content-Type", "text/javascript")
 			_, _ = w.Write([]byte(body))
 		case strings.HasSuffix(r.URL.Path, ".png"):
-			answerGIF(w, r)
+			harness.AnswerGIF(w, r)
 		default:
 			title := r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]
-			answerHTML(http.StatusOK, `<!doctype html><link rel="icon" href="data:,"><title>`+title+`</title>`+body)(w, r)
+			harness.AnswerHTML(http.StatusOK, `<!doctype html><link rel="icon" href="data:,"><title>`+title+`</title>`+body)(w, r)
 		}
 	}
-}
-
-// to returns the requests for a path.
-func (r *recorder) to(path string) (requests []request) {
-	for _, req := range r.got() {
-		if req.path() == path {
-			requests = append(requests, req)
-		}
-	}
-	return requests
 }

@@ -5,40 +5,24 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
-
-// shortDir makes a directory whose path a Unix socket's address can hold.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tu-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
-func writeFile(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // startPHP starts PHP-FPM and returns the path of its socket.
 func startPHP(t *testing.T) string {
 	t.Helper()
-	fpm := need(t, "php-fpm", "php-fpm[0-9]*")
-	dir := shortDir(t)
+	fpm := harness.Need(t, "php-fpm", "php-fpm[0-9]*")
+	dir := harness.ShortDir(t)
 	socket := filepath.Join(dir, "fpm.sock")
 	user := ""
 	args := []string{"--nodaemonize", "-n", "--fpm-config", filepath.Join(dir, "fpm.conf")}
 	if os.Getuid() == 0 {
 		user, args = "user = root\ngroup = root\n", append(args, "--allow-to-run-as-root")
 	}
-	writeFile(t, filepath.Join(dir, "fpm.conf"), "[global]\nerror_log = /dev/stderr\n[site]\n"+user+
+	harness.WriteFile(t, filepath.Join(dir, "fpm.conf"), "[global]\nerror_log = /dev/stderr\n[site]\n"+user+
 		"listen = "+socket+"\npm = static\npm.max_children = 2\nclear_env = yes\n")
-	startProcess(t, "PHP-FPM", nil, fpm, args...).listening(t, "unix", socket)
+	harness.StartProcess(t, "PHP-FPM", nil, fpm, args...).Listening(t, "unix", socket)
 	return socket
 }
 
@@ -47,13 +31,13 @@ func startPHP(t *testing.T) string {
 // and the like say that it mayn't.
 func startCache(t *testing.T, origin string) (url string) {
 	t.Helper()
-	nginx := need(t, "nginx")
-	dir, addr := shortDir(t), loopback(freePort(t))
+	nginx := harness.Need(t, "nginx")
+	dir, addr := harness.ShortDir(t), harness.Loopback(harness.FreePort(t))
 	user := ""
 	if os.Getuid() == 0 {
 		user = "user root;\n"
 	}
-	writeFile(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(user+`
+	harness.WriteFile(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(user+`
 daemon off;
 pid %[1]s/pid;
 error_log stderr;
@@ -81,6 +65,6 @@ http {
 	}
 }
 `, dir, addr, origin))
-	startProcess(t, "nginx", nil, nginx, "-p", dir, "-e", "stderr", "-c", filepath.Join(dir, "nginx.conf")).listening(t, "tcp", addr)
+	harness.StartProcess(t, "nginx", nil, nginx, "-p", dir, "-e", "stderr", "-c", filepath.Join(dir, "nginx.conf")).Listening(t, "tcp", addr)
 	return "http://" + addr
 }

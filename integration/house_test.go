@@ -1,20 +1,13 @@
 package integration
 
 import (
-	"bytes"
-	"go/format"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-)
 
-const (
-	root   = ".." // of the project, seen from here
-	module = "github.com/tagged-urls/caddy-tagged-urls"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // command runs a program in the project's root. With the race detector it
@@ -22,51 +15,12 @@ const (
 func command(t *testing.T, name string, args ...string) (output string, ok bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
-	cmd.Dir, cmd.Env = root, os.Environ()
-	if raceDetector() {
+	cmd.Dir, cmd.Env = harness.Root(), os.Environ()
+	if harness.RaceDetector() {
 		cmd.Env = append(cmd.Env, "GOFLAGS="+os.Getenv("GOFLAGS")+" -race")
 	}
 	out, err := cmd.CombinedOutput()
 	return string(out), err == nil
-}
-
-func TestVetFindsNothing(t *testing.T) {
-	if out, ok := command(t, "go", "vet", "./..."); !ok {
-		t.Error(out)
-	}
-}
-
-func TestStaticcheckFindsNothing(t *testing.T) {
-	cmd := exec.Command("go", "tool", "-n", "staticcheck") // builds it, and says where
-	cmd.Dir = root
-	staticcheck, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("building staticcheck: %v", err)
-	}
-	if out, ok := command(t, strings.TrimSpace(string(staticcheck)), "./..."); !ok {
-		t.Error(out)
-	}
-}
-
-func TestSourceIsFormatted(t *testing.T) {
-	files := 0
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || filepath.Ext(path) != ".go" {
-			return err
-		}
-		files++
-		source, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if formatted, err := format.Source(source); err != nil || !bytes.Equal(formatted, source) {
-			t.Errorf("%s: run gofmt -w on it %v", path, err)
-		}
-		return nil
-	})
-	if err != nil || files == 0 {
-		t.Errorf("%d files: %v", files, err)
-	}
 }
 
 // floors are the project's packages from the bottom up: a package imports only
@@ -76,7 +30,7 @@ var floors = []string{
 	"tagging",
 	"caddymodule/delivery",
 	"caddymodule/bots", "caddymodule/caddycompat", "caddymodule/logfilter", "caddymodule/tracing", "caddymodule/trackers",
-	"caddymodule/queues/disk", "caddymodule/queues/nats",
+	"caddymodule/queues/ledger", "caddymodule/queues/disk", "caddymodule/queues/nats",
 	"caddymodule/trackers/kissmetrics", "caddymodule/trackers/log", "caddymodule/trackers/webhook",
 	"caddymodule/strip", "caddymodule/response", "caddymodule/queuepool", "caddymodule/metrics", "caddymodule/app", "caddymodule/handler",
 	"caddymodule/admin", "caddymodule/explain", "caddymodule/commands",
@@ -86,13 +40,14 @@ var floors = []string{
 // TestDependenciesPointOneWay keeps the core free of Caddy and of I/O, guests
 // from knowing the host, and each package from knowing those above it.
 func TestDependenciesPointOneWay(t *testing.T) {
+	t.Parallel()
 	out, ok := command(t, "go", "list", "-f", `{{$p := .ImportPath}}{{range .Imports}}{{$p}} {{.}}{{"\n"}}{{end}}`, "./...")
 	if !ok {
 		t.Fatal(out)
 	}
 	// within is a package's place in the project.
 	within := func(path string) (place string, own bool) {
-		place, own = strings.CutPrefix(path, module)
+		place, own = strings.CutPrefix(path, harness.Module)
 		return strings.TrimPrefix(place, "/"), own
 	}
 	imports := 0
@@ -128,5 +83,19 @@ func TestDependenciesPointOneWay(t *testing.T) {
 	}
 	if imports == 0 {
 		t.Error("no imports seen")
+	}
+}
+
+// Who doesn't use the queue for fleets doesn't carry it.
+func TestDefaultBuildHasNoNATS(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-deps", harness.Module+"/caddymodule/cmd/caddy").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for pkg := range strings.Lines(string(out)) {
+		if strings.Contains(pkg, "nats") || strings.Contains(pkg, "orbit.go") {
+			t.Errorf("the default build contains %s", strings.TrimSpace(pkg))
+		}
 	}
 }

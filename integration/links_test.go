@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // shop is a site with one tracker and one upstream.
@@ -24,24 +26,16 @@ http://:$PORT {
 `
 
 // startShop starts it, or the given sites in its place, and what it needs.
-func startShop(t *testing.T, global, sites string) (*caddy, *tracker, *recorder) {
+func startShop(t *testing.T, global, sites string) (*harness.Caddy, *harness.Tracker, *harness.Recorder) {
 	t.Helper()
-	trk, upstream := startTracker(t), startUpstream(t)
-	return startCaddy(t, global, sites, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr}), trk, upstream
-}
-
-// lastTarget returns the request line's target of the last request.
-func (r *recorder) lastTarget() string {
-	got := r.got()
-	if len(got) == 0 {
-		return "no request"
-	}
-	return got[len(got)-1].Target
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
+	return harness.StartCaddy(t, global, sites, harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr}), trk, upstream
 }
 
 // TestDocumentedLinks opens the links that Kissmetrics documents, each as a
 // new visitor.
 func TestDocumentedLinks(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
 	for _, test := range []struct {
 		link, upstream string
@@ -113,16 +107,16 @@ func TestDocumentedLinks(t *testing.T) {
 		{"/?kmi=bob+x@y.com&kme=E", "/?kme=E", "bob+x@y.com", []string{"/a person=anon1 name=bob+x@y.com", "/e person=bob+x@y.com name=E"}},
 	} {
 		t.Run(test.link, func(t *testing.T) {
-			visitor := newVisitor(t)
+			visitor := harness.NewVisitor(t)
 			before := time.Now().Unix()
-			if p := visitor.open(c.URL + test.link); p.Status != http.StatusOK || !strings.Contains(p.Body, "page") {
+			if p := visitor.Open(c.URL + test.link); p.Status != http.StatusOK || !strings.Contains(p.Body, "page") {
 				t.Errorf("the visitor got %d %q", p.Status, p.Body)
 			}
 			after := time.Now().Unix()
-			if got := upstream.lastTarget(); got != test.upstream {
+			if got := upstream.LastTarget(); got != test.upstream {
 				t.Errorf("the site behind got %s, want %s", got, test.upstream)
 			}
-			for _, r := range trk.expect(t, c, []string{test.name}, test.records...) {
+			for _, r := range trk.Expect(t, c, []string{test.name}, test.records...) {
 				if r.Key != "KEY" || r.Time < before || r.Time > after {
 					t.Errorf("key %q, time %d; want KEY, %d to %d", r.Key, r.Time, before, after)
 				}
@@ -137,13 +131,14 @@ func TestDocumentedLinks(t *testing.T) {
 // TestRequestToKissmetrics compares requests with the documented API byte by
 // byte.
 func TestRequestToKissmetrics(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	visitor := newVisitor(t)
-	visitor.open(c.URL + "/?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top%26&km_a%3D=b")
-	visitor.open(c.URL + "/?km_plan=%E2%82%AC+1")
+	visitor := harness.NewVisitor(t)
+	visitor.Open(c.URL + "/?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top%26&km_a%3D=b")
+	visitor.Open(c.URL + "/?km_plan=%E2%82%AC+1")
 	long := strings.Repeat("x", 3000)
-	visitor.open(c.URL + "/?kme=Long&km_text=" + long)
-	records := trk.expect(t, c, []string{"john.smith"},
+	visitor.Open(c.URL + "/?kme=Long&km_text=" + long)
+	records := trk.Expect(t, c, []string{"john.smith"},
 		"/a person=anon1 name=john.smith",
 		"/e person=john.smith name=Clicked Link Link Location:top& a=:b",
 		"/s person=anon1 plan:€ 1",
@@ -173,12 +168,13 @@ func TestRequestToKissmetrics(t *testing.T) {
 
 // TestOneVisitor follows a person over several visits.
 func TestOneVisitor(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	visitor := newVisitor(t)
+	visitor := harness.NewVisitor(t)
 
-	p := visitor.open(c.URL + "/?kme=First")
-	first := trk.expect(t, c, nil, "/e person=anon1 name=First")[0].Person
-	cookie := p.setCookie("tu_id")
+	p := visitor.Open(c.URL + "/?kme=First")
+	first := trk.Expect(t, c, nil, "/e person=anon1 name=First")[0].Person
+	cookie := p.SetCookie("tu_id")
 	if cookie == nil {
 		t.Fatal("no cookie")
 	}
@@ -187,84 +183,87 @@ func TestOneVisitor(t *testing.T) {
 		t.Errorf("the cookie is %s", cookie)
 	}
 
-	visitor.open(c.URL + "/?kme=Second&kmi=ann")
-	trk.expect(t, c, []string{first, "ann"}, "/a person="+first+" name=ann", "/e person=ann name=Second")
+	visitor.Open(c.URL + "/?kme=Second&kmi=ann")
+	trk.Expect(t, c, []string{first, "ann"}, "/a person="+first+" name=ann", "/e person=ann name=Second")
 
 	// Without a name the hit is the browser's, which the tracker knows as Ann.
-	visitor.open(c.URL + "/?kme=Third")
-	visitor.open(c.URL + "/?kme=Fourth&kmi=ann")
-	trk.expect(t, c, []string{first, "ann"}, "/e person="+first+" name=Third", "/e person=ann name=Fourth")
+	visitor.Open(c.URL + "/?kme=Third")
+	visitor.Open(c.URL + "/?kme=Fourth&kmi=ann")
+	trk.Expect(t, c, []string{first, "ann"}, "/e person="+first+" name=Third", "/e person=ann name=Fourth")
 
 	// Another person at the same browser is never merged with Ann.
-	visitor.open(c.URL + "/?kme=Fifth&kmi=bob")
-	records := trk.expect(t, c, []string{"bob"}, "/a person=anon1 name=bob", "/e person=bob name=Fifth")
-	if i := slices.IndexFunc(records, func(r record) bool { return r.Path == "/a" }); i >= 0 && records[i].Person == first {
+	visitor.Open(c.URL + "/?kme=Fifth&kmi=bob")
+	records := trk.Expect(t, c, []string{"bob"}, "/a person=anon1 name=bob", "/e person=bob name=Fifth")
+	if i := slices.IndexFunc(records, func(r harness.Record) bool { return r.Path == "/a" }); i >= 0 && records[i].Person == first {
 		t.Error("Bob's alias is Ann's: the two are one for good")
 	}
 
 	// The cookie holds no name, and one that was tampered with is none.
-	if v := visitor.cookie(c.URL, "tu_id"); strings.Contains(v, "bob") {
+	if v := visitor.Cookie(c.URL, "tu_id"); strings.Contains(v, "bob") {
 		t.Errorf("the cookie holds the name: %s", v)
 	}
-	forged := newVisitor(t)
-	value := visitor.cookie(c.URL, "tu_id")
+	forged := harness.NewVisitor(t)
+	value := visitor.Cookie(c.URL, "tu_id")
 	last := "A"
 	if strings.HasSuffix(value, last) {
 		last = "E"
 	}
-	forged.open(c.URL+"/?kme=Sixth", "Cookie", "tu_id="+value[:len(value)-1]+last)
-	if r := trk.expect(t, c, nil, "/e person=anon1 name=Sixth"); r[0].Person == first {
+	forged.Open(c.URL+"/?kme=Sixth", "Cookie", "tu_id="+value[:len(value)-1]+last)
+	if r := trk.Expect(t, c, nil, "/e person=anon1 name=Sixth"); r[0].Person == first {
 		t.Error("a forged cookie was believed")
 	}
 }
 
 // TestKissmetricsLibrarysCookies has a page that carries the library too.
 func TestKissmetricsLibrarysCookies(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
 	const ai = "abcdefghijklmnopqrstuvwxyz1="
 	names := []string{ai, "ann"}
 	library := "km_ai=" + url.QueryEscape(ai)
 
-	v := newVisitor(t)
-	p := v.open(c.URL+"/?kme=One", "Cookie", library)
-	trk.expect(t, c, names, "/e person="+ai+" name=One")
+	v := harness.NewVisitor(t)
+	p := v.Open(c.URL+"/?kme=One", "Cookie", library)
+	trk.Expect(t, c, names, "/e person="+ai+" name=One")
 	for _, cookie := range (&http.Response{Header: p.Header}).Cookies() {
 		if strings.HasPrefix(cookie.Name, "km_") {
 			t.Errorf("the library's own cookie was set: %s", cookie)
 		}
 	}
-	newVisitor(t).open(c.URL+"/?kme=Two&kmi=ann", "Cookie", library)
-	trk.expect(t, c, names, "/a person="+ai+" name=ann", "/e person=ann name=Two")
+	harness.NewVisitor(t).Open(c.URL+"/?kme=Two&kmi=ann", "Cookie", library)
+	trk.Expect(t, c, names, "/a person="+ai+" name=ann", "/e person=ann name=Two")
 
-	newVisitor(t).open(c.URL+"/?kme=Three", "Cookie", library+"; km_ni=ann")
-	trk.expect(t, c, names, "/a person=anon1 name=ann", "/e person=ann name=Three")
+	harness.NewVisitor(t).Open(c.URL+"/?kme=Three", "Cookie", library+"; km_ni=ann")
+	trk.Expect(t, c, names, "/a person=anon1 name=ann", "/e person=ann name=Three")
 }
 
 // TestNotANavigation: an image in a comment must not rename its readers.
 func TestNotANavigation(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
-	v := newVisitor(t)
-	p := v.load(c.URL+"/x.png?kmi=mallory&kme=Seen", "image")
-	if p.Status != 200 || p.setCookie("tu_id") != nil {
+	v := harness.NewVisitor(t)
+	p := v.Load(c.URL+"/x.png?kmi=mallory&kme=Seen", "image")
+	if p.Status != 200 || p.SetCookie("tu_id") != nil {
 		t.Errorf("status %d, cookies %v", p.Status, p.Header["Set-Cookie"])
 	}
-	if got := upstream.lastTarget(); got != "/x.png?kme=Seen" {
+	if got := upstream.LastTarget(); got != "/x.png?kme=Seen" {
 		t.Errorf("the site behind got %s", got)
 	}
-	v.load(c.URL+"/y.png?kme=Nobody", "image")
-	v.get(c.URL+"/z.png?kme=Nobody", "Accept", "image/avif,image/webp,*/*")
-	trk.expect(t, c, []string{"mallory"}, "/e person=mallory name=Seen")
+	v.Load(c.URL+"/y.png?kme=Nobody", "image")
+	v.Get(c.URL+"/z.png?kme=Nobody", "Accept", "image/avif,image/webp,*/*")
+	trk.Expect(t, c, []string{"mallory"}, "/e person=mallory name=Seen")
 
-	v.open(c.URL + "/?kme=Page")
-	person := trk.expect(t, c, nil, "/e person=anon1 name=Page")[0].Person
-	v.load(c.URL+"/y.png?kme=Picture", "image")
-	trk.expect(t, c, []string{person}, "/e person="+person+" name=Picture")
+	v.Open(c.URL + "/?kme=Page")
+	person := trk.Expect(t, c, nil, "/e person=anon1 name=Page")[0].Person
+	v.Load(c.URL+"/y.png?kme=Picture", "image")
+	trk.Expect(t, c, []string{person}, "/e person="+person+" name=Picture")
 }
 
 // TestNotAVisit goes through what isn't recorded, and must be served anyway.
 func TestNotAVisit(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
-	v := newVisitor(t)
+	v := harness.NewVisitor(t)
 	for name, headers := range map[string][]string{
 		"crawler":        {"User-Agent", "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"},
 		"no User-Agent":  {"User-Agent", ""},
@@ -274,46 +273,46 @@ func TestNotAVisit(t *testing.T) {
 		"websocket":      {"Connection", "Upgrade", "Upgrade", "websocket"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := v.open(c.URL+"/?kme=E&kmi=ann&q=1", headers...)
-			if p.Status != 200 || p.setCookie("tu_id") != nil {
+			p := v.Open(c.URL+"/?kme=E&kmi=ann&q=1", headers...)
+			if p.Status != 200 || p.SetCookie("tu_id") != nil {
 				t.Errorf("status %d, cookies %v", p.Status, p.Header["Set-Cookie"])
 			}
-			if got := upstream.lastTarget(); got != "/?kme=E&q=1" {
+			if got := upstream.LastTarget(); got != "/?kme=E&q=1" {
 				t.Errorf("the site behind got %s", got)
 			}
-			trk.expect(t, c, nil)
+			trk.Expect(t, c, nil)
 		})
 	}
 	t.Run("prefetch", func(t *testing.T) {
-		before := len(upstream.got())
-		p := v.open(c.URL+"/?kme=E&kmi=ann", "Sec-Purpose", "prefetch;prerender")
-		if p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Header.Get("Cache-Control"), "no-store") || p.setCookie("tu_id") != nil {
+		before := len(upstream.Got())
+		p := v.Open(c.URL+"/?kme=E&kmi=ann", "Sec-Purpose", "prefetch;prerender")
+		if p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Header.Get("Cache-Control"), "no-store") || p.SetCookie("tu_id") != nil {
 			t.Errorf("%d %v", p.Status, p.Header)
 		}
-		if len(upstream.got()) != before {
+		if len(upstream.Got()) != before {
 			t.Error("the site behind saw it")
 		}
-		trk.expect(t, c, nil)
+		trk.Expect(t, c, nil)
 	})
 	t.Run("POST", func(t *testing.T) {
 		req, err := http.NewRequest("POST", c.URL+"/?kme=E&kmi=ann", strings.NewReader("kme=x"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err := v.do(req); err != nil || p.Status != 200 {
+		if p, err := v.Do(req); err != nil || p.Status != 200 {
 			t.Errorf("%d %v", p.Status, err)
 		}
-		if got := upstream.lastTarget(); got != "/?kme=E" {
+		if got := upstream.LastTarget(); got != "/?kme=E" {
 			t.Errorf("the site behind got %s", got)
 		}
-		trk.expect(t, c, nil)
+		trk.Expect(t, c, nil)
 	})
 	t.Run("reload", func(t *testing.T) {
-		v := newVisitor(t)
+		v := harness.NewVisitor(t)
 		for range 3 {
-			v.open(c.URL + "/?kme=E&kmi=ann")
+			v.Open(c.URL + "/?kme=E&kmi=ann")
 		}
-		trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+		trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
 	})
 }
 
@@ -321,26 +320,27 @@ func TestNotAVisit(t *testing.T) {
 // the cookie of before. No alias is sent twice, and none for two names (which
 // startTracker looks after).
 func TestTabsAtOnce(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
 	for round := range 10 {
-		v := newVisitor(t)
-		v.open(fmt.Sprintf("%s/?kme=Round&km_n=%d", c.URL, round))
-		cookie := "tu_id=" + v.cookie(c.URL, "tu_id")
+		v := harness.NewVisitor(t)
+		v.Open(fmt.Sprintf("%s/?kme=Round&km_n=%d", c.URL, round))
+		cookie := "tu_id=" + v.Cookie(c.URL, "tu_id")
 		var tabs sync.WaitGroup
 		for tab := range 8 {
-			v, name := newVisitor(t), fmt.Sprintf("round%d-%s", round, []string{"ann", "bob"}[tab%2])
+			v, name := harness.NewVisitor(t), fmt.Sprintf("round%d-%s", round, []string{"ann", "bob"}[tab%2])
 			tabs.Go(func() {
 				link := fmt.Sprintf("%s/?kme=Tab&kmi=%s&km_n=%d", c.URL, name, tab)
-				if p, err := v.try(link, "Sec-Fetch-Mode", "navigate", "Cookie", cookie); err != nil || p.Status != http.StatusOK {
+				if p, err := v.Try(link, "Sec-Fetch-Mode", "navigate", "Cookie", cookie); err != nil || p.Status != http.StatusOK {
 					t.Errorf("%d %v", p.Status, err)
 				}
 			})
 		}
 		tabs.Wait()
 	}
-	c.drained()
+	c.Drained()
 	aliases, tabs := map[string]int{}, 0
-	for _, r := range trk.records(t) {
+	for _, r := range trk.Records(t) {
 		switch {
 		case r.Path == "/a":
 			aliases[r.Person+" "+r.Name]++

@@ -4,10 +4,14 @@ import (
 	"bufio"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 const metricsPrefix = "caddy_tagged_urls_"
@@ -49,20 +53,20 @@ http://:$METRICS {
 `
 
 // startMetered starts it. Both ways to the metrics show the same.
-func startMetered(t *testing.T) (c *caddy, trk *tracker, metrics func() map[string]float64) {
+func startMetered(t *testing.T) (c *harness.Caddy, trk *harness.Tracker, metrics func() map[string]float64) {
 	t.Helper()
-	trk = startTracker(t)
-	port := freePort(t)
-	c = startCaddy(t, "metrics", metered, vars{
-		"TRACKER": trk.URL, "UPSTREAM": startUpstream(t).Addr, "METRICS": fmt.Sprint(port), "NO_URL": "nowhere",
+	trk = harness.StartTracker(t)
+	port := harness.FreePort(t)
+	c = harness.StartCaddy(t, "metrics", metered, harness.Vars{
+		"TRACKER": trk.URL, "UPSTREAM": harness.StartUpstream(t).Addr, "METRICS": fmt.Sprint(port), "NO_URL": "nowhere",
 	})
-	v := newVisitor(t)
+	v := harness.NewVisitor(t)
 	return c, trk, func() map[string]float64 {
 		t.Helper()
 		var admin map[string]float64
-		eventually(t, "both to show the same metrics", func() bool {
-			admin = samples(t, c.api("GET", "/metrics"))
-			site := samples(t, v.get("http://"+loopback(port)+"/metrics").Body)
+		harness.Eventually(t, "both to show the same metrics", func() bool {
+			admin = samples(t, c.API("GET", "/metrics"))
+			site := samples(t, v.Get("http://"+harness.Loopback(port)+"/metrics").Body)
 			for name := range admin {
 				if _, ok := site[name]; ok && strings.HasPrefix(name, "queue_oldest_seconds") {
 					site[name] = admin[name] // it grows
@@ -77,21 +81,22 @@ func startMetered(t *testing.T) (c *caddy, trk *tracker, metrics func() map[stri
 // TestMetrics counts what happens, on the admin endpoint and by the directive
 // `metrics`.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	c, trk, metrics := startMetered(t)
-	v := newVisitor(t)
-	v.open(c.URL + "/?kme=E&kmi=ann&km__k=x&km_=y") // an alias and an event
-	v.open(c.URL + "/?kme=E&kmi=ann")               // a repeat but for what is dropped: once
-	v.open(c.URL+"/?kme=E", "User-Agent", "Googlebot/2.1")
-	v.open(c.URL+"/?kme=E", "Sec-Purpose", "prefetch")
-	v.open(c.URL + "/?kmi=%7B%7B+email+%7D%7D")
-	v.open(c.URL + "/untagged")
-	c.drained()
-	trk.respond(answerStatus(400))
-	newVisitor(t).load(c.URL+"/?kme=Dead&kmi=bob", "image")
-	eventually(t, "a dead letter", func() bool { return c.metric(metricsPrefix+"dead_letters") == 1 })
-	trk.respond(answerStatus(503, "Retry-After", "3600"))
-	newVisitor(t).load(c.URL+"/?kme=Waiting&kmi=bob", "image")
-	eventually(t, "a failure", func() bool { return c.metric(metricsPrefix+"deliveries_total", `result="retried"`) == 1 })
+	v := harness.NewVisitor(t)
+	v.Open(c.URL + "/?kme=E&kmi=ann&km__k=x&km_=y") // an alias and an event
+	v.Open(c.URL + "/?kme=E&kmi=ann")               // a repeat but for what is dropped: once
+	v.Open(c.URL+"/?kme=E", "User-Agent", "Googlebot/2.1")
+	v.Open(c.URL+"/?kme=E", "Sec-Purpose", "prefetch")
+	v.Open(c.URL + "/?kmi=%7B%7B+email+%7D%7D")
+	v.Open(c.URL + "/untagged")
+	c.Drained()
+	trk.Respond(harness.AnswerStatus(400))
+	harness.NewVisitor(t).Load(c.URL+"/?kme=Dead&kmi=bob", "image")
+	harness.Eventually(t, "a dead letter", func() bool { return c.Metric(metricsPrefix+"dead_letters") == 1 })
+	trk.Respond(harness.AnswerStatus(503, "Retry-After", "3600"))
+	harness.NewVisitor(t).Load(c.URL+"/?kme=Waiting&kmi=bob", "image")
+	harness.Eventually(t, "a failure", func() bool { return c.Metric(metricsPrefix+"deliveries_total", `result="retried"`) == 1 })
 
 	got := metrics()
 	for name, want := range map[string]float64{
@@ -124,7 +129,7 @@ func TestMetrics(t *testing.T) {
 	if age, ok := got[`queue_oldest_seconds{tracker="main"}`]; !ok || age < 0 || age > 600 {
 		t.Errorf("the oldest record is %v s old", age)
 	}
-	open := v.get("http://"+loopback(atoi(t, c.vars["METRICS"]))+"/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
+	open := v.Get("http://"+harness.Loopback(atoi(t, c.Vars["METRICS"]))+"/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
 	if !strings.HasSuffix(strings.TrimSpace(open.Body), "# EOF") || !strings.Contains(open.Body, metricsPrefix+`hits_total{outcome="recorded",reason=""} 3`) {
 		t.Errorf("OpenMetrics:\n%s", open.Body)
 	}
@@ -142,13 +147,14 @@ func atoi(t *testing.T, s string) int {
 // TestMetricsOverReloads: they count on over reloads, and are there after
 // those that were refused, whoever refused.
 func TestMetricsOverReloads(t *testing.T) {
+	t.Parallel()
 	c, _, metrics := startMetered(t)
 	hits := 0.0
 	visit := func(when string) {
 		t.Helper()
-		newVisitor(t).open(c.URL + "/?kme=E")
+		harness.NewVisitor(t).Open(c.URL + "/?kme=E")
 		hits++
-		c.drained()
+		c.Drained()
 		got := metrics()
 		if n := got[`hits_total{outcome="recorded",reason=""}`]; n != hits {
 			t.Errorf("%s: %v hits counted, want %v", when, n, hits)
@@ -162,7 +168,7 @@ func TestMetricsOverReloads(t *testing.T) {
 	}
 	visit("at first")
 	for i := range 3 {
-		c.reload("metrics", strings.Replace(metered, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
+		c.Reload("metrics", strings.Replace(metered, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
 		visit(fmt.Sprintf("after reload %d", i+1))
 	}
 	for what, change := range map[string][2]string{
@@ -171,24 +177,39 @@ func TestMetricsOverReloads(t *testing.T) {
 		"another tracker": {"endpoint $TRACKER", "endpoint {env.NO_URL}"},
 		"tagged_urls":     {"", ""},
 	} {
-		before, global := c.caddyfile, "metrics"
+		global := "metrics"
 		if change[0] == "" {
 			global += "\n\ttagged_urls {\n\t\tsecret short\n\t}"
 		}
-		err := c.load(global, strings.Replace(metered, change[0], change[1], 1))
-		if c.caddyfile = before; err == nil {
+		err := c.Load(global, strings.Replace(metered, change[0], change[1], 1))
+		if err == nil {
 			t.Fatalf("%s refused nothing", what)
 		}
 		visit(what + " refused a configuration")
 	}
-	c.reload("metrics", metered)
+	c.Reload("metrics", metered)
 	visit("in the end")
 }
 
 // TestMetricsAreBounded: whatever visitors send, it makes no new series.
 func TestMetricsAreBounded(t *testing.T) {
+	t.Parallel()
 	c, trk, metrics := startMetered(t)
-	v := newVisitor(t)
+	// Each answer comes in turn, so the first flood sees all results already.
+	var answers atomic.Int64
+	trk.Respond(func(w http.ResponseWriter, r *http.Request) {
+		switch answers.Add(1) % 4 {
+		case 0:
+			harness.AnswerGIF(w, r)
+		case 1:
+			harness.AnswerStatus(400)(w, r)
+		case 2:
+			harness.AnswerStatus(410)(w, r)
+		default:
+			harness.AnswerStatus(422)(w, r)
+		}
+	})
+	v := harness.NewVisitor(t)
 	flood := func(from int) []string {
 		t.Helper()
 		for i := range 60 {
@@ -200,16 +221,15 @@ func TestMetricsAreBounded(t *testing.T) {
 				"kme=" + strings.Repeat(n, 60) + "&kmi=a%00" + n + "&km_v=" + strings.Repeat(n, 2000),
 				"kmi=" + n, "kmi=test&km_" + n + "=",
 			} {
-				trk.respond(answerStatus([]int{200, 400, 410, 422}[i%4]))
-				if p := v.load(c.URL+"/"+n+"?"+query, "image", "Host", n+".example", "X-Flood", n); p.Status != 200 {
+				if p := v.Load(c.URL+"/"+n+"?"+query, "image", "Host", n+".example", "X-Flood", n); p.Status != 200 {
 					t.Fatalf("%s: %d", query, p.Status)
 				}
 			}
-			v.load(c.URL+"/?kme="+n, "image", "User-Agent", n+"-bot/1.0")
-			v.load(c.URL+"/?kme="+n, "image", "Sec-Fetch-Dest", n, "Range", "bytes="+fmt.Sprint(from+i+1)+"-")
-			v.load(c.URL+"/?kme="+n, "image", "Sec-Purpose", "prefetch;"+n, "Referer", "http://"+n+"/")
+			v.Load(c.URL+"/?kme="+n, "image", "User-Agent", n+"-bot/1.0")
+			v.Load(c.URL+"/?kme="+n, "image", "Sec-Fetch-Dest", n, "Range", "bytes="+fmt.Sprint(from+i+1)+"-")
+			v.Load(c.URL+"/?kme="+n, "image", "Sec-Purpose", "prefetch;"+n, "Referer", "http://"+n+"/")
 		}
-		c.drained()
+		c.Drained()
 		return slices.Sorted(maps.Keys(metrics()))
 	}
 	first := flood(1000)

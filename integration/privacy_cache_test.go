@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // greedy is how a site asks every cache there is to keep its pages.
@@ -17,12 +19,13 @@ var greedy = []string{
 
 // TestNoCacheKeepsATaggedAnswer looks at the headers.
 func TestNoCacheKeepsATaggedAnswer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "film.mp4"), make([]byte, 10_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	trk, upstream := startTracker(t), startUpstream(t)
-	c := startCaddy(t, "", shop+`
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
+	c := harness.StartCaddy(t, "", shop+`
 http://files.localhost:$PORT {
 	tagged_urls {
 		tracker kissmetrics KEY {
@@ -72,9 +75,9 @@ http://errors2.localhost:$PORT {
 		import tracked
 		reverse_proxy $UPSTREAM
 	}
-}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
-	v := newVisitor(t)
-	expect := func(name string, p answer, status int) {
+}`, harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "ROOT": dir})
+	v := harness.NewVisitor(t)
+	expect := func(name string, p harness.Answer, status int) {
 		t.Helper()
 		if p.Status != status {
 			t.Errorf("%s: status %d, want %d", name, p.Status, status)
@@ -90,23 +93,23 @@ http://errors2.localhost:$PORT {
 		}
 	}
 	for _, status := range []int{200, 204, 206, 301, 304, 404, 500} {
-		upstream.respond(answerStatus(status, greedy...))
-		expect(http.StatusText(status), v.open(c.URL+"/?kme=E&kmi=jane"), status)
-		expect("an image, "+http.StatusText(status), v.load(c.URL+"/?kme=E&kmi=jane", "image"), status)
+		upstream.Respond(harness.AnswerStatus(status, greedy...))
+		expect(http.StatusText(status), v.Open(c.URL+"/?kme=E&kmi=jane"), status)
+		expect("an image, "+http.StatusText(status), v.Load(c.URL+"/?kme=E&kmi=jane", "image"), status)
 	}
-	expect("a skipped one", v.open(c.URL+"/?kme=E", "User-Agent", "curl/8"), 500)
+	expect("a skipped one", v.Open(c.URL+"/?kme=E", "User-Agent", "curl/8"), 500)
 	file := c.URL + "/film.mp4?kme=Watched&kmi=jane"
-	whole := v.load(file, "video", "Host", "files.localhost")
+	whole := v.Load(file, "video", "Host", "files.localhost")
 	expect("a file", whole, 200)
-	expect("a part of a file", v.load(file, "video", "Host", "files.localhost", "Range", "bytes=0-99"), 206)
-	expect("a file that is known", v.load(file, "video", "Host", "files.localhost", "If-None-Match", whole.Header.Get("Etag")), 304)
-	expect("a header that is removed, so that all are set late", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "headers.localhost"), 200)
-	upstream.respond(answerStatus(200, greedy...))
-	expect("an error", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors.localhost"), 200)
-	expect("an error's upstream", v.open(c.URL+"/?kme=E&kmi=jane", "Host", "errors2.localhost"), 200)
+	expect("a part of a file", v.Load(file, "video", "Host", "files.localhost", "Range", "bytes=0-99"), 206)
+	expect("a file that is known", v.Load(file, "video", "Host", "files.localhost", "If-None-Match", whole.Header.Get("Etag")), 304)
+	expect("a header that is removed, so that all are set late", v.Open(c.URL+"/?kme=E&kmi=jane", "Host", "headers.localhost"), 200)
+	upstream.Respond(harness.AnswerStatus(200, greedy...))
+	expect("an error", v.Open(c.URL+"/?kme=E&kmi=jane", "Host", "errors.localhost"), 200)
+	expect("an error's upstream", v.Open(c.URL+"/?kme=E&kmi=jane", "Host", "errors2.localhost"), 200)
 
 	// Untagged answers are the site's business.
-	p := v.open(c.URL + "/")
+	p := v.Open(c.URL + "/")
 	for i := 0; i < len(greedy); i += 2 {
 		if got := p.Header.Get(greedy[i]); got != greedy[i+1] {
 			t.Errorf("untagged: %s is %q, want %q", greedy[i], got, greedy[i+1])
@@ -116,27 +119,28 @@ http://errors2.localhost:$PORT {
 
 // TestSharedCacheInFront has nginx keep what it may.
 func TestSharedCacheInFront(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
-	upstream.respond(func(w http.ResponseWriter, r *http.Request) {
+	upstream.Respond(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		w.Header().Set("X-Accel-Expires", "3600")
-		answerHTML(200, "page")(w, r)
+		harness.AnswerHTML(200, "page")(w, r)
 	})
 	cache := startCache(t, c.URL)
 	cookies := map[string]bool{}
 	for _, name := range []string{"ann", "bob", "eve"} {
-		p := newVisitor(t).open(cache + "/landing?kme=Landed&kmi=" + name)
-		cookie := p.setCookie("tu_id")
+		p := harness.NewVisitor(t).Open(cache + "/landing?kme=Landed&kmi=" + name)
+		cookie := p.SetCookie("tu_id")
 		if p.Header.Get("X-Cache") == "HIT" || cookie == nil || cookies[cookie.Value] {
 			t.Fatalf("%s got %v", name, p.Header)
 		}
 		cookies[cookie.Value] = true
-		trk.expect(t, c, []string{name}, "/a person=anon1 name="+name, "/e person="+name+" name=Landed")
+		trk.Expect(t, c, []string{name}, "/a person=anon1 name="+name, "/e person="+name+" name=Landed")
 	}
 
 	// The cache does work.
-	newVisitor(t).open(cache + "/page")
-	if p := newVisitor(t).open(cache + "/page"); p.Header.Get("X-Cache") != "HIT" {
+	harness.NewVisitor(t).Open(cache + "/page")
+	if p := harness.NewVisitor(t).Open(cache + "/page"); p.Header.Get("X-Cache") != "HIT" {
 		t.Errorf("an untagged page: %v", p.Header)
 	}
 }

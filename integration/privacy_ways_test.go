@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // placeholders are those that show a request's URI, or what came with it.
@@ -197,8 +199,9 @@ var directives = map[string]string{
 // what must not travel. With `strip none` it must be found: so it is known
 // that the test would see it.
 func TestWaysOn(t *testing.T) {
-	trk, upstream := startTracker(t), startUpstream(t)
-	nobody := loopback(freePort(t))
+	t.Parallel()
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
+	nobody := harness.Loopback(harness.FreePort(t))
 	dir := t.TempDir()
 	for _, sub := range []string{"dir", "php"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
@@ -209,9 +212,9 @@ func TestWaysOn(t *testing.T) {
 		"dir/page.html": templateEcho,
 		"php/index.php": "<?php var_dump($_SERVER, $_GET, $_REQUEST);",
 	} {
-		writeFile(t, filepath.Join(dir, name), text)
+		harness.WriteFile(t, filepath.Join(dir, name), text)
 	}
-	v := vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "NOBODY": nobody, "ROOT": dir}
+	v := harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "NOBODY": nobody, "ROOT": dir}
 	var sites strings.Builder
 	sites.WriteString("&(shared) {\n\treverse_proxy $UPSTREAM {\n\t\theader_up X-Original {http.request.orig_uri}\n\t}\n}\n")
 	for mode, option := range directives {
@@ -220,7 +223,7 @@ func TestWaysOn(t *testing.T) {
 	}
 	names := slices.Sorted(maps.Keys(ways))
 	t.Run("with PHP", func(t *testing.T) {
-		need(t, "php-fpm", "php-fpm[0-9]*")
+		harness.Need(t, "php-fpm", "php-fpm[0-9]*")
 		v["PHP"] = "" // only the rest can do without
 	})
 	if _, installed := v["PHP"]; installed {
@@ -234,17 +237,17 @@ func TestWaysOn(t *testing.T) {
 			fmt.Fprintf(&sites, "http://way%d-%s.localhost:$PORT {%s\n}\n", i, mode, site)
 		}
 	}
-	c := startCaddy(t, "", sites.String(), v)
+	c := harness.StartCaddy(t, "", sites.String(), v)
 
 	const link = "/dir/page.html?a=1&kme=Click&%6Bmi=jane.roe%40example.com&km_color=teal&b=2"
 	for i, name := range names {
 		t.Run(name, func(t *testing.T) {
 			for mode := range directives {
-				before := len(upstream.got())
-				answer := newVisitor(t).open(c.URL+link, "Host", fmt.Sprintf("way%d-%s.localhost", i, mode),
+				before := len(upstream.Got())
+				answer := harness.NewVisitor(t).Open(c.URL+link, "Host", fmt.Sprintf("way%d-%s.localhost", i, mode),
 					"Referer", c.URL+link, "X-Forwarded-Uri", link, "X-Anything", link)
 				seen := answer.Body + "\n" + fmt.Sprint(answer.Header)
-				for _, req := range upstream.got()[before:] {
+				for _, req := range upstream.Got()[before:] {
 					seen += fmt.Sprintf("\n%s %s %v %s", req.Method, req.Target, req.Header, req.Body)
 				}
 				want := map[string]bool{"jane": mode == "none", "kme=": mode != "all", "teal": mode != "all"}
@@ -263,12 +266,13 @@ func TestWaysOn(t *testing.T) {
 			}
 		})
 	}
-	c.drained()
+	c.Drained()
 }
 
 // TestDirectiveFirst: with the documented option what usually runs before has
 // nothing to copy.
 func TestDirectiveFirst(t *testing.T) {
+	t.Parallel()
 	const site = `
 http://:$PORT {
 	vars seen {http.request.orig_uri}
@@ -291,13 +295,13 @@ http://:$PORT {
 	}
 }`
 	for strip, want := range map[string]bool{"none": true, "identity": false} {
-		c := startCaddy(t, "order tagged_urls first", site, vars{"STRIP": strip})
-		p := newVisitor(t).open(c.URL + "/x?kmi=jane&q=1")
+		c := harness.StartCaddy(t, "order tagged_urls first", site, harness.Vars{"STRIP": strip})
+		p := harness.NewVisitor(t).Open(c.URL + "/x?kmi=jane&q=1")
 		if seen := fmt.Sprint(p); strings.Contains(seen, "jane") != want || !strings.Contains(seen, "q=1") {
 			t.Errorf("strip %s: the visitor got %s", strip, seen)
 		}
-		eventually(t, "the access log", func() bool { return c.logged("handled request") })
-		if c.logged(`"appended":"/x?kmi=jane&q=1"`) != want || c.logged(`"appended":"/x?q=1"`) == want {
+		harness.Eventually(t, "the access log", func() bool { return c.Logged("handled request") })
+		if c.Logged(`"appended":"/x?kmi=jane&q=1"`) != want || c.Logged(`"appended":"/x?q=1"`) == want {
 			t.Errorf("strip %s: log_append wrote something else", strip)
 		}
 	}
@@ -312,6 +316,7 @@ func around(s, text string) string {
 // TestLaterRequests: the images, scripts and pages that follow carry the
 // tagged URL in headers of theirs. They have no tags of their own.
 func TestLaterRequests(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop+`
 http://all.localhost:$PORT {
 	tagged_urls {
@@ -331,7 +336,7 @@ http://none.localhost:$PORT {
 	}
 	reverse_proxy $UPSTREAM
 }`)
-	v := newVisitor(t)
+	v := harness.NewVisitor(t)
 	for _, header := range []string{
 		"Referer", "HX-Current-URL", "Ping-From", "Ping-To",
 		"X-Forwarded-Uri", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL",
@@ -352,12 +357,12 @@ http://none.localhost:$PORT {
 					t.Fatal(err)
 				}
 				req.Host = host
-				req.Header.Set("User-Agent", userAgent)
+				req.Header.Set("User-Agent", harness.UserAgent)
 				req.Header.Set(header, page)
-				if _, err := v.do(req); err != nil {
+				if _, err := v.Do(req); err != nil {
 					t.Fatal(err)
 				}
-				got := upstream.got()
+				got := upstream.Got()
 				last := got[len(got)-1]
 				if value := last.Header.Get(header); value != want || last.Target != "/image.png?v=1" {
 					t.Errorf("%s got %s with %s, want %s", host, last.Target, value, want)
@@ -366,17 +371,18 @@ http://none.localhost:$PORT {
 		})
 	}
 	t.Run("the page is only an identity", func(t *testing.T) {
-		v.load(c.URL+"/image.png", "image", "Referer", "http://shop.example/?kmi=jane")
-		got := upstream.got()
+		v.Load(c.URL+"/image.png", "image", "Referer", "http://shop.example/?kmi=jane")
+		got := upstream.Got()
 		if value := got[len(got)-1].Header.Get("Referer"); value != "http://shop.example/" {
 			t.Errorf("Referer: %s", value)
 		}
 	})
-	trk.expect(t, c, nil)
+	trk.Expect(t, c, nil)
 }
 
 // TestStripLeavesTheRest compares queries byte by byte.
 func TestStripLeavesTheRest(t *testing.T) {
+	t.Parallel()
 	c, _, upstream := startShop(t, "", shop)
 	for query, want := range map[string]string{
 		"?kmi=x":                            "",
@@ -391,8 +397,8 @@ func TestStripLeavesTheRest(t *testing.T) {
 		"?a=?kmi=x&kmi=y?":                  "?a=?kmi=x",
 		"?kmi=x&q=%E2%82%AC&q=\u20ac&q=%ff": "?q=%E2%82%AC&q=\u20ac&q=%ff",
 	} {
-		p := raw(t, loopback(c.Port), "GET /p"+query+" HTTP/1.1\r\nHost: x\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n")
-		if got := upstream.lastTarget(); got != "/p"+want || p.Status != http.StatusOK {
+		p := harness.Raw(t, harness.Loopback(c.Port), "GET /p"+query+" HTTP/1.1\r\nHost: x\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n")
+		if got := upstream.LastTarget(); got != "/p"+want || p.Status != http.StatusOK {
 			t.Errorf("%s: the site got %s (%d), want /p%s", query, got, p.Status, want)
 		}
 	}

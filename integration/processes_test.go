@@ -8,35 +8,38 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // TestTerminate stops Caddy under load, as a restart or an upgrade does.
 // Whatever hit was answered arrives, and once.
 func TestTerminate(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	hits := map[string]answered{}
+	hits := map[string]harness.Answered{}
 	for round := range *crashRounds {
 		if round%2 == 1 {
-			trk.down() // a backlog meets the next start
+			trk.Down() // a backlog meets the next start
 		}
-		l := startLoad(t, c.URL, 4)
-		l.reach(t, 20+rand.IntN(100))
-		c.lostNothing(t)
-		c.stop()
-		maps.Copy(hits, l.stop())
+		l := harness.StartLoad(t, c.URL, 4)
+		l.Reach(t, 20+rand.IntN(100))
+		c.LostNothing(t)
+		c.Stop()
+		maps.Copy(hits, l.Stop())
 		if round%2 == 1 {
-			trk.up()
+			trk.Up()
 		}
-		c.start()
+		c.Start()
 	}
-	c.drained()
-	arrived := times(trk.records(t))
+	c.Drained()
+	arrived := times(trk.Records(t))
 	for hit := range hits {
 		if arrived[hit] != 1 {
 			t.Errorf("hit %s was answered, and arrived %d times", hit, arrived[hit])
 		}
 	}
-	c.lostNothing(t)
+	c.LostNothing(t)
 	t.Logf("%d stops: %d hits answered, %d arrived", *crashRounds, len(hits), len(arrived))
 }
 
@@ -54,7 +57,7 @@ func answerSlowly(w http.ResponseWriter, r *http.Request) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		answerGIF(w, r)
+		harness.AnswerGIF(w, r)
 	case <-r.Context().Done():
 	}
 }
@@ -62,6 +65,7 @@ func answerSlowly(w http.ResponseWriter, r *http.Request) {
 // TestDrainIsBounded: with a tracker that is slow, or hangs, Caddy exits in
 // time. What is left is delivered after the next start.
 func TestDrainIsBounded(t *testing.T) {
+	t.Parallel()
 	const records = 100
 	for name, test := range map[string]struct {
 		drain  string
@@ -69,7 +73,7 @@ func TestDrainIsBounded(t *testing.T) {
 		bound  time.Duration // and what a busy machine needs
 		sent   [2]int        // records, at least and at most, before the end
 	}{
-		"hangs":          {"1s", answerNever, 1*time.Second + time.Second, [2]int{0, 0}},
+		"hangs":          {"1s", harness.AnswerNever, 1*time.Second + time.Second, [2]int{0, 0}},
 		"slow":           {"1s", answerSlowly, 1*time.Second + time.Second, [2]int{3, 90}},
 		"slow, off":      {"off", answerSlowly, time.Second, [2]int{0, 90}},
 		"slow, but time": {"1m", answerSlowly, time.Minute, [2]int{records, records}},
@@ -77,33 +81,33 @@ func TestDrainIsBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c, trk, _ := startShop(t, drainFor(test.drain), single)
-			trk.respond(answerNever)
-			v := newVisitor(t)
+			trk.Respond(harness.AnswerNever)
+			v := harness.NewVisitor(t)
 			for i := range records {
-				v.load(fmt.Sprintf("%s/?kme=E&kmi=ann&km_hit=%d", c.URL, i), "image")
+				v.Load(fmt.Sprintf("%s/?kme=E&kmi=ann&km_hit=%d", c.URL, i), "image")
 			}
 			// What is being tried is broken off. Then the records are due, and
 			// the tracker isn't paused.
-			trk.respond(test.answer)
-			tried := len(trk.got())
-			trk.down()
-			trk.up()
-			eventually(t, "a delivery", func() bool {
-				c.api("POST", "/tagged_urls/retry")
-				return len(trk.got()) > tried
+			trk.Respond(test.answer)
+			tried := len(trk.Got())
+			trk.Down()
+			trk.Up()
+			harness.Eventually(t, "a delivery", func() bool {
+				c.API("POST", "/tagged_urls/retry")
+				return len(trk.Got()) > tried
 			})
 			began := time.Now()
-			c.stop()
+			c.Stop()
 			if took := time.Since(began); took > test.bound+4*time.Second {
 				t.Errorf("Caddy took %s to exit", took)
 			}
-			if n := len(trk.records(t)); n < test.sent[0] || n > test.sent[1] {
+			if n := len(trk.Records(t)); n < test.sent[0] || n > test.sent[1] {
 				t.Errorf("%d records were delivered before the end, want %v", n, test.sent)
 			}
-			trk.respond(answerGIF)
-			c.start()
-			c.drained()
-			if got := times(trk.records(t)); len(got) != records {
+			trk.Respond(harness.AnswerGIF)
+			c.Start()
+			c.Drained()
+			if got := times(trk.Records(t)); len(got) != records {
 				t.Errorf("%d of %d records arrived", len(got), records)
 			}
 		})
@@ -112,53 +116,55 @@ func TestDrainIsBounded(t *testing.T) {
 
 // TestReloadDoesntDrain: it waits for no tracker.
 func TestReloadDoesntDrain(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, drainFor("1m"), shop)
-	trk.respond(answerNever)
-	newVisitor(t).open(c.URL + "/?kme=E&kmi=ann")
-	eventually(t, "a delivery", func() bool { return len(trk.got()) > 0 })
+	trk.Respond(harness.AnswerNever)
+	harness.NewVisitor(t).Open(c.URL + "/?kme=E&kmi=ann")
+	harness.Eventually(t, "a delivery", func() bool { return len(trk.Got()) > 0 })
 	for i := range 3 {
 		began := time.Now()
-		c.reload(drainFor("1m"), strings.Replace(shop, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
+		c.Reload(drainFor("1m"), strings.Replace(shop, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("the reload took %s", took)
 		}
 	}
-	trk.down()
-	trk.respond(answerGIF)
-	trk.up()
-	trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
-	c.lostNothing(t)
+	trk.Down()
+	trk.Respond(harness.AnswerGIF)
+	trk.Up()
+	trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+	c.LostNothing(t)
 }
 
 // TestTwoProcesses has two Caddys with one data directory. The second serves
 // its sites, says once why it doesn't record, and takes over with all that
 // waits when the first is gone, however it went.
 func TestTwoProcesses(t *testing.T) {
-	trk, upstream := startTracker(t), startUpstream(t)
-	shared := vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "XDG_DATA_HOME": shortDir(t)}
-	trk.down()
-	first := startCaddy(t, "", shop, shared)
+	t.Parallel()
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
+	shared := harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "XDG_DATA_HOME": harness.ShortDir(t)}
+	trk.Down()
+	first := harness.StartCaddy(t, "", shop, shared)
 	ofFirst, ofSecond := &visits{t: t, c: first}, &visits{t: t, c: nil}
 	ofFirst.untilTaken()
-	second := startCaddy(t, "tagged_urls {\n\t\tqueue_timeout 2s\n\t}", shop, shared)
+	second := harness.StartCaddy(t, "tagged_urls {\n\t\tqueue_timeout 2s\n\t}", shop, shared)
 	ofSecond.c = second
 	ofSecond.refused(t, "in use by another process")
 	ofFirst.visit()
 
-	first.kill()
+	first.Kill()
 	ofSecond.untilTaken()
-	if !second.logged("the queue is open now") {
+	if !second.Logged("the queue is open now") {
 		t.Error("the log doesn't say that hits are recorded now")
 	}
-	first.start()
-	first.serves(t, "/")
-	trk.up()
-	second.drained()
+	first.Start()
+	first.Serves(t, "/")
+	trk.Up()
+	second.Drained()
 	// Both count their visits from 1.
-	if got, want := len(trk.records(t)), len(ofFirst.taken)+len(ofSecond.taken); got != want {
+	if got, want := len(trk.Records(t)), len(ofFirst.taken)+len(ofSecond.taken); got != want {
 		t.Errorf("%d records arrived, want %d", got, want)
 	}
-	eventually(t, "the first to say that it doesn't record now", func() bool {
-		return len(first.lines("can't open the queue", "in use by another process")) == 1
+	harness.Eventually(t, "the first to say that it doesn't record now", func() bool {
+		return len(first.Lines("can't open the queue", "in use by another process")) == 1
 	})
 }

@@ -8,16 +8,19 @@ import (
 	"net/url"
 	"testing"
 
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+
 	"github.com/quic-go/quic-go/http3"
 )
 
 // TestProtocols: a hit is recorded, and its cookie set, whatever HTTP the
 // visitor speaks and however the answer begins.
 func TestProtocols(t *testing.T) {
-	trk, upstream := startTracker(t), startUpstream(t)
+	t.Parallel()
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
 	dir := t.TempDir()
-	writeFile(t, dir+"/page.html", "a page")
-	c := startCaddy(t, "", `https://localhost:$PORT {
+	harness.WriteFile(t, dir+"/page.html", "a page")
+	c := harness.StartCaddy(t, "", `https://localhost:$PORT {
 	tls internal
 	tagged_urls {
 		tracker kissmetrics KEY {
@@ -40,10 +43,10 @@ func TestProtocols(t *testing.T) {
 	handle {
 		respond "here"
 	}
-}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "DIR": dir})
+}`, harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "DIR": dir})
 	trusting := func() *tls.Config { return &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"} }
-	eventually(t, "a certificate", func() bool {
-		conn, err := tls.Dial("tcp", loopback(c.Port), trusting())
+	harness.Eventually(t, "a certificate", func() bool {
+		conn, err := tls.Dial("tcp", harness.Loopback(c.Port), trusting())
 		if err != nil {
 			return false
 		}
@@ -63,9 +66,9 @@ func TestProtocols(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				req.Header.Set("User-Agent", userAgent)
+				req.Header.Set("User-Agent", harness.UserAgent)
 				req.Header.Set("Sec-Fetch-Mode", "navigate")
-				resp, err := (&http.Client{Transport: transport, Timeout: patience}).Do(req)
+				resp, err := (&http.Client{Transport: transport, Timeout: harness.Patience}).Do(req)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -79,8 +82,8 @@ func TestProtocols(t *testing.T) {
 				if len(resp.Header["Set-Cookie"]) != 1 || resp.Header.Get("Cache-Control") != "private, no-cache" {
 					t.Errorf("%v", resp.Header)
 				}
-				eventually(t, "the event", func() bool {
-					for _, r := range trk.records(t) {
+				harness.Eventually(t, "the event", func() bool {
+					for _, r := range trk.Records(t) {
 						if r.Person == person && r.Name == "E" {
 							return true
 						}

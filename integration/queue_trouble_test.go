@@ -7,44 +7,34 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
-
-// serves fails the test unless visitors get their pages.
-func (c *caddy) serves(t *testing.T, link string) answer {
-	t.Helper()
-	p := newVisitor(t).open(c.URL + link)
-	if p.Status != 200 || !strings.Contains(p.Body, "page") {
-		t.Errorf("the visitor got %d %q", p.Status, p.Body)
-	}
-	return p
-}
-
-func (c *caddy) dropped() float64 {
-	return c.metric("caddy_tagged_urls_hits_total", `outcome="dropped"`)
-}
 
 // TestQueueIsLocked starts two Caddys on one queue. The second serves its
 // site, says what is wrong, and goes on by itself once the first has gone.
 func TestQueueIsLocked(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "queue.db")
 	global := "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + file + "\n\t\t}\n\t}"
 	first, trk, _ := startShop(t, global, shop)
-	first.serves(t, "/?kme=First")
+	first.Serves(t, "/?kme=First")
 	second, trk2, _ := startShop(t, global, shop)
-	if p := second.serves(t, "/?kme=Lost"); p.setCookie("tu_id") != nil {
+	if p := second.Serves(t, "/?kme=Lost"); p.SetCookie("tu_id") != nil {
 		t.Error("a cookie was set for a hit that is lost")
 	}
-	eventually(t, "the drop to be counted", func() bool { return second.dropped() == 1 })
-	eventually(t, "the log to say why", func() bool { return second.logged(`"level":"error"`, file, "another") })
-	trk.expect(t, first, nil, "/e person=anon1 name=First")
-	first.stop()
-	eventually(t, "the second to open the queue", func() bool { return second.metric("caddy_tagged_urls_queue_up") == 1 })
-	second.serves(t, "/?kme=Second")
-	trk2.expect(t, second, nil, "/e person=anon1 name=Second")
+	harness.Eventually(t, "the drop to be counted", func() bool { return second.Dropped() == 1 })
+	harness.Eventually(t, "the log to say why", func() bool { return second.Logged(`"level":"error"`, file, "another") })
+	trk.Expect(t, first, nil, "/e person=anon1 name=First")
+	first.Stop()
+	harness.Eventually(t, "the second to open the queue", func() bool { return second.Metric("caddy_tagged_urls_queue_up") == 1 })
+	second.Serves(t, "/?kme=Second")
+	trk2.Expect(t, second, nil, "/e person=anon1 name=Second")
 }
 
 // TestQueueIsCorrupt: the file is set aside, and Caddy starts.
 func TestQueueIsCorrupt(t *testing.T) {
+	t.Parallel()
 	for name, corrupt := range map[string]func(data []byte) []byte{
 		"no database":   func([]byte) []byte { return []byte(strings.Repeat("not a database\n", 10_000)) },
 		"cut short":     func(data []byte) []byte { return data[:4*4096] }, // there are zeros behind what is used
@@ -56,11 +46,11 @@ func TestQueueIsCorrupt(t *testing.T) {
 			dir := t.TempDir()
 			file := filepath.Join(dir, "queue.db")
 			c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"\n\t\t}\n\t}", shop)
-			trk.down()
+			trk.Down()
 			for i := range 20 {
-				c.serves(t, fmt.Sprintf("/?kme=Before&kmi=p%d", i))
+				c.Serves(t, fmt.Sprintf("/?kme=Before&kmi=p%d", i))
 			}
-			c.kill()
+			c.Kill()
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -69,18 +59,18 @@ func TestQueueIsCorrupt(t *testing.T) {
 			if err := os.WriteFile(file, bad, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			trk.up()
-			c.start()
-			eventually(t, "the queue to open", func() bool { return c.metric("caddy_tagged_urls_queue_up") == 1 })
-			c.serves(t, "/?kme=After&kmi=q")
-			eventually(t, "a record", func() bool {
-				return strings.Contains(strings.Join(summary(trk.records(t), "q"), "\n"), "/e person=q name=After")
+			trk.Up()
+			c.Start()
+			harness.Eventually(t, "the queue to open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })
+			c.Serves(t, "/?kme=After&kmi=q")
+			harness.Eventually(t, "a record", func() bool {
+				return strings.Contains(strings.Join(harness.Summary(trk.Records(t), "q"), "\n"), "/e person=q name=After")
 			})
 			files, err := os.ReadDir(dir)
 			if err != nil || len(files) < 2 {
 				t.Errorf("nothing was set aside: %v %v", files, err)
 			}
-			if !c.logged(`"level":"error"`, file) {
+			if !c.Logged(`"level":"error"`, file) {
 				t.Error("nothing was logged")
 			}
 		})
@@ -89,45 +79,48 @@ func TestQueueIsCorrupt(t *testing.T) {
 
 // TestQueueCannotBeMade: hits are lost, sites are served.
 func TestQueueCannotBeMade(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
-	writeFile(t, file, "in the way")
+	harness.WriteFile(t, file, "in the way")
 	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue.db\n\t\t}\n\t}", shop)
-	c.serves(t, "/?kme=Lost")
-	if c.dropped() != 1 {
-		t.Errorf("%v hits dropped", c.dropped())
+	c.Serves(t, "/?kme=Lost")
+	if c.Dropped() != 1 {
+		t.Errorf("%v hits dropped", c.Dropped())
 	}
-	eventually(t, "the log to say why", func() bool { return c.logged(`"level":"error"`, file) })
+	harness.Eventually(t, "the log to say why", func() bool { return c.Logged(`"level":"error"`, file) })
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the queue to open", func() bool { return c.metric("caddy_tagged_urls_queue_up") == 1 })
-	c.serves(t, "/?kme=Kept")
-	trk.expect(t, c, nil, "/e person=anon1 name=Kept")
+	harness.Eventually(t, "the queue to open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })
+	c.Serves(t, "/?kme=Kept")
+	trk.Expect(t, c, nil, "/e person=anon1 name=Kept")
 }
 
 // TestQueueMoves: a reload changes its path, the old file's backlog is
 // delivered all the same.
 func TestQueueMoves(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	global := func(name string) string {
 		return "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + filepath.Join(dir, name) + "\n\t\t}\n\t}"
 	}
 	c, trk, _ := startShop(t, global("old.db"), shop)
-	trk.down()
-	v := newVisitor(t)
-	v.load(c.URL+"/?kme=Old&kmi=a", "image")
-	c.reload(global("new.db"), shop)
-	v.load(c.URL+"/?kme=New&kmi=b", "image")
-	trk.up()
-	eventually(t, "both to arrive", func() bool { return len(trk.records(t)) >= 2 })
-	trk.expect(t, c, []string{"a", "b"}, "/e person=a name=Old", "/e person=b name=New")
+	trk.Down()
+	v := harness.NewVisitor(t)
+	v.Load(c.URL+"/?kme=Old&kmi=a", "image")
+	c.Reload(global("new.db"), shop)
+	v.Load(c.URL+"/?kme=New&kmi=b", "image")
+	trk.Up()
+	harness.Eventually(t, "both to arrive", func() bool { return len(trk.Records(t)) >= 2 })
+	trk.Expect(t, c, []string{"a", "b"}, "/e person=a name=Old", "/e person=b name=New")
 }
 
 // TestValidateTouchesNothing: `caddy validate` and `adapt` leave the queue
 // alone, whether a Caddy is running on it or none ever was.
 func TestValidateTouchesNothing(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	binary, env := c.command()
+	binary, env := c.Command()
 	file := filepath.Join(c.Home, "Caddyfile")
 	for _, args := range [][]string{{"validate", "--config", file}, {"adapt", "--config", file, "--validate"}, {"adapt", "--config", file}} {
 		for _, home := range []string{c.Home, t.TempDir()} {
@@ -147,6 +140,6 @@ func TestValidateTouchesNothing(t *testing.T) {
 			})
 		}
 	}
-	c.serves(t, "/?kme=E")
-	trk.expect(t, c, nil, "/e person=anon1 name=E")
+	c.Serves(t, "/?kme=E")
+	trk.Expect(t, c, nil, "/e person=anon1 name=E")
 }

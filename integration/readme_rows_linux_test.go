@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // proofs are the tests of what the README says "What happens when", by the
@@ -40,7 +42,8 @@ var proofs = map[string]func(*testing.T){
 // TestReadmeRowsHaveTests: what the README promises for the case that
 // something goes wrong is seen to hold by a test, row by row.
 func TestReadmeRowsHaveTests(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join(harness.Root(), "README.md"))
 	if err != nil {
 		t.Fatal(err)
 	}

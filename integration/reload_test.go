@@ -6,10 +6,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // times counts the records of each hit.
-func times(records []record) map[string]int {
+func times(records []harness.Record) map[string]int {
 	n := map[string]int{}
 	for _, r := range records {
 		if r.Path == "/e" {
@@ -22,15 +24,16 @@ func times(records []record) map[string]int {
 // TestReloadUnderLoad: no record is lost and none is doubled, whatever a
 // reload finds under way.
 func TestReloadUnderLoad(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	l := startLoad(t, c.URL, 4)
+	l := harness.StartLoad(t, c.URL, 4)
 	for i := range 20 {
-		l.reach(t, 5)
-		c.reload("", strings.Replace(shop, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
+		l.Reach(t, 5)
+		c.Reload("", strings.Replace(shop, "reverse_proxy", fmt.Sprintf("header X-Config %d\n\treverse_proxy", i), 1))
 	}
-	hits := l.stop()
-	c.drained()
-	arrived := times(trk.records(t))
+	hits := l.Stop()
+	c.Drained()
+	arrived := times(trk.Records(t))
 	for hit := range hits {
 		if arrived[hit] != 1 {
 			t.Errorf("hit %s arrived %d times", hit, arrived[hit])
@@ -41,7 +44,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			t.Errorf("hit %s arrived %d times", hit, n)
 		}
 	}
-	if n := c.metric("caddy_tagged_urls_hits_total", `outcome="recorded"`); int(n) < len(hits) {
+	if n := c.Metric("caddy_tagged_urls_hits_total", `outcome="recorded"`); int(n) < len(hits) {
 		t.Errorf("the metric counted %v hits of %d: it must count on over reloads", n, len(hits))
 	}
 }
@@ -49,8 +52,9 @@ func TestReloadUnderLoad(t *testing.T) {
 // TestReloadChangesTrackers changes the trackers fifty times under load. Each
 // hit goes to those that were configured when it came, once.
 func TestReloadChangesTrackers(t *testing.T) {
-	upstream := startUpstream(t)
-	trackers := []*tracker{startTracker(t), startTracker(t), startTracker(t)}
+	t.Parallel()
+	upstream := harness.StartUpstream(t)
+	trackers := []*harness.Tracker{harness.StartTracker(t), harness.StartTracker(t), harness.StartTracker(t)}
 	const all = 1<<3 - 1
 	site := func(choice int) string {
 		var b strings.Builder
@@ -61,18 +65,18 @@ func TestReloadChangesTrackers(t *testing.T) {
 		}
 		return fmt.Sprintf("http://:$PORT {\n\theader X-Trackers %d\n\ttagged_urls {\n%s\t}\n\treverse_proxy $UPSTREAM\n}\n", choice, &b)
 	}
-	c := startCaddy(t, "", site(all), vars{"UPSTREAM": upstream.Addr})
-	l := startLoad(t, c.URL, 4)
+	c := harness.StartCaddy(t, "", site(all), harness.Vars{"UPSTREAM": upstream.Addr})
+	l := harness.StartLoad(t, c.URL, 4)
 	for range 50 {
-		l.reach(t, 3)
-		c.reload("", site(1+rand.IntN(all)))
+		l.Reach(t, 3)
+		c.Reload("", site(1+rand.IntN(all)))
 	}
-	c.reload("", site(all))
-	l.reach(t, 3)
-	hits := l.stop()
-	c.drained()
+	c.Reload("", site(all))
+	l.Reach(t, 3)
+	hits := l.Stop()
+	c.Drained()
 	for i, trk := range trackers {
-		arrived := times(trk.records(t))
+		arrived := times(trk.Records(t))
 		for hit, answered := range hits {
 			choice, err := strconv.Atoi(answered.Header.Get("X-Trackers"))
 			if err != nil {
@@ -88,43 +92,43 @@ func TestReloadChangesTrackers(t *testing.T) {
 // TestReloadWithNewKey: a tracker with an id is the same whatever its key and
 // endpoint; its records don't wait for the old ones.
 func TestReloadWithNewKey(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", "")
 	site := func(key, endpoint string) string {
 		return strings.Replace(strings.Replace(shop, "KEY {", key+" {\n\t\t\tid main", 1), "$TRACKER", endpoint, 1)
 	}
-	gone := "http://" + loopback(freePort(t))
-	c.reload("", site("OLD", gone))
-	newVisitor(t).open(c.URL + "/?kme=E")
-	eventually(t, "a delivery to fail", func() bool {
-		return c.metric("caddy_tagged_urls_deliveries_total", `tracker="main"`) > 0
+	gone := "http://" + harness.Loopback(harness.FreePort(t))
+	c.Reload("", site("OLD", gone))
+	harness.NewVisitor(t).Open(c.URL + "/?kme=E")
+	harness.Eventually(t, "a delivery to fail", func() bool {
+		return c.Metric("caddy_tagged_urls_deliveries_total", `tracker="main"`) > 0
 	})
-	c.reload("", site("NEW", "$TRACKER"))
-	if got := trk.expect(t, c, nil, "/e person=anon1 name=E"); len(got) == 1 && got[0].Key != "NEW" {
+	c.Reload("", site("NEW", "$TRACKER"))
+	if got := trk.Expect(t, c, nil, "/e person=anon1 name=E"); len(got) == 1 && got[0].Key != "NEW" {
 		t.Errorf("delivered with key %s", got[0].Key)
 	}
 }
 
 // TestRefusedReload: a configuration that can't be loaded changes nothing.
 func TestRefusedReload(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
-	taken := startRecorder(t, answerGIF) // its port can't be listened on
-	before := c.caddyfile
-	if err := c.load("", shop+"http://"+taken.Addr+" {\n}\n"); err == nil {
+	taken := harness.StartRecorder(t, harness.AnswerGIF) // its port can't be listened on
+	if err := c.Load("", shop+"http://"+taken.Addr+" {\n}\n"); err == nil {
 		t.Fatal("Caddy listens on a port that is taken")
 	}
-	c.caddyfile = before
 	// A connection that the refused configuration's server accepted is closed
 	// without a word, by Caddy as it is.
-	v := newVisitor(t)
-	eventually(t, "a page", func() bool {
-		_, err := v.try(c.URL+"/?kme=E&kmi=ann", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+	v := harness.NewVisitor(t)
+	harness.Eventually(t, "a page", func() bool {
+		_, err := v.Try(c.URL+"/?kme=E&kmi=ann", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
 		return err == nil
 	})
-	if got := upstream.lastTarget(); got != "/?kme=E" {
+	if got := upstream.LastTarget(); got != "/?kme=E" {
 		t.Errorf("the site behind got %s", got)
 	}
-	trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
-	if c.metric("caddy_tagged_urls_hits_total") != 1 {
+	trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+	if c.Metric("caddy_tagged_urls_hits_total") != 1 {
 		t.Error("the metrics don't count on")
 	}
 }

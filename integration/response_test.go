@@ -11,13 +11,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // TestStreaming: what the site sends bit by bit arrives bit by bit.
 func TestStreaming(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
 	received := make(chan struct{})
-	upstream.respond(func(w http.ResponseWriter, r *http.Request) {
+	upstream.Respond(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -37,9 +40,9 @@ func TestStreaming(t *testing.T) {
 	req = req.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { hints += code; return nil },
 	}))
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", harness.UserAgent)
 	req.Header.Set("Sec-Fetch-Mode", "navigate")
-	client := &http.Client{Timeout: patience}
+	client := &http.Client{Timeout: harness.Patience}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -60,15 +63,16 @@ func TestStreaming(t *testing.T) {
 	if len(resp.Header["Set-Cookie"]) != 1 {
 		t.Errorf("%v", resp.Header)
 	}
-	trk.expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
+	trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
 }
 
 // TestSecureCookie: where the visitor came by HTTPS the cookie stays with it,
 // also behind a proxy that is trusted to say so.
 func TestSecureCookie(t *testing.T) {
-	secure := fmt.Sprint(freePort(t))
-	trk, upstream := startTracker(t), startUpstream(t)
-	c := startCaddy(t, "servers {\n\t\ttrusted_proxies static 127.0.0.1\n\t}", shop+`
+	t.Parallel()
+	secure := fmt.Sprint(harness.FreePort(t))
+	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
+	c := harness.StartCaddy(t, "servers {\n\t\ttrusted_proxies static 127.0.0.1\n\t}", shop+`
 https://localhost:$SECURE {
 	tls internal
 	tagged_urls {
@@ -77,8 +81,8 @@ https://localhost:$SECURE {
 		}
 	}
 	reverse_proxy $UPSTREAM
-}`, vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "SECURE": secure})
-	eventually(t, "a certificate", func() bool {
+}`, harness.Vars{"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "SECURE": secure})
+	harness.Eventually(t, "a certificate", func() bool {
 		conn, err := tls.Dial("tcp", "localhost:"+secure, &tls.Config{InsecureSkipVerify: true})
 		return err == nil && conn.Close() == nil
 	})
@@ -92,60 +96,62 @@ https://localhost:$SECURE {
 		"behind a trusted proxy": {c.URL, []string{"X-Forwarded-Proto", "https"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := newVisitor(t)
-			v.client.Transport = &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
-			t.Cleanup(v.client.CloseIdleConnections)
+			v := harness.NewVisitor(t)
+			v.Client.Transport = &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+			t.Cleanup(v.Client.CloseIdleConnections)
 			var cookie *http.Cookie
-			if p := v.open(test.url+"/?kme=E", test.headers...); p.setCookie("tu_id") != nil {
-				cookie = p.setCookie("tu_id")
+			if p := v.Open(test.url+"/?kme=E", test.headers...); p.SetCookie("tu_id") != nil {
+				cookie = p.SetCookie("tu_id")
 			} else {
 				t.Fatalf("no cookie: %d %v", p.Status, p.Header)
 			}
 			if cookie.Secure != test.secure || !cookie.HttpOnly {
 				t.Errorf("the cookie is %s", cookie)
 			}
-			trk.expect(t, c, nil, "/e person=anon1 name=E")
+			trk.Expect(t, c, nil, "/e person=anon1 name=E")
 		})
 	}
 }
 
 // TestDrain: what is queued when Caddy exits is delivered before it ends.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)
-	trk.respond(func(w http.ResponseWriter, r *http.Request) {
+	trk.Respond(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(300 * time.Millisecond): // a slow tracker
-			answerGIF(w, r)
+			harness.AnswerGIF(w, r)
 		case <-r.Context().Done():
 		}
 	})
-	v := newVisitor(t)
+	v := harness.NewVisitor(t)
 	for i := range 20 {
-		v.load(fmt.Sprintf("%s/?kme=E&kmi=p%d", c.URL, i), "image")
+		v.Load(fmt.Sprintf("%s/?kme=E&kmi=p%d", c.URL, i), "image")
 	}
-	c.stop()
-	if n := len(trk.records(t)); n != 20 {
+	c.Stop()
+	if n := len(trk.Records(t)); n != 20 {
 		t.Errorf("%d of 20 records were delivered before the end", n)
 	}
-	c.start()
-	c.drained()
-	if n := len(trk.records(t)); n != 20 {
+	c.Start()
+	c.Drained()
+	if n := len(trk.Records(t)); n != 20 {
 		t.Errorf("%d of 20 records after the next start", n)
 	}
 }
 
 // TestClientGoesAway: who hangs up early has been there nevertheless.
 func TestClientGoesAway(t *testing.T) {
+	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
-	upstream.respond(answerNever)
-	v := newVisitor(t)
-	v.client.Timeout = 500 * time.Millisecond
-	if _, err := v.try(c.URL + "/?kme=E&kmi=ann"); err == nil {
+	upstream.Respond(harness.AnswerNever)
+	v := harness.NewVisitor(t)
+	v.Client.Timeout = 500 * time.Millisecond
+	if _, err := v.Try(c.URL + "/?kme=E&kmi=ann"); err == nil {
 		t.Fatal("there was an answer")
 	}
-	upstream.down()
-	eventually(t, "the record", func() bool { return len(trk.records(t)) > 0 })
-	if got := strings.Join(summary(trk.records(t), "ann"), "\n"); !strings.Contains(got, "/e person=ann name=E") {
+	upstream.Down()
+	harness.Eventually(t, "the record", func() bool { return len(trk.Records(t)) > 0 })
+	if got := strings.Join(harness.Summary(trk.Records(t), "ann"), "\n"); !strings.Contains(got, "/e person=ann name=E") {
 		t.Errorf("the tracker took %s", got)
 	}
 }

@@ -1,4 +1,4 @@
-package integration
+package harness
 
 import (
 	"io"
@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// recorder is an HTTP server that notes the requests it gets and answers as
+// Recorder is an HTTP server that notes the requests it gets and answers as
 // it is told to. It can go away and come back.
-type recorder struct {
+type Recorder struct {
 	Addr string // host:port
 	URL  string
 
@@ -23,11 +23,11 @@ type recorder struct {
 
 	mu       sync.Mutex
 	answer   http.HandlerFunc
-	requests []request
+	requests []Request
 }
 
-// request is what a recorder got.
-type request struct {
+// Request is what a recorder got.
+type Request struct {
 	At     time.Time
 	Method string
 	Target string // as it came, in the request line
@@ -39,39 +39,47 @@ type request struct {
 	Type   string
 }
 
-// startRecorder starts a recorder that gives an answer to every request.
-func startRecorder(t *testing.T, answer http.HandlerFunc) *recorder {
+// StartRecorder starts a recorder that gives an answer to every request.
+func StartRecorder(t *testing.T, answer http.HandlerFunc) *Recorder {
 	t.Helper()
-	addr := loopback(freePort(t))
-	r := &recorder{Addr: addr, URL: "http://" + addr, t: t, answer: answer}
-	r.up()
-	t.Cleanup(r.down)
+	addr := Loopback(FreePort(t))
+	return StartRecorderOn(t, Listen(t, addr), "http://"+addr, answer)
+}
+
+// StartRecorderOn starts a recorder on what listens already.
+func StartRecorderOn(t *testing.T, l net.Listener, url string, answer http.HandlerFunc) *Recorder {
+	r := &Recorder{Addr: l.Addr().String(), URL: url, t: t, answer: answer}
+	r.serve(l)
+	t.Cleanup(r.Down)
 	return r
 }
 
-// up makes the recorder listen, again after down.
-func (r *recorder) up() {
+// Up makes the recorder listen again after down.
+func (r *Recorder) Up() {
 	r.t.Helper()
-	l := listen(r.t, r.Addr)
+	r.serve(Listen(r.t, r.Addr))
+}
+
+func (r *Recorder) serve(l net.Listener) {
 	r.server = &http.Server{Handler: r, ErrorLog: log.New(io.Discard, "", 0), MaxHeaderBytes: 8 << 20}
 	go func(s *http.Server) { _ = s.Serve(l) }(r.server)
 }
 
-// down breaks off what is under way; connections are refused from then on.
-func (r *recorder) down() { r.server.Close() }
+// Down breaks off what is under way; connections are refused from then on.
+func (r *Recorder) Down() { r.server.Close() }
 
-// respond sets what is answered from now on.
-func (r *recorder) respond(answer http.HandlerFunc) {
+// Respond sets what is answered from now on.
+func (r *Recorder) Respond(answer http.HandlerFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answer = answer
 }
 
-func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+func (r *Recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	body, _ := io.ReadAll(req.Body)
 	r.mu.Lock()
 	i := len(r.requests)
-	r.requests = append(r.requests, request{
+	r.requests = append(r.requests, Request{
 		At: time.Now(), Method: req.Method, Target: req.RequestURI, Host: req.Host,
 		Header: req.Header.Clone(), Body: string(body),
 	})
@@ -84,11 +92,30 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}}, req)
 }
 
-// got returns the requests so far.
-func (r *recorder) got() []request {
+// Got returns the requests so far.
+func (r *Recorder) Got() []Request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.requests)
+}
+
+// To returns the requests for a path.
+func (r *Recorder) To(path string) (requests []Request) {
+	for _, req := range r.Got() {
+		if req.path() == path {
+			requests = append(requests, req)
+		}
+	}
+	return requests
+}
+
+// LastTarget returns the request line's target of the last request.
+func (r *Recorder) LastTarget() string {
+	got := r.Got()
+	if len(got) == 0 {
+		return "no request"
+	}
+	return got[len(got)-1].Target
 }
 
 // statusNoter notes an answer before it is sent, so that who has it finds it
@@ -114,8 +141,8 @@ func (w *statusNoter) Write(b []byte) (int, error) {
 
 func (w *statusNoter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// answerHTML answers with a page.
-func answerHTML(status int, page string) http.HandlerFunc {
+// AnswerHTML answers with a page.
+func AnswerHTML(status int, page string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.WriteHeader(status)
@@ -123,8 +150,8 @@ func answerHTML(status int, page string) http.HandlerFunc {
 	}
 }
 
-// answerStatus answers with a status and headers, given as name, value, ….
-func answerStatus(status int, headers ...string) http.HandlerFunc {
+// AnswerStatus answers with a status and headers, given as name, value, ….
+func AnswerStatus(status int, headers ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for h := range slices.Chunk(headers, 2) {
 			w.Header().Set(h[0], h[1])
@@ -133,11 +160,11 @@ func answerStatus(status int, headers ...string) http.HandlerFunc {
 	}
 }
 
-// answerNever leaves the request waiting until the other side gives up.
-func answerNever(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+// AnswerNever leaves the request waiting until the other side gives up.
+func AnswerNever(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// answerReset breaks the connection off.
-func answerReset(w http.ResponseWriter, _ *http.Request) {
+// AnswerReset breaks the connection off.
+func AnswerReset(w http.ResponseWriter, _ *http.Request) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -151,18 +178,18 @@ func answerReset(w http.ResponseWriter, _ *http.Request) {
 // gif is what Kissmetrics' tracker answers: one transparent pixel.
 const gif = "GIF89a\x01\x00\x01\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 
-func answerGIF(w http.ResponseWriter, _ *http.Request) {
+func AnswerGIF(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "image/gif")
 	_, _ = io.WriteString(w, gif)
 }
 
-// startUpstream starts a site behind Caddy. It answers with a page.
-func startUpstream(t *testing.T) *recorder {
-	return startRecorder(t, answerHTML(http.StatusOK, "<!doctype html><title>page</title>"))
+// StartUpstream starts a site behind Caddy. It answers with a page.
+func StartUpstream(t *testing.T) *Recorder {
+	return StartRecorder(t, AnswerHTML(http.StatusOK, "<!doctype html><title>page</title>"))
 }
 
-// params returns a request's parameters, those of a form among them.
-func (r request) params() url.Values {
+// Params returns a request's parameters, those of a form among them.
+func (r Request) Params() url.Values {
 	u, err := url.Parse(r.Target)
 	if err != nil {
 		return nil
@@ -176,7 +203,7 @@ func (r request) params() url.Values {
 }
 
 // path returns the request's path.
-func (r request) path() string {
+func (r Request) path() string {
 	u, err := url.ParseRequestURI(r.Target)
 	if err != nil {
 		return r.Target

@@ -1,4 +1,4 @@
-package integration
+package harness
 
 import (
 	"bufio"
@@ -12,40 +12,40 @@ import (
 	"time"
 )
 
-// visitor is somebody with a browser, cookies and all. It doesn't follow
+// Visitor is somebody with a browser, cookies and all. It doesn't follow
 // redirects by itself.
-type visitor struct {
+type Visitor struct {
 	t      *testing.T
-	client *http.Client
+	Client *http.Client
 }
 
-// answer is what came back, read to its end.
-type answer struct {
+// Answer is what came back, read to its end.
+type Answer struct {
 	Status int
 	Header http.Header
 	Body   string
 }
 
-const userAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+const UserAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 
-func newVisitor(t *testing.T) *visitor {
+func NewVisitor(t *testing.T) *Visitor {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DisableCompression: true}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &visitor{t, &http.Client{
-		Jar: jar, Transport: transport, Timeout: 2 * patience,
+	return &Visitor{t, &http.Client{
+		Jar: jar, Transport: transport, Timeout: 2 * Patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 }
 
-// open goes to a page, as by a click on a link in an e-mail. Headers, given
+// Open goes to a page, as by a click on a link in an e-mail. Headers, given
 // as name, value, …, come on top; an empty value takes one away.
-func (v *visitor) open(link string, headers ...string) answer {
+func (v *Visitor) Open(link string, headers ...string) Answer {
 	v.t.Helper()
-	return v.get(link, append([]string{
+	return v.Get(link, append([]string{
 		"Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
 		"Sec-Fetch-Dest", "document", "Sec-Fetch-Mode", "navigate",
 		"Sec-Fetch-Site", "cross-site", "Sec-Fetch-User", "?1",
@@ -53,32 +53,32 @@ func (v *visitor) open(link string, headers ...string) answer {
 	}, headers...)...)
 }
 
-// load loads part of a page: an image, script, audio, style, font ….
-func (v *visitor) load(link, dest string, headers ...string) answer {
+// Load loads part of a page: an image, script, audio, style, font ….
+func (v *Visitor) Load(link, dest string, headers ...string) Answer {
 	v.t.Helper()
-	return v.get(link, append([]string{
+	return v.Get(link, append([]string{
 		"Accept", dest + "/*,*/*;q=0.5",
 		"Sec-Fetch-Dest", dest, "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Site", "same-origin",
 	}, headers...)...)
 }
 
-// get asks with a browser's User-Agent and the given headers.
-func (v *visitor) get(link string, headers ...string) answer {
+// Get asks with a browser's User-Agent and the given headers.
+func (v *Visitor) Get(link string, headers ...string) Answer {
 	v.t.Helper()
-	p, err := v.try(link, headers...)
+	p, err := v.Try(link, headers...)
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	return p
 }
 
-// try is get that may fail. It may be called from any goroutine.
-func (v *visitor) try(link string, headers ...string) (answer, error) {
+// Try is [Visitor.Get] that may fail. It may be called from any goroutine.
+func (v *Visitor) Try(link string, headers ...string) (Answer, error) {
 	req, err := http.NewRequest("GET", link, nil)
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
-	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("User-Agent", UserAgent)
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i] == "Host" {
 			req.Host = headers[i+1]
@@ -87,26 +87,26 @@ func (v *visitor) try(link string, headers ...string) (answer, error) {
 			req.Header.Set(headers[i], headers[i+1]) // net/http sends its own unless it's set, to nothing
 		}
 	}
-	return v.do(req)
+	return v.Do(req)
 }
 
-func (v *visitor) do(req *http.Request) (answer, error) {
-	resp, err := v.client.Do(req)
+func (v *Visitor) Do(req *http.Request) (Answer, error) {
+	resp, err := v.Client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, string(body)}, err // the body may break off
+	return Answer{resp.StatusCode, resp.Header, string(body)}, err // the body may break off
 }
 
-// cookie returns the visitor's cookie of a name for a site, "" if there is none.
-func (v *visitor) cookie(site, name string) string {
+// Cookie returns the visitor's cookie of a name for a site, "" if there is none.
+func (v *Visitor) Cookie(site, name string) string {
 	u, err := url.Parse(site)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	for _, c := range v.client.Jar.Cookies(u) {
+	for _, c := range v.Client.Jar.Cookies(u) {
 		if c.Name == name {
 			return c.Value
 		}
@@ -114,8 +114,8 @@ func (v *visitor) cookie(site, name string) string {
 	return ""
 }
 
-// setCookie returns the cookie of a name that an answer sets, or nil.
-func (p answer) setCookie(name string) *http.Cookie {
+// SetCookie returns the cookie of a name that an answer sets, or nil.
+func (p Answer) SetCookie(name string) *http.Cookie {
 	for _, c := range (&http.Response{Header: p.Header}).Cookies() {
 		if c.Name == name {
 			return c
@@ -124,15 +124,15 @@ func (p answer) setCookie(name string) *http.Cookie {
 	return nil
 }
 
-// raw sends bytes that no HTTP client would, and returns the answer.
-func raw(t *testing.T, addr, text string) answer {
+// Raw sends bytes that no HTTP client would, and returns the answer.
+func Raw(t *testing.T, addr, text string) Answer {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(Patience))
 	// A server may answer and hang up before it has read all.
 	go func() { _, _ = io.Copy(conn, strings.NewReader(text)) }()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -141,5 +141,5 @@ func raw(t *testing.T, addr, text string) answer {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
-	return answer{resp.StatusCode, resp.Header, string(body)}
+	return Answer{resp.StatusCode, resp.Header, string(body)}
 }

@@ -1,4 +1,4 @@
-package integration
+package harness
 
 import (
 	"fmt"
@@ -9,19 +9,19 @@ import (
 	"testing"
 )
 
-// tracker stands for Kissmetrics'.
-type tracker struct {
-	*recorder
-	seen int // records that expect has dealt with
+// Tracker stands for Kissmetrics'.
+type Tracker struct {
+	*Recorder
+	seen int // Records that expect has dealt with
 }
 
-// startTracker starts one. Whatever a test is about, it fails if an anonymous
+// StartTracker starts one. Whatever a test is about, it fails if an anonymous
 // identity gets two names: that would merge two people for good.
-func startTracker(t *testing.T) *tracker {
-	trk := &tracker{recorder: startRecorder(t, answerGIF)}
+func StartTracker(t *testing.T) *Tracker {
+	trk := &Tracker{Recorder: StartRecorder(t, AnswerGIF)}
 	t.Cleanup(func() {
 		names := map[string]string{}
-		for _, r := range trk.records(t) {
+		for _, r := range trk.Records(t) {
 			key := r.Key + " " + r.Person
 			if known, ok := names[key]; r.Path == "/a" && ok && known != r.Name {
 				t.Errorf("%s is both %s and %s", r.Person, known, r.Name)
@@ -33,26 +33,26 @@ func startTracker(t *testing.T) *tracker {
 	return trk
 }
 
-// record is a request to Kissmetrics' API.
-type record struct {
+// Record is a request to Kissmetrics' API.
+type Record struct {
 	Path, Key, Person, Name string
 	// Time is in Unix seconds.
 	Time       int64
 	Properties map[string]string
 	// Request is what it came as.
-	Request request
+	Request Request
 }
 
-// records returns what the tracker took, by now. It fails the test for
+// Records returns what the tracker took, by now. It fails the test for
 // requests that aren't of Kissmetrics' API.
-func (tr *tracker) records(t *testing.T) []record {
+func (tr *Tracker) Records(t *testing.T) []Record {
 	t.Helper()
-	var records []record
-	for _, req := range tr.got() {
+	var records []Record
+	for _, req := range tr.Got() {
 		if req.Status != 200 || req.Type != "image/gif" {
 			continue
 		}
-		rec, err := parseRecord(req)
+		rec, err := ParseRecord(req)
 		if err != nil {
 			t.Errorf("the tracker got %s %s %q: %v", req.Method, req.Target, req.Body, err)
 			continue
@@ -62,20 +62,20 @@ func (tr *tracker) records(t *testing.T) []record {
 	return records
 }
 
-func parseRecord(req request) (record, error) {
-	params := req.params()
+func ParseRecord(req Request) (Record, error) {
+	params := req.Params()
 	for name, values := range params {
 		if len(values) != 1 {
-			return record{}, fmt.Errorf("%d values for %q", len(values), name)
+			return Record{}, fmt.Errorf("%d values for %q", len(values), name)
 		}
 	}
-	rec := record{
+	rec := Record{
 		Path: req.path(), Key: params.Get("_k"), Person: params.Get("_p"), Name: params.Get("_n"),
 		Properties: map[string]string{}, Request: req,
 	}
 	var err error
 	if rec.Time, err = strconv.ParseInt(params.Get("_t"), 10, 64); err != nil {
-		return record{}, err
+		return Record{}, err
 	}
 	want := []string{"_d", "_k", "_n", "_p", "_t"}
 	if rec.Path == "/s" {
@@ -90,16 +90,16 @@ func parseRecord(req request) (record, error) {
 		}
 	}
 	if slices.Sort(reserved); !slices.Equal(reserved, want) || params.Get("_d") != "1" {
-		return record{}, fmt.Errorf("reserved parameters %v, _d=%s", reserved, params.Get("_d"))
+		return Record{}, fmt.Errorf("reserved parameters %v, _d=%s", reserved, params.Get("_d"))
 	}
 	if !slices.Contains([]string{"/e", "/s", "/a"}, rec.Path) {
-		return record{}, fmt.Errorf("unknown path")
+		return Record{}, fmt.Errorf("unknown path")
 	}
 	return rec, nil
 }
 
 // String returns the record without its key and time, for comparison.
-func (r record) String() string {
+func (r Record) String() string {
 	s := r.Path + " person=" + r.Person
 	if r.Path != "/s" {
 		s += " name=" + r.Name
@@ -110,9 +110,9 @@ func (r record) String() string {
 	return s
 }
 
-// summary returns records as sorted strings, as they arrive in any order.
+// Summary returns records as sorted strings, as they arrive in any order.
 // People other than those named are anon1, anon2, … as they first arrive.
-func summary(records []record, names ...string) []string {
+func Summary(records []Record, names ...string) []string {
 	var anonymous, lines []string
 	for _, r := range records {
 		if !slices.Contains(names, r.Person) {
@@ -127,16 +127,16 @@ func summary(records []record, names ...string) []string {
 	return lines
 }
 
-// expect fails the test unless the tracker took exactly these records since
-// it was last asked; see [summary].
-func (tr *tracker) expect(t *testing.T, c *caddy, names []string, want ...string) []record {
+// Expect fails the test unless the tracker took exactly these records since
+// it was last asked; see [Summary].
+func (tr *Tracker) Expect(t *testing.T, c *Caddy, names []string, want ...string) []Record {
 	t.Helper()
-	c.drained()
-	records := tr.records(t)
+	c.Drained()
+	records := tr.Records(t)
 	fresh := records[tr.seen:]
 	tr.seen = len(records)
 	slices.Sort(want)
-	if got := summary(fresh, names...); !slices.Equal(got, want) {
+	if got := Summary(fresh, names...); !slices.Equal(got, want) {
 		t.Errorf("the tracker took\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 	return fresh

@@ -1,0 +1,44 @@
+package harness
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// ShortDir makes a directory whose path a Unix socket's address can hold.
+func ShortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tu-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func WriteFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// CodeOf returns what a Markdown file shows as code.
+func CodeOf(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(Root(), file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := []string{""}
+	for line := range strings.Lines(string(text)) {
+		if code, indented := strings.CutPrefix(line, "    "); indented || strings.TrimSpace(line) == "" {
+			blocks[len(blocks)-1] += code
+		} else {
+			blocks = append(blocks, "")
+		}
+	}
+	return blocks
+}
