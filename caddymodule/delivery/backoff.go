@@ -17,11 +17,7 @@ const (
 // 1): anything up to 1s, 2s, 4s … 5min. The jitter is full, so that what
 // failed together doesn't come back together.
 func backoff(failures int) time.Duration {
-	ceiling := maxBackoff
-	if failures < 10 {
-		ceiling = min(ceiling, minBackoff<<(failures-1))
-	}
-	return rand.N(ceiling) + 1
+	return rand.N(min(maxBackoff, minBackoff<<min(failures-1, 9))) + 1
 }
 
 // throttle adapts how many deliveries to one destination may be under way: a
@@ -33,14 +29,21 @@ type throttle struct {
 	concurrency, allowed int
 	// failures counts the pauses since the last success.
 	failures int
+	// works says that the last answer was a success, but for excused failures.
+	works   bool
+	excused int
+	// took is when the last success was.
+	took time.Time
 	// epoch counts pauses. A delivery that began before the last one says
 	// nothing about how the tracker is after it.
 	epoch int
 	// until is when the pause ends; asked, that the tracker asked for it.
 	until time.Time
 	asked bool
-	// reason is the last failure, for people.
-	reason string
+	// reason is the last failure, for people, and aboutRecord whether it may
+	// be about what was sent.
+	reason      string
+	aboutRecord bool
 }
 
 func (t *throttle) limit(concurrency int) {
@@ -59,9 +62,10 @@ func (t *throttle) resume() {
 	t.until, t.failures = time.Time{}, 0
 }
 
-func (t *throttle) succeeded() {
+func (t *throttle) succeeded(now time.Time) {
+	t.took = now
 	t.allowed = min(2*t.allowed, t.concurrency)
-	t.failures = 0
+	t.failures, t.works, t.excused = 0, true, 0
 	if !t.asked {
 		t.until = time.Time{}
 	}
@@ -78,6 +82,7 @@ func (t *throttle) failed(now time.Time, underWay, epoch int, after time.Duratio
 		}
 		return false
 	}
+	t.works = false
 	if busy := min(t.allowed, underWay); busy > 1 && after == 0 {
 		t.allowed = busy / 2
 		return false

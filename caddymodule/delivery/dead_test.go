@@ -61,6 +61,54 @@ func TestMaxAge(t *testing.T) {
 	})
 }
 
+// A record is as old as the time it has been in the queue. What was wrong with
+// the clock when the visitor came condemns none, and who revives a dead letter
+// wants it tried.
+func TestAgeCountsFromTheQueue(t *testing.T) {
+	inBubble(t, delivery.Options{MaxAge: time.Hour}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		works := false
+		r := recorder{fail: func(string, int) error {
+			if !works {
+				return &delivery.RetryError{Status: 500}
+			}
+			return nil
+		}}
+		e.Use(one("a", &r, 4))
+		for name, year := range map[string]int{"unset": 1970, "before": 1999, "after": 2038} {
+			record := &delivery.Record{ID: newID(), Kind: delivery.Event, Name: name, Time: time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC)}
+			for _, destination := range []string{"a", "not in use"} {
+				if err := q.Put(t.Context(), delivery.Entry{Destination: destination, Record: record}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		elapse(50 * time.Minute)
+		if n := waiting(t, q, "a") + waiting(t, q, "not in use"); n != 6 {
+			t.Errorf("%d of 6 wait", n)
+		}
+		elapse(2 * time.Hour)
+		if n := len(deadLetters(t, q)); n != 6 {
+			t.Fatalf("%d of 6 were given up", n)
+		}
+		for again := range 2 {
+			if n, err := q.Revive(delivery.DeadFilter{}); n != 6 || err != nil {
+				t.Fatal(n, err)
+			}
+			elapse(50 * time.Minute)
+			if n := len(deadLetters(t, q)); n != 0 {
+				t.Errorf("%d were given up again at once", n)
+			}
+			if works = again == 1; !works {
+				elapse(2 * time.Hour)
+			}
+		}
+		elapse(10 * time.Minute)
+		if n := waiting(t, q, "a"); n != 0 || len(r.attempts("unset")) < 2 {
+			t.Errorf("%d wait that were revived", n)
+		}
+	})
+}
+
 // What waits for a tracker that doesn't come back gets old, too.
 func TestMaxAgeWithoutTracker(t *testing.T) {
 	logger, logs := newLog()

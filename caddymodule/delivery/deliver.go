@@ -17,75 +17,189 @@ import (
 // any.
 func (d *dispatcher) deliver(next job) {
 	for next.items != nil {
-		settlements := make([]Settlement, 0, len(next.items))
-		items, settlements := d.sortOut(next.items, settlements)
-		attempted := len(items) > 0
-		var err error
-		if attempted {
-			settlements, err = d.attempt(next.to.Tracker, items, settlements)
+		a := attempt{dispatcher: d, job: next, settlements: make([]Settlement, 0, len(next.items))}
+		if items := a.sortOut(); len(items) > 0 {
+			a.tried = true
+			a.send(items)
 		}
 		// First settled, then ended: else a queue that can't write would pile up
 		// what was delivered.
-		d.settle(settlements)
-		next = d.ended(attempted, err, next.epoch)
+		d.settle(a.settlements)
+		next = d.ended(&a)
 	}
 }
 
+// attempt is a job's delivery under way.
+type attempt struct {
+	*dispatcher
+	job         job
+	settlements []Settlement // how the job's leases end
+
+	tried bool // something was sent
+	works bool // the tracker took something, or condemned it
+	// down is the failure after which nothing more is sent; nil so far.
+	down error
+	// isolating says that parts which fail are halved, see isolate.go; misses
+	// counts them since something was taken. Parts are those still to send.
+	isolating bool
+	misses    int
+	parts     [][]Item
+	alone     []*Record // what failed by itself
+	sure      int       // how many of those before something was taken
+}
+
 // sortOut gives up what is too old and returns the rest.
-func (d *dispatcher) sortOut(items []Item, settlements []Settlement) ([]Item, []Settlement) {
-	o := d.engine.options.Load()
-	oldest := time.Now().Add(-o.MaxAge)
-	fresh := items[:0]
-	for _, item := range items {
-		if item.Record.Time.Before(oldest) {
-			o.Observer.Attempt(d.id, "dead", 0, 1)
-			settlements = append(settlements, d.dead(item, tooOld, 0))
+func (a *attempt) sortOut() []Item {
+	fresh := a.job.items[:0]
+	for _, item := range a.job.items {
+		if a.engine.tooOld(item.Queued) {
+			a.observe("dead", 0, 1)
+			a.bury(item, tooOld, 0)
 		} else {
 			fresh = append(fresh, item)
 		}
 	}
-	return fresh, settlements
+	return fresh
 }
 
 const tooOld = "too old"
 
-// attempt delivers the items and appends how their leases end. It returns an
-// error if the tracker doesn't work, and none if it merely rejects something.
-func (d *dispatcher) attempt(tracker Tracker, items []Item, settlements []Settlement) ([]Settlement, error) {
-	e := d.engine
-	began := time.Now()
-	err := d.call(tracker, items)
-	took := time.Since(began)
-	o := e.options.Load()
-
-	if err == nil {
-		o.Observer.Attempt(d.id, "delivered", took, len(items))
-		for _, item := range items {
-			settlements = append(settlements, Settlement{Item: item, Outcome: Done})
-		}
-		return settlements, nil
+// send has the items delivered: together if the tracker does with that, else
+// in parts.
+func (a *attempt) send(items []Item) {
+	if len(items) == 0 {
+		return
 	}
+	if a.down != nil {
+		a.retry(items, a.down)
+		return
+	}
+	began := time.Now()
+	err := a.call(a.job.to.Tracker, items)
+	took := time.Since(began)
 
-	if rejected := (*RejectedError)(nil); errors.As(err, &rejected) {
-		if len(items) == 1 {
-			o.Observer.Attempt(d.id, "dead", took, 1)
-			status, reason, _ := explain(err)
-			return append(settlements, d.dead(items[0], reason, status)), nil
-		}
+	rejected, byRecord := (*RejectedError)(nil), (*BatchError)(nil)
+	switch {
+	case err == nil:
+		a.observe("delivered", took, len(items))
+		a.taken(items...)
+	case errors.As(err, &byRecord):
+		a.sort(items, byRecord.Errors, took)
+	case errors.As(err, &rejected) && len(items) == 1:
+		a.observe("dead", took, 1)
+		a.condemn(items[0], err)
+	case rejected != nil:
 		// One bad record must not condemn the others: halve the batch until
 		// the culprit stands alone.
-		half := len(items) / 2
-		settlements, err = d.attempt(tracker, items[:half], settlements)
-		if err == nil {
-			return d.attempt(tracker, items[half:], settlements)
-		}
-		return d.retry(items[half:], err, settlements), err
+		a.worked()
+		a.halve(items)
+	case a.engine.delivering.Err() != nil: // what we cancelled wasn't tried
+		a.down = err
+		a.retry(items, err)
+	case a.mayIsolate(items, err):
+		a.isolate(items, err)
+	default:
+		a.observe("retried", took, len(items))
+		a.retry(items, err)
+		a.missed(items, err)
 	}
+}
 
-	if e.delivering.Err() == nil {
-		o.Observer.Attempt(d.id, "retried", took, len(items))
+func (a *attempt) halve(items []Item) {
+	half := len(items) / 2
+	a.send(items[:half])
+	a.send(items[half:])
+}
+
+// sort treats each item by its own answer.
+func (a *attempt) sort(items []Item, answers []error, took time.Duration) {
+	results := make(map[string]int)
+	var last error
+	var alone []*Record
+	for i, item := range items {
+		var err error = &RetryError{Reason: "the tracker's answer leaves the record out"}
+		if i < len(answers) {
+			err = answers[i]
+		}
+		switch {
+		case err == nil:
+			results["delivered"]++
+			a.taken(item)
+		case errors.As(err, new(*RejectedError)):
+			results["dead"]++
+			a.condemn(item, err)
+		default:
+			results["retried"]++
+			a.retry([]Item{item}, err)
+			last = err
+			if aboutRecord(err) {
+				alone = append(alone, item.Record)
+			}
+		}
 	}
-	return d.retry(items, err, settlements), err
+	for result, n := range results {
+		a.observe(result, took, n)
+	}
+	if results["retried"] == len(items) {
+		a.down = last
+	} else {
+		a.alone = append(a.alone, alone...)
+	}
+}
+
+func (a *attempt) worked() { a.works, a.misses, a.sure = true, 0, len(a.alone) }
+
+// taken notes that the tracker has the items.
+func (a *attempt) taken(items ...Item) {
+	a.worked()
+	for _, item := range items {
+		a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Done})
+	}
+}
+
+// condemn notes that the tracker will never take the item.
+func (a *attempt) condemn(item Item, err error) {
+	a.worked()
+	status, reason, _ := explain(err)
+	a.bury(item, reason, status)
+}
+
+func (a *attempt) bury(item Item, reason string, status int) {
+	a.engine.options.Load().Observer.DeadLetter(a.id, item.Record, reason, status)
+	a.engine.mu.Lock()
+	a.deaths.add(reason)
+	a.engine.mu.Unlock()
+	a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Dead, Reason: reason, Status: status})
+}
+
+// retry notes that the items wait for another attempt, or are dead if there is
+// no time for one. A batch stays together.
+func (a *attempt) retry(items []Item, err error) {
+	if a.engine.delivering.Err() != nil {
+		for _, item := range items {
+			a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Release})
+		}
+		return
+	}
+	status, reason, after := explain(err)
+	attempts := 0
+	for _, item := range items {
+		attempts = max(attempts, item.Attempts)
+	}
+	at := time.Now().Add(max(after, backoff(attempts+1)))
+	for _, item := range items {
+		if a.engine.tooOld(item.Queued) {
+			a.bury(item, tooOld+"; last answer: "+reason, status)
+		} else {
+			a.settlements = append(a.settlements, Settlement{
+				Item: item, Outcome: Retry, RetryAt: at, Reason: reason, Status: status,
+			})
+		}
+	}
+}
+
+func (a *attempt) observe(result string, took time.Duration, records int) {
+	a.engine.options.Load().Observer.Attempt(a.id, result, took, records)
 }
 
 // call is a call of Deliver that may panic.
@@ -122,43 +236,6 @@ func (d *dispatcher) caught(p any) error {
 			zap.String("panic", what), zap.ByteString("stack", debug.Stack()))
 	}
 	return &RetryError{Reason: "the tracker's code panicked: " + what}
-}
-
-// retry appends that the items wait for another attempt, or are dead if there
-// is no time for one. A batch stays together. What we cancelled wasn't tried.
-func (d *dispatcher) retry(items []Item, err error, settlements []Settlement) []Settlement {
-	if d.engine.delivering.Err() != nil {
-		for _, item := range items {
-			settlements = append(settlements, Settlement{Item: item, Outcome: Release})
-		}
-		return settlements
-	}
-	status, reason, after := explain(err)
-	attempts := 0
-	for _, item := range items {
-		attempts = max(attempts, item.Attempts)
-	}
-	now := time.Now()
-	at := now.Add(max(after, backoff(attempts+1)))
-	oldest := now.Add(-d.engine.options.Load().MaxAge)
-	for _, item := range items {
-		if item.Record.Time.Before(oldest) {
-			settlements = append(settlements, d.dead(item, tooOld+"; last answer: "+reason, status))
-		} else {
-			settlements = append(settlements, Settlement{
-				Item: item, Outcome: Retry, RetryAt: at, Reason: reason, Status: status,
-			})
-		}
-	}
-	return settlements
-}
-
-func (d *dispatcher) dead(item Item, reason string, status int) Settlement {
-	d.engine.options.Load().Observer.DeadLetter(d.id, item.Record, reason, status)
-	d.engine.mu.Lock()
-	d.deaths.add(reason)
-	d.engine.mu.Unlock()
-	return Settlement{Item: item, Outcome: Dead, Reason: reason, Status: status}
 }
 
 // explain returns what an error of a tracker says, fit for logs and the

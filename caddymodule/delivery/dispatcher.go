@@ -33,6 +33,11 @@ type dispatcher struct {
 	warned   time.Time // when it was last logged that this destination fails
 	failing  bool      // that was logged, and it hasn't recovered since
 	deaths   deaths
+
+	// isolated are records that failed by themselves while the tracker took
+	// others, and found is when that was last noticed, see isolate.go.
+	isolated map[[16]byte]struct{}
+	found    time.Time
 }
 
 func newDispatcher(e *Engine, to Destination) *dispatcher {
@@ -69,7 +74,7 @@ func (d *dispatcher) run() {
 		limit, rest, pause := d.start()
 		switch {
 		case pause > 0:
-			d.release()
+			d.release(pause)
 			d.sleep(pause)
 		case limit == 0: // one of our own deliveries will end and wake us
 			d.sleep(rest)
@@ -89,7 +94,7 @@ func (d *dispatcher) run() {
 			}
 		}
 	}
-	d.release()
+	d.release(0)
 }
 
 // sleep waits until it is woken or stopped, or for so long (0: no limit).
@@ -122,15 +127,23 @@ func (d *dispatcher) take(limit int) error {
 	return err
 }
 
-// release lets what wasn't tried wait in the queue again.
-func (d *dispatcher) release() {
+// release lets what wasn't tried wait in the queue again. After a pause, what
+// failed before comes behind what didn't, though that counts as an attempt:
+// there may be any number of records that the tracker fails at.
+func (d *dispatcher) release(pause time.Duration) {
+	now := time.Now()
 	d.engine.mu.Lock()
 	items := d.taken
 	d.taken = nil
+	behind := pause > 0 && d.doubts(now)
+	reason := d.throttle.reason
 	d.engine.mu.Unlock()
 	settlements := make([]Settlement, len(items))
 	for i, item := range items {
 		settlements[i] = Settlement{Item: item, Outcome: Release}
+		if behind && item.Attempts > 0 {
+			settlements[i] = Settlement{Item: item, Outcome: Retry, RetryAt: now.Add(pause), Reason: reason}
+		}
 	}
 	d.settle(settlements)
 }
@@ -174,6 +187,9 @@ func (d *dispatcher) start() (limit int, rest, pause time.Duration) {
 	if d.underWay == 0 {
 		// A thousand idle destinations must not wake up with a full load
 		// each; whoever has more comes back at once.
+		if d.doubts(now) {
+			return max(probeFrom, d.batch), 0, 0
+		}
 		return min(min(free, 4)*d.batch, most), 0, 0
 	}
 	// Some more than can start, so that the queue isn't asked for each.
@@ -200,7 +216,7 @@ func (d *dispatcher) next(now time.Time) job {
 		}
 		d.due = d.due.Add(rest / time.Duration(d.throttle.concurrency))
 	}
-	n := min(d.batch, len(d.taken))
+	n := d.size(now)
 	items := d.taken[:n:n]
 	d.taken = d.taken[n:]
 	if d.underWay > 0 {
@@ -220,9 +236,9 @@ func (d *dispatcher) free() int {
 	return free
 }
 
-// ended takes note of how a delivery went: err is nil if the tracker works. It
-// returns the next one for the same goroutine, if there may be one.
-func (d *dispatcher) ended(attempted bool, err error, epoch int) (next job) {
+// ended takes note of how a delivery went. It returns the next one for the same
+// goroutine, if there may be one.
+func (d *dispatcher) ended(a *attempt) (next job) {
 	e := d.engine
 	now := time.Now()
 	e.mu.Lock()
@@ -241,12 +257,12 @@ func (d *dispatcher) ended(attempted bool, err error, epoch int) (next job) {
 	if d.underWay > 0 {
 		e.extra--
 	}
-	if !attempted || e.delivering.Err() != nil {
+	if !a.tried || e.delivering.Err() != nil || d.noteIsolated(a, now) {
 		return job{}
 	}
 	log := e.options.Load().Logger
-	if err == nil {
-		d.throttle.succeeded()
+	if a.down == nil {
+		d.throttle.succeeded(now)
 		if d.failing {
 			d.failing = false
 			log.Info("the tracker takes records again",
@@ -255,11 +271,12 @@ func (d *dispatcher) ended(attempted bool, err error, epoch int) (next job) {
 		}
 		return job{}
 	}
-	status, reason, after := explain(err)
+	status, reason, after := explain(a.down)
 	if status != 0 && status != 429 && status != 503 {
 		after = 0 // it is about that record
 	}
-	paused := d.throttle.failed(now, underWay, epoch, after, reason)
+	d.throttle.aboutRecord = aboutRecord(a.down)
+	paused := d.throttle.failed(now, underWay, a.job.epoch, after, reason)
 	if paused && !d.failing && now.Sub(d.warned) >= time.Minute {
 		d.failing, d.warned = true, now
 		log.Warn("the tracker doesn't take records; they wait in the queue",

@@ -31,8 +31,8 @@ const (
 
 // Options are what an [Engine] can be told.
 type Options struct {
-	// MaxAge is how long after the visit a record is still delivered; what is
-	// older goes to the dead letters. The default is 7 days.
+	// MaxAge is how long after it was queued, or revived, a record is still
+	// delivered; what is older goes to the dead letters. The default is 7 days.
 	MaxAge time.Duration
 	// Logger gets one line when a destination starts failing, when it
 	// recovers, and per burst of dead letters. Never a record's content.
@@ -65,6 +65,7 @@ type Engine struct {
 
 	dispatchers, deliveries, background sync.WaitGroup
 
+	ages        *ages
 	settlements chan settling
 	// finish tells the background goroutines to end; finished is closed when
 	// Close is done.
@@ -82,6 +83,7 @@ type Engine struct {
 func NewEngine(q Queue, o Options) *Engine {
 	e := &Engine{
 		queue:       guest{q},
+		ages:        newAges(),
 		settlements: make(chan settling, 64),
 		finish:      make(chan struct{}),
 		finished:    make(chan struct{}),
@@ -290,8 +292,10 @@ func (e *Engine) tidy() {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
-		_, err := e.queue.Bury(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
-		e.untidy("old dead letters can't be deleted; trying again in an hour", err)
+		if e.ages.runs(deadLettersKept) {
+			_, err := e.queue.Bury(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
+			e.untidy("old dead letters can't be deleted; trying again in an hour", err)
+		}
 		select {
 		case <-e.finish:
 			return

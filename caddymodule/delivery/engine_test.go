@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -99,12 +100,17 @@ func put(t testing.TB, q delivery.Queue, destination string, names ...string) {
 	entries := make([]delivery.Entry, len(names))
 	for i, name := range names {
 		entries[i] = delivery.Entry{Destination: destination, Record: &delivery.Record{
-			Kind: delivery.Event, Time: time.Now(), Person: "secret@example.com", Name: name,
+			ID: newID(), Kind: delivery.Event, Time: time.Now(), Person: "secret@example.com", Name: name,
 		}}
 	}
 	if err := q.Put(t.Context(), entries...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func newID() (id [16]byte) {
+	_, _ = rand.Read(id[:]) // it never fails
+	return id
 }
 
 func names(n int) []string {

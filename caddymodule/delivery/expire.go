@@ -23,12 +23,11 @@ func (e *Engine) expire() error {
 		return err
 	}
 	o := e.options.Load()
-	oldest := time.Now().Add(-o.MaxAge)
 	for id, has := range stats.Destinations {
-		if used[id] != nil || has.Waiting == 0 || !has.Oldest.Before(oldest) {
+		if used[id] != nil || has.Waiting == 0 || !e.tooOld(has.Oldest) {
 			continue
 		}
-		expired, err := e.expireUntil(oldest, id)
+		expired, err := e.expireAll(id)
 		if expired > 0 {
 			o.Logger.Warn("records were given up, as their tracker isn't in use; they are among the dead letters",
 				zap.String("tracker", id), zap.Int("records", expired), zap.String("last_reason", tooOld))
@@ -40,9 +39,15 @@ func (e *Engine) expire() error {
 	return nil
 }
 
-// expireUntil gives up a destination's records that are older than oldest, and
-// returns how many.
-func (e *Engine) expireUntil(oldest time.Time, id string) (expired int, err error) {
+// tooOld reports whether what was queued at that moment isn't delivered any
+// more.
+func (e *Engine) tooOld(queued time.Time) bool {
+	return e.ages.over(e.options.Load().MaxAge, queued)
+}
+
+// expireAll gives up a destination's records that are too old, and returns how
+// many.
+func (e *Engine) expireAll(id string) (expired int, err error) {
 	o := e.options.Load()
 	for {
 		taking, cancel := context.WithTimeout(e.taking, drainQuiet)
@@ -59,7 +64,7 @@ func (e *Engine) expireUntil(oldest time.Time, id string) (expired int, err erro
 		fresh := false
 		for i, item := range items {
 			settlements[i] = Settlement{Item: item, Outcome: Release}
-			if !item.Record.Time.Before(oldest) {
+			if !e.tooOld(item.Queued) {
 				fresh = true
 				continue
 			}

@@ -49,7 +49,7 @@ func SendHTTP(transport http.RoundTripper, req *http.Request, accept func(*http.
 	for range maxRedirects + 1 {
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
-			return &RetryError{Reason: networkReason(req, err)}
+			return &RetryError{Reason: networkReason(req, err), Unreached: unreached(err)}
 		}
 		if resp.StatusCode != http.StatusSwitchingProtocols { // whose "body" may never end
 			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
@@ -165,6 +165,12 @@ func networkReason(req *http.Request, err error) string {
 	}
 	text, _, _ := strings.Cut(err.Error(), `"`)
 	return req.URL.Host + ": " + strings.TrimSpace(text)
+}
+
+// unreached reports whether there wasn't even a connection.
+func unreached(err error) bool {
+	op := (*net.OpError)(nil)
+	return errors.As(err, new(*net.DNSError)) || errors.As(err, &op) && op.Op == "dial"
 }
 
 // HTTPTransport is what trackers send their requests with: one for all, so

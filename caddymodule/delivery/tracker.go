@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -8,10 +9,10 @@ import (
 
 // Tracker takes records. Deliver returns nil when the tracker has all of
 // them. Any error means that it has none for certain, and they are tried
-// again later; but a [*RejectedError] condemns the records themselves, and a
-// [*RetryError] says when to try again. Deliver is called from several
-// goroutines, returns soon after ctx is done, and may panic: that counts as
-// an error.
+// again later; but a [*RejectedError] condemns the records themselves, a
+// [*RetryError] says when to try again, and a [*BatchError] has an answer for
+// each record. Deliver is called from several goroutines, returns soon after
+// ctx is done, and may panic: that counts as an error.
 type Tracker interface {
 	Deliver(ctx context.Context, records []*Record) error
 }
@@ -49,9 +50,32 @@ type RetryError struct {
 	// After is how long the tracker asks to be left alone (Retry-After); 0
 	// if it doesn't say.
 	After time.Duration
+	// Unreached says that the records can't have been what it failed at, as
+	// they weren't sent.
+	Unreached bool
 }
 
 func (e *RetryError) Error() string { return describe("not taken", e.Status, e.Reason) }
+
+// BatchError is an answer that isn't the same for all records of a batch.
+type BatchError struct {
+	// Errors has one for each of the records, in the order in which Deliver
+	// was given them: nil if the tracker has that record, else what Deliver
+	// would return for it alone.
+	Errors []error
+}
+
+func (e *BatchError) Error() string {
+	var first error
+	n := 0
+	for _, err := range e.Errors {
+		if err != nil {
+			n++
+			first = cmp.Or(first, err)
+		}
+	}
+	return fmt.Sprintf("%d of %d records not taken: %v", n, len(e.Errors), first)
+}
 
 func describe(what string, status int, reason string) string {
 	if status != 0 {

@@ -146,6 +146,19 @@ func (q *queue) choose(act func(delivery.DeadFilter) (int, error)) {
 }
 
 func revive(q *queue) {
+	q.fill("old", 6)
+	q.settle(delivery.Settlement{Outcome: delivery.Dead}, q.expect("old", 6)...)
+	<-time.After(2 * precision)
+	revived := time.Now()
+	if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
+		q.Fatalf("revived %d (%v), want 1", n, err)
+	}
+	items := q.expect("old", 6)
+	if queued := items[0].Queued; queued.Before(revived.Add(-precision)) {
+		q.Errorf("revived at %v, but queued at %v", revived, queued)
+	}
+	q.settle(delivery.Settlement{Outcome: delivery.Done}, items...)
+
 	q.choose(q.Revive)
 	for d, want := range map[string][]int{"d": {1, 2, 3}, "e": {4, 5}} {
 		items := q.take(d, len(want))
