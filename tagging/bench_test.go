@@ -108,6 +108,11 @@ var hostile = map[string]string{
 	"1MB_merge":       "kmi=" + strings.Repeat("[[", 1<<19),
 	"1MB_debris":      strings.Repeat("kmi=%3C"+strings.Repeat("%25", 40)+strings.Repeat("a'", 40)+"@example.org%3E&", 1<<20/230),
 	"1MB_names":       strings.Repeat("kmi=%22"+strings.Repeat("a.'$ %20", 30)+".&", 1<<20/250),
+	"1MB_questions":   strings.Repeat("?km_", 1<<18),
+	"1MB_encoded":     strings.Repeat("%3Fkm_", 1<<20/6),
+	"1MB_references":  "&" + strings.Repeat("amp;", 1<<18) + "km",
+	"1MB_percents":    "%" + strings.Repeat("25", 1<<19) + "km",
+	"1MB_zeros":       "&#" + strings.Repeat("0", 1<<20) + "km",
 	"1MB_dropped":     strings.Repeat("km__k=1&", 1<<17),
 }
 

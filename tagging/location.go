@@ -2,6 +2,7 @@ package tagging
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -41,20 +42,55 @@ func encodeControl(s, also string) string {
 	return b.String()
 }
 
-// CleanLocation removes every tag from the Location header of a redirect, and reports whether there were any, if the
-// redirect stays on the request's host (its Host, with or without a port): else the visit would count twice.
-// Whether it does is decided as a browser would, after the WHATWG URL Standard; where that can't be
-// told without knowing more than the two, it is taken to.
-func CleanLocation(location, host string) (string, bool) {
+// RedirectReference is [RedirectTarget] for a site that is behind a proxy which
+// removes the beginning of each path: a reference that is relative to the
+// visitor's own URL, whatever that begins with, and leads to the same path. It
+// has neither a host nor a leading slash.
+func RedirectReference(escapedPath, rawQuery string) string {
+	query, _ := StripAll.Query(rawQuery)
+	name := escapedPath[strings.LastIndexByte(escapedPath, '/')+1:]
+	var text decoder
+	// "?" alone is right for every path, but shows. With a name it isn't needed,
+	// nor with the slash of a path that has others: a proxy may have made "/" of
+	// "/blog".
+	if decoded := text.percent(name); query != "" || strings.Trim(escapedPath, "/") == "" ||
+		strings.IndexByte(name, '\\') >= 0 || decoded == "." || decoded == ".." {
+		return "?" + encodeControl(query, "#")
+	}
+	return "./" + encodeControl(name, "?#")
+}
+
+// CleanLocation removes every tag from the Location header of a redirect, and
+// reports whether there were any, if the redirect stays on one of these hosts
+// (the request's, with or without a port): else the visit would count twice. So
+// it would with a URL of the site in another one's query, as the address to go
+// back to after a login: that loses its tags wherever the redirect leads.
+//
+// Whether it does is decided as a browser would, after the WHATWG URL Standard;
+// where that can't be told without knowing more, it is taken to.
+func CleanLocation(location string, hosts ...string) (string, bool) {
 	u := asBrowserReads(location)
-	if !staysOn(u, host) {
+	start, end := queryOf(u)
+	if start == end {
 		return location, false
 	}
-	cleaned, ok := StripAll.URL(u)
-	if !ok {
+	stays := staysOn(u, hosts)
+	query, nested := stripNested(u[start:end], func(value string) bool {
+		if stays {
+			return true
+		}
+		value = decodeNested(value)
+		return (schemeOf(value) != "" || hasTwoSlashes(value)) && staysOn(value, hosts)
+	})
+	cleaned, ok := u[:start]+query+u[end:], false
+	if stays {
+		u = cleaned
+		cleaned, ok = StripAll.URL(u)
+	}
+	if !ok && !nested {
 		return location, false
 	}
-	if start, _ := queryOf(u); start > 0 && (len(cleaned) < start || cleaned[start-1] != '?') {
+	if ok && (len(cleaned) < start || cleaned[start-1] != '?') {
 		// Without a path, it is the '?' that says "and no query": an empty reference is the very URL
 		// that was requested, tags and all.
 		if before := cleaned[:start-1]; before == "" || schemeOf(before)+":" == before {
@@ -67,6 +103,35 @@ func CleanLocation(location, host string) (string, bool) {
 	return cleaned, true
 }
 
+// CleanRefresh is [CleanLocation] for a Refresh header.
+// https://html.spec.whatwg.org/multipage/document-lifecycle.html#shared-declarative-refresh-steps
+func CleanRefresh(refresh string, hosts ...string) (string, bool) {
+	const space = " \t\n\f\r"
+	u := strings.TrimLeft(strings.TrimLeft(refresh, space), "0123456789.")
+	u = strings.TrimLeft(u, space)
+	if u != "" && (u[0] == ';' || u[0] == ',') {
+		u = strings.TrimLeft(u[1:], space)
+	}
+	if len(u) > len("url") && strings.EqualFold(u[:len("url")], "url") {
+		if value, ok := strings.CutPrefix(strings.TrimLeft(u[len("url"):], space), "="); ok {
+			u = strings.TrimLeft(value, space)
+		}
+	}
+	after := ""
+	if u != "" && (u[0] == '"' || u[0] == '\'') {
+		quote := u[:1]
+		u = u[1:]
+		if end := strings.Index(u, quote); end >= 0 {
+			u, after = u[:end], u[end:]
+		}
+	}
+	clean, ok := CleanLocation(u, hosts...)
+	if !ok {
+		return refresh, false
+	}
+	return refresh[:len(refresh)-len(u)-len(after)] + clean + after, true
+}
+
 // asBrowserReads removes what a browser removes from a URL before it parses it.
 func asBrowserReads(u string) string {
 	u = strings.TrimFunc(u, func(r rune) bool { return r <= ' ' })
@@ -76,8 +141,9 @@ func asBrowserReads(u string) string {
 	return strings.NewReplacer("\t", "", "\r", "", "\n", "").Replace(u)
 }
 
-// staysOn reports whether a URL, resolved against a page of that host, may lead to the same host.
-func staysOn(u, host string) bool {
+// staysOn reports whether a URL, resolved against a page of one of these hosts,
+// may lead to one of them.
+func staysOn(u string, hosts []string) bool {
 	rest := u
 	if scheme := schemeOf(u); scheme != "" {
 		if !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
@@ -94,7 +160,8 @@ func staysOn(u, host string) bool {
 	if i := strings.IndexAny(rest, `/\?#`); i >= 0 {
 		rest = rest[:i]
 	}
-	return maybeSameHost(rest[strings.LastIndexByte(rest, '@')+1:], host)
+	rest = rest[strings.LastIndexByte(rest, '@')+1:]
+	return slices.ContainsFunc(hosts, func(host string) bool { return maybeSameHost(rest, host) })
 }
 
 func hasTwoSlashes(s string) bool {

@@ -1,7 +1,11 @@
 package tagging
 
 import (
+	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -251,13 +255,190 @@ func FuzzCleanLocation(f *testing.F) {
 			base.query = ""
 			other, _ := resolve(location, base)
 			inherits := other.query != before.query // the request's own tags, if it has no query of its own
-			if host, _, _ := strings.Cut(after.host, ":"); ok && host == "test.com" && !inherits && hasTagNames(formPairs(after.query)) {
+			if host, _, _ := strings.Cut(after.host, ":"); ok && host == "test.com" && !inherits && HasTags(after.query) {
 				t.Errorf("CleanLocation(%q) = %q keeps a tag", location, cleaned)
+			}
+			if _, nested := stripNested(before.query, func(string) bool { return true }); nested || meant(before.query) != before.query {
+				continue // see TestCleanLocationNested
 			}
 			rest := slices.DeleteFunc(formPairs(before.query), func(p [2]string) bool { return isTag(p[0]) })
 			left := slices.DeleteFunc(formPairs(after.query), func(p [2]string) bool { return isTag(p[0]) })
 			if !slices.Equal(rest, left) {
 				t.Errorf("CleanLocation(%q) = %q has %q, not %q", location, cleaned, left, rest)
+			}
+		}
+	})
+}
+
+func TestCleanLocationNested(t *testing.T) {
+	for location, want := range map[string]string{
+		"/oauth2/sign_in?rd=/offer?kme=C%26x=1":                              "/oauth2/sign_in?rd=/offer?x=1",
+		"/oauth2/sign_in?rd=/offer?kme=C%26kmi=j%26x=1%26y=2":                "/oauth2/sign_in?rd=/offer?x=1%26y=2",
+		"/oauth2/sign_in?rd=/offer?x=1%26kme=C%26y=2&z":                      "/oauth2/sign_in?rd=/offer?x=1%26y=2&z",
+		"/oauth2/sign_in?rd=/offer?kme=C":                                    "/oauth2/sign_in?rd=/offer",
+		"/oauth2/sign_in?rd=/offer?kme=C&x=1":                                "/oauth2/sign_in?rd=/offer&x=1",
+		"/login?next=%2Foffer%3Fkme%3DC":                                     "/login?next=%2Foffer",
+		"/login?next=%2foffer%3fkme%3dC%26x%3d1":                             "/login?next=%2foffer%3fx%3d1",
+		"/login?a=%20&next=%2Foffer%3Fx%3D1%26kmi%3Dj%2526k%23top&b=;":       "/login?a=%20&next=%2Foffer%3Fx%3D1%23top&b=;",
+		"/login?next=%2Foffer%3Fkme%3DAT%2526T%26x":                          "/login?next=%2Foffer%3Fx",
+		"/login?next=/x%3Fkm_Link%2520Location%3Dtop%26y%3D2":                "/login?next=/x%3Fy%3D2",
+		"https://test.com/login?return_to=https%3A%2F%2Ftest.com%3Fkme%3DC":  "https://test.com/login?return_to=https%3A%2F%2Ftest.com",
+		"/a?to=%2Fb%3Fto%3D%252Fc%253Fkme%253DC%2526x%253D1%26z%3D3&kmi=j&q": "/a?to=%2Fb%3Fto%3D%252Fc%253Fx%253D1%26z%3D3&q",
+		"/a?to=%2Fb%3Fto%3D%252Fc%253Fkme%253DC%26z%3D3":                     "/a?to=%2Fb%3Fto%3D%252Fc%26z%3D3",
+		"/login?next=%2Foffer%3Fx%3D1%26amp%3Bkmi%3Dj":                       "/login?next=%2Foffer%3Fx%3D1",
+		"/login?next=%2Foffer%3Fakme%3DC%26kmx%3D1%3Fkmi":                    "",
+		"/login?next=%2Foffer%3Fx%3D%26":                                     "",
+		// To another host, what comes back.
+		"https://auth.example/?rd=https%3A%2F%2Ftest.com%2Foffer%3Fkme%3DC%26x%3D1&kmi=own": "https://auth.example/?rd=https%3A%2F%2Ftest.com%2Foffer%3Fx%3D1&kmi=own",
+		"https://auth.example/?a=1&rd=https://www.test.com:8443/offer?kme=C%26x=1":          "https://auth.example/?a=1&rd=https://www.test.com:8443/offer?x=1",
+		"//auth.example/?rd=%252F%252Ftest.com%253Fkme%253DC":                               "//auth.example/?rd=%252F%252Ftest.com",
+		"https://auth.example/?rd=https%3A%2F%2Fother.example%2Foffer%3Fkme%3DC":            "",
+		"https://auth.example/?rd=%2Foffer%3Fkme%3DC":                                       "",
+		"https://auth.example/?q=test.com%3Fkme%3DC":                                        "",
+	} {
+		changed := want != ""
+		if !changed {
+			want = location
+		}
+		if got, ok := CleanLocation(location, "test.com", "www.test.com"); got != want || ok != changed {
+			t.Errorf("CleanLocation(%q) = %q, %v; want %q", location, got, ok, want)
+		}
+	}
+}
+
+// TestCleanLocationNestedAnyhow puts URLs into others' queries, as deep and in
+// as many ways as there are, with tags and without.
+func TestCleanLocationNestedAnyhow(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	var write func(depth int) (tagged, clean string)
+	write = func(depth int) (tagged, clean string) {
+		var all, left []string
+		for range random.IntN(4) {
+			switch random.IntN(3) {
+			case 0:
+				all = append(all, []string{"kme=A%26B", "kmi=jane%40x", "km_a+b=1", "km_i=", "k%6Di=%23"}[random.IntN(5)])
+			case 1:
+				p := []string{"a=1", "b", "c=%20%26%3D%23", "akme=1"}[random.IntN(4)]
+				all, left = append(all, p), append(left, p)
+			case 2:
+				if depth < 3 {
+					deeperTagged, deeper := write(depth + 1)
+					all, left = append(all, "to="+url.QueryEscape(deeperTagged)), append(left, "to="+url.QueryEscape(deeper))
+				}
+			}
+		}
+		path := []string{"/", "/offer", "https://test.com/", "../x"}[random.IntN(4)]
+		tagged, clean = path, path
+		if len(all) > 0 {
+			tagged += "?" + strings.Join(all, "&")
+		}
+		if len(left) > 0 {
+			clean += "?" + strings.Join(left, "&")
+		}
+		return tagged, clean
+	}
+	for range 5000 {
+		tagged, want := write(0)
+		if got, changed := CleanLocation(tagged, "test.com"); got != want || changed != (got != tagged) {
+			t.Fatalf("CleanLocation(%q) = %q, want %q", tagged, got, want)
+		}
+	}
+}
+
+func TestCleanRefresh(t *testing.T) {
+	for refresh, want := range map[string]string{
+		"0; url=/offer/?kme=C&a=1":                   "0; url=/offer/?a=1",
+		"5;URL='https://test.com/offer?kmi=j' x":     "5;URL='https://test.com/offer' x",
+		`1.5 , Url = "?kme=C"`:                       `1.5 , Url = "?"`,
+		"0;/offer?kmi=j":                             "0;/offer",
+		"0 /offer?kmi=j#top":                         "0 /offer#top",
+		";url=/login?next=%2Foffer%3Fkme%3DC&b":      ";url=/login?next=%2Foffer&b",
+		"0;urlx?kme=C":                               "0;urlx",
+		"3; url=https://other.example/?kme=C":        "",
+		"3; url=//other.example/?kme=C":              "",
+		"3; url=https://other.example/?u=/offer?kme": "",
+		"3":                "",
+		"":                 "",
+		"3;":               "",
+		"3;url=":           "",
+		"3;url='":          "",
+		"3;url=/offer?a=1": "",
+	} {
+		changed := want != ""
+		if !changed {
+			want = refresh
+		}
+		if got, ok := CleanRefresh(refresh, "test.com"); got != want || ok != changed {
+			t.Errorf("CleanRefresh(%q) = %q, %v; want %q", refresh, got, ok, want)
+		}
+	}
+}
+
+func TestRedirectReference(t *testing.T) {
+	for _, test := range [][3]string{
+		{"/offer", documented, "./offer"},
+		{"/offer", "a=1&kmi=x&b=%2F", "?a=1&b=%2F"},
+		{"/a/b%20c;d=e", "kmi=x", "./b%20c;d=e"},
+		{"/a/", "kmi=x", "./"},
+		{"/", "kmi=x", "?"},
+		{"", "kmi=x", "?"},
+		{"//", "kmi=x", "?"},
+		{"/a:b", "kmi=x", "./a:b"},
+		{"//evil.example", "kmi=x", "./evil.example"},
+		{"//evil.example/", "kmi=x", "./"},
+		{`/\evil.example`, "kmi=x", "?"},
+		{"/https:evil.example", "kmi=x", "./https:evil.example"},
+		{"/a/..", "kmi=x", "?"},
+		{"/a/%2E.", "kmi=x", "?"},
+		{"/a/...", "kmi=x", "./..."},
+		{"/\t", "kmi=x&#", "?%23"},
+		{"/\t#?", "kmi=x", "./%09%23%3F"},
+	} {
+		if got := RedirectReference(test[0], test[1]); got != test[2] {
+			t.Errorf("RedirectReference(%q, %q) = %q, want %q", test[0], test[1], got, test[2])
+		}
+	}
+}
+
+// Where the references lead in a browser, testdata/references.mjs had Node.js
+// write: to the very page, without its tags.
+func TestRedirectReferenceInABrowser(t *testing.T) {
+	b, err := os.ReadFile("testdata/references.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table []struct{ Path, Query, Reference, Base, Leads string }
+	if err := json.Unmarshal(b, &table); err != nil || len(table) < 20 {
+		t.Fatalf("%d rows: %v", len(table), err)
+	}
+	for _, row := range table {
+		if got := RedirectReference(row.Path, row.Query); got != row.Reference {
+			t.Errorf("RedirectReference(%q, %q) = %q, want %q", row.Path, row.Query, got, row.Reference)
+		}
+		if want, _ := StripAll.URL(row.Base); strings.TrimSuffix(row.Leads, "?") != want {
+			t.Errorf("from %q, %q leads to %q", row.Base, row.Reference, row.Leads)
+		}
+	}
+}
+
+func FuzzRedirectReference(f *testing.F) {
+	for _, path := range []string{"/offer", "//evil.example/", `/\evil.example`, "/a/%2e%2E", "/\t/evil.example", "/https://evil.example"} {
+		f.Add(path, documented)
+		f.Add(path, "a=1&kmi=x#")
+	}
+	f.Fuzz(func(t *testing.T, path, query string) {
+		reference := RedirectReference(path, query)
+		if strings.ContainsAny(reference, "\r\n\t\x00 #") {
+			t.Fatalf("RedirectReference(%q, %q) = %q", path, query, reference)
+		}
+		for _, prefix := range []string{"", "/blog"} {
+			base := address{"https", "test.com", prefix + encodeControl("/"+strings.TrimPrefix(path, "/"), "?#"), "kmi=y", ""}
+			u, ok := resolve(reference, base)
+			if !ok || u.scheme != base.scheme || u.host != base.host || strings.ReplaceAll(u.path, "/./", "/") != strings.ReplaceAll(base.path, "/./", "/") {
+				t.Errorf("RedirectReference(%q, %q) = %q leads to %q", path, query, reference, u)
+			}
+			if HasTags(u.query) {
+				t.Errorf("RedirectReference(%q, %q) = %q keeps a tag", path, query, reference)
 			}
 		}
 	})

@@ -17,34 +17,51 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 	if s == StripNone {
 		return rawQuery, false
 	}
-	encoded := encoded(rawQuery)
-	t, ok := s.next(rawQuery, 0, encoded)
+	t, ok := s.next(rawQuery, 0)
 	if !ok {
 		return rawQuery, false
 	}
-	if t.start == 0 && t.end == len(rawQuery) {
-		return "", true
-	}
 	var b strings.Builder
-	b.Grow(len(rawQuery) - (t.end - t.start))
-	kept := 0 // what is before has been copied or removed
-	for ; ok; t, ok = s.next(rawQuery, t.end+1, encoded) {
-		if t.start == kept { // the first that is left: the '&' behind it goes with it
-			kept = min(t.end+1, len(rawQuery))
+	kept := 0     // what is before has been copied or removed
+	first := true // nothing has been copied
+	for ; ok; t, ok = s.next(rawQuery, t.end) {
+		// A '&' at the beginning has an empty parameter before it.
+		if first && t.before == kept && (kept > 0 || rawQuery[0] != '&') {
+			kept = t.end
 			continue
 		}
-		b.WriteString(rawQuery[kept : t.start-1])
+		if first {
+			kept = behindSeparator(rawQuery, kept)
+			b.Grow(len(rawQuery) - kept - (t.end - t.before))
+			first = false
+		}
+		b.WriteString(rawQuery[kept:t.before])
 		kept = t.end
+	}
+	if first { // the separator behind goes with it
+		return rawQuery[behindSeparator(rawQuery, kept):], true
 	}
 	b.WriteString(rawQuery[kept:])
 	return b.String(), true
 }
 
+// behindSeparator returns the position behind the separator at i, which is a
+// tag's end or 0.
+func behindSeparator(query string, i int) int {
+	if i == 0 || i == len(query) {
+		return i
+	}
+	if t, ok := tagAt(query, i); ok {
+		return t.start
+	}
+	return i + 1
+}
+
 // next is nextTag for the tags that s removes.
-func (s Strip) next(query string, from int, encoded bool) (tag, bool) {
-	t, ok := nextTag(query, from, encoded)
+func (s Strip) next(query string, from int) (tag, bool) {
+	t, ok := nextTag(query, from)
 	for ok && s == StripIdentity && t.kind != identity {
-		t, ok = nextTag(query, t.end+1, encoded)
+		t, ok = nextTag(query, t.end)
 	}
 	return t, ok
 }
@@ -66,14 +83,20 @@ func (s Strip) URL(u string) (string, bool) {
 	return u[:start] + query + u[end:], true
 }
 
-// queryOf returns where the query of a URL begins and ends: between the first '?' and the fragment.
+// queryOf returns where the query of a URL begins and ends: between the first
+// '?' and the fragment. The '#' of "&#38;" in front of a tag begins none.
 func queryOf(u string) (start, end int) {
-	start, end = strings.IndexByte(u, '?')+1, len(u)
+	start = strings.IndexByte(u, '?') + 1
 	if start == 0 { // as in most headers
-		return end, end
+		return len(u), len(u)
 	}
-	if fragment := strings.IndexByte(u, '#'); fragment >= 0 {
-		end = fragment
+	for end = range len(u) {
+		if u[end] != '#' {
+			continue
+		}
+		if _, ok := tagNamed(u, skipReferences(u, end), false); !ok {
+			return min(start, end), end
+		}
 	}
-	return min(start, end), end
+	return start, len(u)
 }

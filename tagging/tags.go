@@ -46,24 +46,13 @@ func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.
 // is decided in their order; room for the longest event and identity is always left.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
-	encoded := encoded(rawQuery)
-	t, ok := nextTag(rawQuery, 0, encoded)
-	if !ok {
-		return p.tags
-	}
-	text := rawQuery
-	plain := !encoded && isASCII(rawQuery) // so there are spaces to be decoded at most
-	if plain && strings.IndexByte(rawQuery, '+') >= 0 {
-		text = spaced(rawQuery)
-	}
+	t, ok := nextTag(rawQuery, 0)
 	p.text.size = len(rawQuery) - t.start
-	for ; ok; t, ok = nextTag(rawQuery, t.end+1, encoded) {
-		name, value, _ := strings.Cut(text[t.name:t.end], "=")
-		if !plain {
-			value = p.text.form(value)
-			if t.kind == property {
-				name = p.text.form(name)
-			}
+	for ; ok; t, ok = nextTag(rawQuery, t.end) {
+		name, value, _ := strings.Cut(rawQuery[t.name:t.end], "=")
+		value = p.text.form(value)
+		if t.kind == property {
+			name = p.text.form(name)
 		}
 		switch t.kind {
 		case event:
