@@ -121,6 +121,9 @@ func TestDamagedSeparators(t *testing.T) {
 			"a=1" + d + "km_i=jane%40example.org" + d + "kme=C&b=%20;&c":              {"a=1&b=%20;&c", "a=1" + d + "kme=C&b=%20;&c"},
 			"kme=C" + d + "k%6Di=jane%40example.org" + d + "km_Link+Location=top&b=2": {"b=2", "kme=C" + d + "km_Link+Location=top&b=2"},
 		} {
+			if got := Damaged(query); got != d && (got != "" || d != "&") {
+				t.Errorf("in %q %q is damaged", query, got)
+			}
 			tags := Parse(query, nil)
 			if tags.Event != "C" || tags.Identity != "jane@example.org" || tags.Dropped != nil {
 				t.Errorf("%q says %+v", query, tags)

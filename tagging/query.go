@@ -44,6 +44,17 @@ func HasTags(rawQuery string) bool {
 	return ok
 }
 
+// Damaged returns what stands for the '&' before the first tag that isn't
+// behind a '&' as it should be, or "" if all are.
+func Damaged(rawQuery string) string {
+	for t, ok := nextTag(rawQuery, 0); ok; t, ok = nextTag(rawQuery, t.end) {
+		if separator := rawQuery[t.before:t.start]; separator != "" && separator != "&" {
+			return separator
+		}
+	}
+	return ""
+}
+
 // mayName reports whether a parameter's name in s can begin with "km", as it
 // is or percent-encoded: 'k' is %6B and 'm' %6D. Almost all queries hold no
 // tag, and this is all that is done on them.

@@ -25,7 +25,7 @@ func TestBuildLink(t *testing.T) {
 		{"a fragment stays last", "https://test.com/#/?a#b", offer, "https://test.com/?" + tags + "#/?a#b"},
 		{"an empty fragment", "https://test.com/?a#", offer, "https://test.com/?a&" + tags + "#"},
 		{"tags that are there are replaced", "https://test.com/?a=1&kmi=old&km_e=Old&%6bm_x=y&b", offer, "https://test.com/?a=1&b&" + tags},
-		{"what looks like tags isn't one", "https://test.com/?kmx=1&next=?kmi=2", offer, "https://test.com/?kmx=1&next=?kmi=2&" + tags},
+		{"what looks like tags isn't one", "https://test.com/?kmx=1&next=%3Fkmi%3D2", offer, "https://test.com/?kmx=1&next=%3Fkmi%3D2&" + tags},
 		{"identity alone", "http://test.com:8080/a%20b", tagging.Tags{Identity: "bob+x@y.com"}, "http://test.com:8080/a%20b?kmi=bob%2Bx%40y.com"},
 		{"signs", "https://test.com/", tagging.Tags{Properties: []tagging.Property{
 			{Name: "a&b", Value: "=1"}, {Name: "é", Value: "100 % + ☃"}, {Name: " ends ", Value: " x "},

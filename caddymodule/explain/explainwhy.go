@@ -10,6 +10,9 @@ import (
 
 // notes are what people get wrong in links, and where a server may differ.
 func (m *meeting) notes(v *Visit) (all []string) {
+	if separator := tagging.Damaged(v.url.RawQuery); separator != "" {
+		all = append(all, fmt.Sprintf("The link is damaged: in front of a tag is %q where & should be. It is read as &, for tags alone.", separator))
+	}
 	for parameter := range strings.SplitSeq(v.url.RawQuery, "&") {
 		raw, _, _ := strings.Cut(parameter, "=")
 		name, err := url.QueryUnescape(raw)
