@@ -150,7 +150,7 @@ func TestRateLimit(t *testing.T) {
 	if status, body := l.Open("/"); status != 200 || body != "page" {
 		t.Errorf("another: %d %s", status, body)
 	}
-	if s := queuepool.CurrentStatus(); s.Destinations["main"].Waiting != 0 || l.Tracker.Requests() != 0 {
+	if s := queuepool.Process.Status(); s.Destinations["main"].Waiting != 0 || l.Tracker.Requests() != 0 {
 		t.Errorf("recorded: %+v", s)
 	}
 }

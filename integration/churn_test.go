@@ -92,7 +92,7 @@ func TestChurn(t *testing.T) {
 }
 
 // TestQueueMovesAllTheTime changes the queue's path again and again, faster
-// than hits are over and former queues are fetched. Each file is used by one at
+// than hits are over and previous queues are moved from. Each file is used by one at
 // a time, so that no hit finds it in use.
 func TestQueueMovesAllTheTime(t *testing.T) {
 	t.Parallel()

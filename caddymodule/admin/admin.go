@@ -99,7 +99,7 @@ type TrackerStatus struct {
 }
 
 func getStatus(*http.Request) (any, error) {
-	status := queuepool.CurrentStatus()
+	status := queuepool.Process.Status()
 	answer := Status{Queues: status.Queues, Trackers: []TrackerStatus{}}
 	for _, id := range slices.Sorted(maps.Keys(status.Destinations)) {
 		d := status.Destinations[id]
@@ -124,7 +124,7 @@ const openPatience = 5 * time.Second
 func eachQueue(f func(delivery.Queue, *delivery.Engine) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
-	err := queuepool.EachOpen(ctx, f)
+	err := queuepool.Process.EachOpen(ctx, f)
 	if errors.Is(err, delivery.ErrUnavailable) {
 		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: errors.New("no queue is open: GET /tagged_urls/status says why")}
 	}

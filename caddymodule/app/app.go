@@ -55,13 +55,13 @@ type App struct {
 	Secret string `json:"secret,omitempty"`
 
 	queue   queuepool.Config
+	lease   *queuepool.Lease // of the queue, from Start to Cleanup
 	storage certmagic.Storage
 	log     *zap.Logger
 	ctx     caddy.Context
 
 	trackers []*Tracker
 	events   *emitter
-	started  bool
 	capture  func([]delivery.Entry) // see DryRun
 
 	// ready is closed once keys and the trackers' ids are known; nothing may
@@ -153,9 +153,8 @@ const minSecret = 16
 // Start opens the queue and starts delivering. It never fails because of the
 // queue: sites are served whatever its state, and opening is tried again.
 func (a *App) Start() error {
-	a.started = true
 	go a.events.run(a.ctx)
-	a.queue.Join()
+	a.lease = queuepool.Process.Join(a.queue)
 	if err := a.prepare(); err != nil {
 		close(a.failed)
 		a.log.Error("no key for cookies, so nothing is recorded; it is tried again", zap.Error(err))
@@ -168,14 +167,14 @@ func (a *App) Start() error {
 				}
 				if a.prepare() == nil {
 					a.log.Info("the key for cookies is available now: recording")
-					a.queue.Use(a.destinations())
+					a.lease.Use(a.destinations())
 					return
 				}
 			}
 		}()
 		return nil
 	}
-	a.queue.Use(a.destinations())
+	a.lease.Use(a.destinations())
 	return nil
 }
 
@@ -186,14 +185,9 @@ func (a *App) Stop() error { return nil }
 // Cleanup lets go of the queue. When Caddy exits it stays open: what is left
 // is delivered once everything else has stopped.
 func (a *App) Cleanup() error {
-	if !a.started {
-		return nil
+	if a.lease != nil && !caddy.Exiting() {
+		a.lease.Leave()
 	}
-	a.started = false
-	if caddy.Exiting() {
-		return nil
-	}
-	a.queue.Leave()
 	return nil
 }
 
@@ -270,14 +264,14 @@ func (a *App) Ready(deadline time.Time) error {
 // Keys returns the keys for cookies and pseudonyms, once the app is ready.
 func (a *App) Keys() *tagging.Keys { return a.keys }
 
-// Post gives a hit's entries to the queue, see [queuepool.Config.Post].
+// Post gives a hit's entries to the queue, see [queuepool.Lease.Post].
 func (a *App) Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {
 	if a.capture != nil {
 		a.capture(entries)
 		done(nil)
 		return delivery.Underway{}
 	}
-	return a.queue.Post(deadline, entries, done)
+	return a.lease.Post(deadline, entries, done)
 }
 
 // Recorded tells other modules of a hit's records, once they are durable.

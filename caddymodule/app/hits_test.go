@@ -20,14 +20,14 @@ func TestDisabledTrackers(t *testing.T) {
 	}
 	const empty = "{env.TAGGED_URLS_TEST_UNSET}"
 	l := livetest.Start(t, "", route("/a", empty)+route("/b", empty)+route("/c", "KEY"))
-	livetest.Eventually(t, "the trackers", func() bool { return len(queuepool.CurrentStatus().Destinations) == 2 })
-	if n := queuepool.CurrentStatus().Disabled; n != 1 {
+	livetest.Eventually(t, "the trackers", func() bool { return len(queuepool.Process.Status().Destinations) == 2 })
+	if n := queuepool.Process.Status().Disabled; n != 1 {
 		t.Errorf("%d trackers are disabled", n)
 	}
 	const named = " {\n\t\t\tid shared\n\t\t}"
 	l.Load("", route("/a", empty+named)+route("/b", "KEY"+named)+route("/c", empty+named))
-	livetest.Eventually(t, "the trackers", func() bool { return len(queuepool.CurrentStatus().Destinations) == 1 })
-	if n := queuepool.CurrentStatus().Disabled; n != 0 {
+	livetest.Eventually(t, "the trackers", func() bool { return len(queuepool.Process.Status().Destinations) == 1 })
+	if n := queuepool.Process.Status().Disabled; n != 0 {
 		t.Errorf("%d trackers are disabled", n)
 	}
 }

@@ -82,7 +82,7 @@ type Engine struct {
 // be closed before the queue is.
 func NewEngine(q Queue, o Options) *Engine {
 	e := &Engine{
-		queue:       guest{q},
+		queue:       Shield(q),
 		ages:        newAges(),
 		settlements: make(chan settling, 64),
 		finish:      make(chan struct{}),

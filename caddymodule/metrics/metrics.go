@@ -97,7 +97,7 @@ func (queueCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	status := queuepool.CurrentStatus()
+	status := queuepool.Process.Status()
 	if len(status.Queues) == 0 {
 		return // no site uses tagged URLs
 	}

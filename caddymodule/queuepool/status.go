@@ -34,12 +34,12 @@ type DestinationStatus struct {
 	Pause      delivery.Pause
 }
 
-// CurrentStatus asks all queues of the process. There is more than one only
-// while a reload changes it.
-func CurrentStatus() Status {
+// Status asks all queues that are used. There is more than one only while a
+// reload changes it.
+func (p *Pool) Status() Status {
 	s := Status{Destinations: make(map[string]DestinationStatus)}
-	for _, spool := range allSpools() {
-		spool.addTo(&s)
+	for _, q := range p.queues() {
+		q.addTo(&s)
 	}
 	for _, d := range s.Destinations {
 		if d.Disabled != "" {
@@ -49,61 +49,47 @@ func CurrentStatus() Status {
 	return s
 }
 
-func allSpools() (all []*spool) {
-	spools.Range(func(_, value any) bool {
-		all = append(all, value.(*spool))
-		return true
-	})
-	return all
-}
-
 // EachOpen calls f for every open queue. A queue that is being opened for the
-// first time is waited for, until ctx is done.
-func EachOpen(ctx context.Context, f func(delivery.Queue, *delivery.Engine) error) error {
-	var open []*spool
-	for _, s := range allSpools() {
-		if s.isOpen(ctx) {
-			open = append(open, s)
+// first time is waited for, until ctx is done. If none is open the error is
+// [delivery.ErrUnavailable].
+func (p *Pool) EachOpen(ctx context.Context, f func(delivery.Queue, *delivery.Engine) error) error {
+	var open []*sharedQueue
+	for _, q := range p.queues() {
+		if q.isOpen(ctx) {
+			open = append(open, q)
 		}
 	}
 	if len(open) == 0 {
 		return delivery.ErrUnavailable
 	}
-	for _, s := range open {
-		if err := f(s.queue, s.engine); err != nil {
+	for _, q := range open {
+		if err := f(q.queue, q.engine); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *spool) addTo(all *Status) {
-	s.mu.Lock()
-	queue, engine, down := s.queue, s.engine, s.down
-	var configured []Destination
-	if len(s.users) > 0 {
-		configured = s.users[len(s.users)-1].destinations
+func (q *sharedQueue) addTo(all *Status) {
+	of := QueueStatus{Queue: q.key}
+	if down := q.unavailable(); down != nil {
+		of.Error = down.Error()
 	}
-	s.mu.Unlock()
-
-	q := QueueStatus{Queue: s.key}
-	if down != nil {
-		q.Error = down.Error()
-	}
-	for _, t := range configured {
-		d := all.Destinations[t.ID]
-		if !d.Configured || t.Disabled == "" {
-			d.Disabled = t.Disabled // of sites that share it, one with a key is enough
+	_, configured := q.pool.inForce(q.key)
+	for _, c := range configured {
+		d := all.Destinations[c.ID]
+		if !d.Configured || c.Disabled == "" {
+			d.Disabled = c.Disabled // of sites that share it, one with a key is enough
 		}
-		d.Module, d.Configured = t.Module, true
-		all.Destinations[t.ID] = d
+		d.Module, d.Configured = c.Module, true
+		all.Destinations[c.ID] = d
 	}
-	if queue != nil {
-		stats, err := s.stats()
+	if q.openNow() {
+		stats, err := q.stats()
 		if err != nil {
-			q.Error = err.Error()
+			of.Error = err.Error()
 		}
-		q.Bytes, q.MaxBytes = stats.Bytes, stats.MaxBytes
+		of.Bytes, of.MaxBytes = stats.Bytes, stats.MaxBytes
 		for id, more := range stats.Destinations {
 			d := all.Destinations[id]
 			d.Waiting += more.Waiting
@@ -113,14 +99,14 @@ func (s *spool) addTo(all *Status) {
 			}
 			all.Destinations[id] = d
 		}
-		for id, pause := range engine.Paused() {
+		for id, pause := range q.engine.Paused() {
 			d := all.Destinations[id]
 			d.Pause = pause
 			all.Destinations[id] = d
 		}
 	}
-	all.Bytes += q.Bytes
-	all.Queues = append(all.Queues, q)
+	all.Bytes += of.Bytes
+	all.Queues = append(all.Queues, of)
 }
 
 const (
@@ -134,11 +120,11 @@ var errHangs = fmt.Errorf("the queue hasn't said within %s what it holds: its st
 
 // stats asks the queue what it holds, but not for long: a disk that hangs must
 // hold up neither a reload nor those who want to know what is wrong.
-func (s *spool) stats() (delivery.Stats, error) {
+func (q *sharedQueue) stats() (delivery.Stats, error) {
 	timer := time.NewTimer(statsTimeout)
 	defer timer.Stop()
 	select {
-	case s.asking <- struct{}{}:
+	case q.asking <- struct{}{}:
 	case <-timer.C:
 		return delivery.Stats{}, errHangs
 	}
@@ -146,8 +132,8 @@ func (s *spool) stats() (delivery.Stats, error) {
 	var err error
 	answered := make(chan struct{})
 	go func() {
-		defer func() { <-s.asking }()
-		err = delivery.Guard(func() (err error) { stats, err = s.queue.Stats(); return err })
+		defer func() { <-q.asking }()
+		stats, err = q.queue.Stats()
 		close(answered)
 	}()
 	select {

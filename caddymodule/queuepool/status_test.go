@@ -5,6 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
 )
@@ -26,7 +28,9 @@ func TestStatusOfAQueueThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := hangingQueue{deliverytest.NewQueue(), make(chan struct{})}
 		defer q.Close()
-		s := &spool{queue: q, engine: delivery.NewEngine(q, delivery.Options{}), asking: make(chan struct{}, maxAsking)}
+		s := newSharedQueue(New(nil), t.Name(), zap.NewNop(), newHolder(nil))
+		s.queue, s.engine = delivery.Shield(q), delivery.NewEngine(q, delivery.Options{})
+		close(s.opened)
 		defer s.engine.Close()
 		began := time.Now()
 		for i := range 2 * maxAsking {

@@ -44,29 +44,19 @@ func waitingIn(t *testing.T, q delivery.Opener, destination string) int64 {
 	return stats.Destinations[destination].Waiting
 }
 
-// note makes notes of a former queue.
-func note(t *testing.T, key, config string) {
-	editNotes(zap.NewNop(), func(notes map[string]json.RawMessage) bool {
-		notes[key] = json.RawMessage(config)
-		return true
-	})
-	if _, ok := noted(t)[key]; !ok {
-		t.Fatal("nothing can be noted")
-	}
-}
-
-func noted(t *testing.T) map[string]json.RawMessage {
-	notes, err := readNotes(zap.NewNop())
+// noted returns the queues that a pool has noted.
+func noted(t *testing.T, p *Pool) map[string]json.RawMessage {
+	queues, err := readRegistry(p.registry.file(), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return notes
+	return queues
 }
 
-// TestFormerQueueIsFetchedInParts: meanwhile whoever needs its file gets it,
+// TestPreviousQueueIsMovedInParts: meanwhile whoever needs its file gets it,
 // be it another Caddy or this one, and nothing is lost or doubled by that.
-func TestFormerQueueIsFetchedInParts(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+func TestPreviousQueueIsMovedInParts(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const records = 1000
 		old := diskQueue(t, filepath.Join(t.TempDir(), "old.db"))
@@ -81,14 +71,14 @@ func TestFormerQueueIsFetchedInParts(t *testing.T) {
 		}
 		open.Close()
 		config := fmt.Sprintf(`{"queue":"disk","path":%q}`, old.Key())
-		note(t, old.Key(), config)
 
 		// A disabled tracker's records are wanted, and wait.
-		a := testConfig(t, &soleQueue{key: t.Name(), puts: 300 * time.Millisecond}, zap.NewNop())
-		a.destinations = []Destination{{Destination: delivery.Destination{ID: "gone"}, Disabled: "no key"}}
-		s := a.acquire()
-		defer letGo(a)
-		s.use(a)
+		a := newUser(t, &soleQueue{key: t.Name(), puts: 300 * time.Millisecond}, zap.NewNop())
+		a.registry.note(old.Key(), json.RawMessage(config), zap.NewNop())
+		l := a.Join(a.config)
+		defer l.Leave()
+		l.Use([]Destination{{Destination: delivery.Destination{ID: "gone"}, Disabled: "no key"}})
+		s := a.queues()[0]
 		moved := func() int64 {
 			stats, err := s.stats()
 			if err != nil {
@@ -96,75 +86,74 @@ func TestFormerQueueIsFetchedInParts(t *testing.T) {
 			}
 			return stats.Destinations["gone"].Waiting
 		}
-		<-time.After(formerSlice + time.Second)
+		<-time.After(migrateSlice + time.Second)
 		if n := moved(); n == 0 || n == records || waitingIn(t, old, "gone") != records-n {
 			t.Fatalf("%d of %d records were moved at first", n, records)
 		}
-		<-time.After(formerPause - time.Second + formerSlice/2)
-		again := testConfig(t, old, zap.NewNop())
-		again.JSON = json.RawMessage(config)
+		<-time.After(migratePause - time.Second + migrateSlice/2)
+		again := newUserOf(t, a.Pool, old, zap.NewNop())
+		again.config.JSON = json.RawMessage(config)
 		if err := takes(t, again.acquire(), time.Second/10); err != nil {
-			t.Errorf("while it is fetched from: %v", err)
+			t.Errorf("while it is moved from: %v", err)
 		}
 		if n := moved(); n == records {
-			t.Fatal("it wasn't fetched from any more")
+			t.Fatal("it wasn't moved from any more")
 		}
-		letGo(again)
+		again.leave()
 		<-time.After(time.Minute)
 		if n := moved(); n != records {
 			t.Errorf("%d of %d records were moved in the end", n, records)
 		}
-		if _, still := noted(t)[old.Key()]; still {
+		if _, still := noted(t, a.Pool)[old.Key()]; still {
 			t.Error("the queue is empty, and still noted")
 		}
 	})
 }
 
-// TestFormerQueueThatIsAnother: notes that have come to mean another file don't
+// TestPreviousQueueThatIsAnother: notes that have come to mean another file don't
 // make anything be fetched from that.
-func TestFormerQueueThatIsAnother(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+func TestPreviousQueueThatIsAnother(t *testing.T) {
+	t.Parallel()
 	core, logs := zapobserver.New(zap.WarnLevel)
 	other := filepath.Join(t.TempDir(), "other.db")
-	note(t, "/old.db", fmt.Sprintf(`{"queue":"disk","path":%q}`, other))
-	a := testConfig(t, &soleQueue{key: t.Name()}, zap.New(core))
-	a.destinations = []Destination{{Destination: delivery.Destination{ID: "main"}, Disabled: "no key"}}
-	a.acquire().use(a)
-	livetest.Eventually(t, "a warning", func() bool { return logs.FilterMessageSnippet("former queue").Len() > 0 })
-	letGo(a)
+	a := newUser(t, &soleQueue{key: t.Name()}, zap.New(core))
+	a.registry.note("/old.db", json.RawMessage(fmt.Sprintf(`{"queue":"disk","path":%q}`, other)), zap.NewNop())
+	l := a.Join(a.config)
+	l.Use([]Destination{{Destination: delivery.Destination{ID: "main"}, Disabled: "no key"}})
+	livetest.Eventually(t, "a warning", func() bool { return logs.FilterMessageSnippet("previous queue").Len() > 0 })
+	l.Leave()
 	if _, err := os.Stat(other); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the other file was opened: %v", err)
 	}
-	if _, still := noted(t)["/old.db"]; !still {
+	if _, still := noted(t, a.Pool)["/old.db"]; !still {
 		t.Error("the queue isn't noted any more")
 	}
 }
 
-// TestNotesThatCannotBeRead are left as they are, unless they are damaged: then
-// they are kept.
-func TestNotesThatCannotBeRead(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
-	add := func(notes map[string]json.RawMessage) bool {
-		notes["new"] = json.RawMessage("{}")
-		return true
-	}
-	if err := os.MkdirAll(notesFile(), 0o700); err != nil { // a directory can't be read
+// A registry that can't be read is left as it is, unless it is damaged: then it
+// is kept.
+func TestRegistryThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tagged_urls", "queues.json")
+	p := New(func() string { return file })
+	if err := os.MkdirAll(file, 0o700); err != nil { // a directory can't be read
 		t.Fatal(err)
 	}
-	if notes := editNotes(zap.NewNop(), add); len(notes) != 0 {
-		t.Errorf("read %v from a directory", notes)
+	p.registry.note("new", json.RawMessage("{}"), zap.NewNop())
+	if queues := p.registry.read(zap.NewNop()); len(queues) != 0 {
+		t.Errorf("read %v from a directory", queues)
 	}
-	if err := os.Remove(notesFile()); err != nil {
+	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(notesFile(), []byte(`{"old":{}`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(`{"old":{}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	editNotes(zap.NewNop(), add)
-	if notes := noted(t); len(notes) != 1 {
-		t.Errorf("after damage the notes are %v", notes)
+	p.registry.note("new", json.RawMessage("{ }"), zap.NewNop())
+	if queues := noted(t, p); len(queues) != 1 || string(queues["new"]) != "{}" {
+		t.Errorf("after damage the queues are %s", queues)
 	}
-	kept, err := filepath.Glob(notesFile() + ".corrupt-*")
+	kept, err := filepath.Glob(file + ".corrupt-*")
 	if err != nil || len(kept) != 1 {
 		t.Fatalf("kept are %v: %v", kept, err)
 	}

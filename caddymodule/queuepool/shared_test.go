@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -76,44 +77,64 @@ func (q soleOpen) Close() error {
 	return err
 }
 
-// testConfig is a configuration with a queue and nothing else.
-func testConfig(t *testing.T, queue delivery.Opener, log *zap.Logger) *Config {
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(cancel)
-	return &Config{Context: ctx, Logger: log, Queue: queue, JSON: json.RawMessage("{}"), MaxAge: time.Hour}
+// user is a configuration with a queue and nothing else, in a pool of its own.
+type user struct {
+	*Pool
+	config Config
 }
 
-// letGo ends a use, as a reload does.
-func letGo(c *Config) {
-	s := pooled(c.Queue.Key())
-	if c.release() {
-		s.closed()
+func newUser(t *testing.T, queue delivery.Opener, log *zap.Logger) user {
+	file := filepath.Join(t.TempDir(), "queues.json")
+	return newUserOf(t, New(func() string { return file }), queue, log)
+}
+
+func newUserOf(t *testing.T, p *Pool, queue delivery.Opener, log *zap.Logger) user {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return user{p, Config{Context: ctx, Logger: log, Queue: queue, JSON: json.RawMessage("{}"), MaxAge: time.Hour}}
+}
+
+// acquire begins a use, as a hit does.
+func (u *user) acquire() *sharedQueue {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.acquireLocked(&u.config)
+}
+
+// leave ends a use, as a reload does.
+func (u *user) leave() {
+	u.mu.Lock()
+	q := u.storages[u.config.Queue.Key()].queue
+	last := u.releaseLocked(q)
+	u.mu.Unlock()
+	if last {
+		q.waitClosed()
 	}
 }
 
 // takes puts nothing at all, which works if the queue does.
-func takes(t *testing.T, s *spool, limit time.Duration) error {
+func takes(t *testing.T, q *sharedQueue, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	return s.put(ctx, nil)
+	return q.put(ctx, nil)
 }
 
 // TestQueueIsHeldByOneAtATime: whoever wants a queue waits for all who had it
 // before, also for those who gave it up while they waited.
 func TestQueueIsHeldByOneAtATime(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
-		a := testConfig(t, q, zap.NewNop())
+		a := newUser(t, q, zap.NewNop())
 		if err := takes(t, a.acquire(), time.Second); err != nil {
 			t.Fatal(err)
 		}
-		go letGo(a)
+		go a.leave()
 		synctest.Wait()
 		if a.acquire(); q.times != 1 {
 			t.Fatal("it was opened again")
 		}
-		go letGo(a)
+		go a.leave()
 		synctest.Wait()
 		third := a.acquire()
 		if err := takes(t, third, time.Second); !errors.Is(err, context.DeadlineExceeded) {
@@ -129,8 +150,8 @@ func TestQueueIsHeldByOneAtATime(t *testing.T) {
 		if q.times != 2 {
 			t.Errorf("it was opened %d times, want twice: the second had no use for it any more", q.times)
 		}
-		letGo(a)
-		if _, held := holders.Load(q.key); held {
+		a.leave()
+		if len(a.storages) > 0 {
 			t.Error("something is left of it")
 		}
 	})
@@ -139,16 +160,16 @@ func TestQueueIsHeldByOneAtATime(t *testing.T) {
 // TestQueueThatCannotBeClosed: a reload goes on, and who needs the queue again
 // says so soon and opens it when it can.
 func TestQueueThatCannotBeClosed(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := zapobserver.New(zap.ErrorLevel)
 		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
-		a := testConfig(t, q, zap.New(core))
+		a := newUser(t, q, zap.New(core))
 		if err := takes(t, a.acquire(), time.Second); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		letGo(a)
+		a.leave()
 		if took := time.Since(began); took != closeLimit || logs.FilterMessageSnippet("isn't closed yet").Len() != 1 {
 			t.Errorf("it was let go of after %s, with the log %v", took, logs.All())
 		}
@@ -165,32 +186,31 @@ func TestQueueThatCannotBeClosed(t *testing.T) {
 		if err := takes(t, s, time.Second); err != nil {
 			t.Errorf("when it can be: %v", err)
 		}
-		letGo(a)
+		a.leave()
 	})
 }
 
 // TestRecordsThatComeLateForTheirKey: hits under way when the key comes are for
 // the tracker by the name that it had without.
 func TestRecordsThatComeLateForTheirKey(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := testConfig(t, &soleQueue{key: t.Name()}, zap.NewNop())
+		a := newUser(t, &soleQueue{key: t.Name()}, zap.NewNop())
 		trk := &takesAll{}
-		a.destinations = []Destination{{Destination: delivery.Destination{ID: "with", Tracker: trk}, Waiting: "without"}}
-		s := a.acquire()
-		s.use(a)
+		l := a.Join(a.config)
+		l.Use([]Destination{{Destination: delivery.Destination{ID: "with", Tracker: trk}, Waiting: "without"}})
+		s := a.queues()[0]
 		if err := takes(t, s, time.Second); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.put(t.Context(), []delivery.Entry{{Destination: "without", Record: &delivery.Record{Kind: delivery.Event, Time: time.Now()}}}); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(lookAgain + time.Second)
+		<-time.After(askAgain + time.Second)
 		if n := trk.took.Load(); n != 1 {
 			t.Errorf("%d records were delivered", n)
 		}
-		s.unuse(a)
-		letGo(a)
+		l.Leave()
 	})
 }
 
@@ -214,18 +234,18 @@ func (mistakenQueue) Stats() (delivery.Stats, error) { panic("mistake") }
 
 // TestQueueWithMistakes: a queue that panics costs hits at most, not Caddy.
 func TestQueueWithMistakes(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := testConfig(t, &soleQueue{key: t.Name(), panic: true}, zap.NewNop())
+		a := newUser(t, &soleQueue{key: t.Name(), panic: true}, zap.NewNop())
 		s := a.acquire()
 		<-time.After(openRetry + time.Second)
 		if err := takes(t, s, time.Second); err != nil {
 			t.Fatalf("after a panic: %v", err)
 		}
 		good := s.queue
-		s.queue = mistakenQueue{}
+		s.queue = delivery.Shield(mistakenQueue{})
 		var outcomes []error
-		a.Post(time.Now().Add(time.Second), nil, func(err error) { outcomes = append(outcomes, err) })
+		(&Lease{pool: a.Pool, config: a.config}).Post(time.Now().Add(time.Second), nil, func(err error) { outcomes = append(outcomes, err) })
 		synctest.Wait()
 		if len(outcomes) != 1 || outcomes[0] != nil {
 			t.Errorf("the queue told %v", outcomes)
@@ -234,7 +254,7 @@ func TestQueueWithMistakes(t *testing.T) {
 			t.Error("there are no statistics")
 		}
 		s.queue = good
-		letGo(a)
+		a.leave()
 	})
 }
 
@@ -265,16 +285,16 @@ func (q *tellingQueue) Open(*zap.Logger) (delivery.Queue, error) { return q, nil
 // TestLastUseIsAHit: the queue that tells its outcome isn't kept by that from
 // being closed.
 func TestLastUseIsAHit(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := &tellingQueue{Queue: deliverytest.NewQueue(), tell: make(chan struct{})}
-		a := testConfig(t, q, zap.NewNop())
+		a := newUser(t, q, zap.NewNop())
 		s := a.acquire()
 		synctest.Wait()
-		s.post(time.Now().Add(time.Hour), nil, func(error) { a.release() })
+		s.post(time.Now().Add(time.Hour), nil, func(error) { a.release(s) })
 		began := time.Now()
 		close(q.tell)
-		if s.closed(); time.Since(began) > 0 {
+		if s.waitClosed(); time.Since(began) > 0 {
 			t.Errorf("it was closed after %s", time.Since(began))
 		}
 	})
@@ -282,15 +302,15 @@ func TestLastUseIsAHit(t *testing.T) {
 
 // TestExitWaitsForQueues that are being closed, though nobody uses them.
 func TestExitWaitsForQueues(t *testing.T) {
-	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := &soleQueue{key: t.Name(), closes: make(chan struct{})}
-		a := testConfig(t, q, zap.NewNop())
-		a.acquire()
+		a := newUser(t, q, zap.NewNop())
+		s := a.acquire()
 		synctest.Wait()
-		a.release()
+		a.release(s)
 		time.AfterFunc(time.Second, func() { close(q.closes) })
-		if drainAtExit(t.Context()); q.open {
+		if a.drain(t.Context()); q.open {
 			t.Error("it isn't closed")
 		}
 	})

@@ -7,9 +7,9 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
-// TestFormerQueueOfAPlaceholder: it is found again when the placeholder means
+// TestPreviousQueueOfAPlaceholder: it is found again when the placeholder means
 // something else.
-func TestFormerQueueOfAPlaceholder(t *testing.T) {
+func TestPreviousQueueOfAPlaceholder(t *testing.T) {
 	t.Setenv("QUEUE", "old")
 	const queue = "tagged_urls {\n\t\tqueue_timeout 20s\n\t\tqueue disk {\n\t\t\tpath $DIR/{env.QUEUE}.db\n\t\t}\n\t}"
 	site := livetest.Kissmetrics() + "respond page\n"

@@ -1,0 +1,148 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// Guard calls f and makes an error of a panic in it: a mistake may cost a hit,
+// but not the visitor's page, or all of Caddy. The error doesn't show the
+// panic's value, which might hold what the visitor sent.
+func Guard(f func() error) (err error) {
+	defer caught(&err)
+	return f()
+}
+
+func caught(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("a mistake in the module, please report it to its authors: panic of type %T at\n%s", p, debug.Stack())
+	}
+}
+
+// Shielded is a queue whose mistakes are errors: queues are guests in Caddy,
+// and mustn't end it. It is a [Poster], whether the queue is one or not.
+type Shielded struct{ queue Queue }
+
+// Shield returns the queue with its panics made errors.
+func Shield(q Queue) Shielded {
+	if s, ok := q.(Shielded); ok {
+		return s
+	}
+	return Shielded{q}
+}
+
+// Unwrap returns the queue itself.
+func (s Shielded) Unwrap() Queue { return s.queue }
+
+// Put implements [Queue].
+func (s Shielded) Put(ctx context.Context, entries ...Entry) (err error) {
+	defer caught(&err)
+	return s.queue.Put(ctx, entries...)
+}
+
+// Post implements [Poster]. It calls done once, whatever the queue does.
+func (s Shielded) Post(deadline time.Time, done func(error), entries ...Entry) (posted Posted) {
+	var once sync.Once
+	tell := func(err error) { once.Do(func() { done(err) }) }
+	poster, ok := s.queue.(Poster)
+	if !ok {
+		go func() {
+			ctx, cancel := context.WithDeadline(context.Background(), deadline)
+			defer cancel()
+			tell(s.Put(ctx, entries...))
+		}()
+		return Underway{}
+	}
+	if err := Guard(func() error { posted = poster.Post(deadline, tell, entries...); return nil }); err != nil {
+		go tell(err)
+	}
+	if posted == nil {
+		return Underway{}
+	}
+	return shieldedPost{posted}
+}
+
+// shieldedPost is a post whose mistakes have no effect.
+type shieldedPost struct{ posted Posted }
+
+func (s shieldedPost) Hurry() {
+	_ = Guard(func() error { s.posted.Hurry(); return nil })
+}
+
+func (s shieldedPost) GiveUp() {
+	_ = Guard(func() error { s.posted.GiveUp(); return nil })
+}
+
+// Take implements [Queue].
+func (s Shielded) Take(ctx context.Context, destination string, limit int) (_ []Item, err error) {
+	defer caught(&err)
+	return s.queue.Take(ctx, destination, limit)
+}
+
+// Settle implements [Queue].
+func (s Shielded) Settle(settlements ...Settlement) (err error) {
+	defer caught(&err)
+	return s.queue.Settle(settlements...)
+}
+
+// AliasMemory implements [Queue].
+func (s Shielded) AliasMemory() (memory uint64) {
+	_ = Guard(func() error { memory = s.queue.AliasMemory(); return nil })
+	return memory
+}
+
+// ClaimAlias implements [Queue].
+func (s Shielded) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (first bool, err error) {
+	defer caught(&err)
+	return s.queue.ClaimAlias(ctx, memory, anonymous, made)
+}
+
+// ReleaseAlias implements [Queue].
+func (s Shielded) ReleaseAlias(anonymous [16]byte) {
+	_ = Guard(func() error { s.queue.ReleaseAlias(anonymous); return nil })
+}
+
+// Hurry implements [Queue].
+func (s Shielded) Hurry(destination string) (err error) {
+	defer caught(&err)
+	return s.queue.Hurry(destination)
+}
+
+// Stats implements [Queue].
+func (s Shielded) Stats() (_ Stats, err error) {
+	defer caught(&err)
+	return s.queue.Stats()
+}
+
+// DeadLetters implements [Queue].
+func (s Shielded) DeadLetters(destination string, yield func(DeadLetter) bool) (err error) {
+	defer caught(&err)
+	return s.queue.DeadLetters(destination, yield)
+}
+
+// Revive implements [Queue].
+func (s Shielded) Revive(filter DeadFilter) (_ int, err error) {
+	defer caught(&err)
+	return s.queue.Revive(filter)
+}
+
+// Bury implements [Queue].
+func (s Shielded) Bury(filter DeadFilter) (_ int, err error) {
+	defer caught(&err)
+	return s.queue.Bury(filter)
+}
+
+// Close implements [Queue].
+func (s Shielded) Close() (err error) {
+	defer caught(&err)
+	return s.queue.Close()
+}
+
+// Interface guards
+var (
+	_ Queue  = Shielded{}
+	_ Poster = Shielded{}
+)
