@@ -21,7 +21,7 @@ const (
 	precision = 2 * time.Second
 )
 
-// Run runs all tests. open opens a queue on empty storage of its own; reopen
+// Run runs all tests, beside each other. open opens a queue on empty storage of its own; reopen
 // opens the storage of a queue again that was closed.
 func Run(t *testing.T, open func(t *testing.T) delivery.Queue, reopen func(t *testing.T, closed delivery.Queue) delivery.Queue) {
 	for _, test := range []struct {
@@ -57,6 +57,7 @@ func Run(t *testing.T, open func(t *testing.T) delivery.Queue, reopen func(t *te
 		{"Producers and consumers", traffic},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			q := &queue{Queue: open(t), T: t, reopen: reopen}
 			t.Cleanup(func() { q.Queue.Close() })
 			test.run(q)

@@ -176,7 +176,7 @@ func takeGivenUp(q *queue) {
 		}()
 		return c
 	}
-	for n := range 50 {
+	for n := range 20 {
 		ctx, cancel := context.WithCancel(q.context())
 		hasty, giveUp := context.WithCancel(ctx)
 		impatient, patient := take(hasty), take(ctx)
@@ -198,7 +198,7 @@ func takeGivenUp(q *queue) {
 }
 
 func takeMany(q *queue) {
-	const n = 300
+	const n = 100
 	taken := make(chan string, n)
 	for i := range n {
 		go func() {
