@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"slices"
@@ -96,6 +97,40 @@ func TestDefaultBuildHasNoNATS(t *testing.T) {
 	for pkg := range strings.Lines(string(out)) {
 		if strings.Contains(pkg, "nats") || strings.Contains(pkg, "orbit.go") {
 			t.Errorf("the default build contains %s", strings.TrimSpace(pkg))
+		}
+	}
+}
+
+// Who builds Caddy with the module gets Caddy's dependencies in the versions
+// that Caddy asks for.
+func TestCaddysDependenciesKeepTheirVersions(t *testing.T) {
+	t.Parallel()
+	mod, ok := command(t, "go", "list", "-m", "-f", "{{.GoMod}}", "github.com/caddyserver/caddy/v2")
+	if !ok {
+		t.Fatal(mod)
+	}
+	text, ok := command(t, "go", "mod", "edit", "-json", strings.TrimSpace(mod))
+	if !ok {
+		t.Fatal(text)
+	}
+	var caddys struct {
+		Require []struct{ Path, Version string }
+	}
+	if err := json.Unmarshal([]byte(text), &caddys); err != nil || len(caddys.Require) == 0 {
+		t.Fatalf("Caddy requires %v: %v", caddys.Require, err)
+	}
+	ours, ok := command(t, "go", "list", "-m", "-f", "{{.Path}} {{.Version}}", "all")
+	if !ok {
+		t.Fatal(ours)
+	}
+	versions := map[string]string{}
+	for line := range strings.Lines(ours) {
+		path, version, _ := strings.Cut(strings.TrimSpace(line), " ")
+		versions[path] = version
+	}
+	for _, want := range caddys.Require {
+		if got := versions[want.Path]; got != want.Version {
+			t.Errorf("%s is %s, and Caddy asks for %s: move what raises it into a module of its own", want.Path, got, want.Version)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package handler
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -47,9 +46,8 @@ func (h *Handler) Why(reason tagging.Reason) string {
 	case reasonGPC:
 		return "The visitor's browser says Sec-GPC: 1 (skip gpc)."
 	case reasonConsent:
-		if len(h.Consent.Patterns) > 0 {
-			return fmt.Sprintf("The visitor hasn't agreed: there is no cookie %s, or its value doesn't fit %s (consent).",
-				h.Consent.Cookie, strings.Join(h.Consent.Patterns, " or "))
+		if h.Consent.Value != "" {
+			return fmt.Sprintf("The visitor hasn't agreed: no cookie %s says %q (consent).", h.Consent.Cookie, h.Consent.Value)
 		}
 		return fmt.Sprintf("The visitor hasn't agreed: there is no cookie %s (consent).", h.Consent.Cookie)
 	case ReasonEmpty:

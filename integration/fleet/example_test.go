@@ -18,7 +18,7 @@ import (
 // names, ports and paths.
 func TestExample(t *testing.T) {
 	t.Parallel()
-	nats, err := buildNATS()
+	nats, err := harness.BuildNATS()
 	if err != nil {
 		t.Fatal(err)
 	}

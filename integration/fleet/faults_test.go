@@ -29,8 +29,8 @@ func TestServerIsKilled(t *testing.T) {
 	f := startFleet(t)
 	f.servers[0].Signal(t, syscall.SIGKILL)
 	f.working("a NATS server was killed")
-	f.servers[0].start()
-	f.servers[0].healthy()
+	f.servers[0].Start()
+	f.servers[0].Healthy()
 	f.reach("it is back")
 	f.deliver()
 }
@@ -39,10 +39,10 @@ func TestServerIsKilled(t *testing.T) {
 func TestServerHangs(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t)
-	f.servers[1].pause()
+	f.servers[1].Pause()
 	f.working("a NATS server doesn't answer")
-	f.servers[1].resume()
-	f.servers[1].healthy()
+	f.servers[1].Resume()
+	f.servers[1].Healthy()
 	f.reach("it answers")
 	f.deliver()
 }
@@ -64,8 +64,8 @@ func TestDroppedHitsAreCounted(t *testing.T) {
 	f.reach("all Caddys were reloaded, and don't wait long for the queue")
 	f.servers[2].Signal(t, syscall.SIGKILL)
 	f.working("a NATS server was killed")
-	f.servers[2].start()
-	f.servers[2].healthy()
+	f.servers[2].Start()
+	f.servers[2].Healthy()
 	brief := map[string]harness.Answered{}
 	for _, n := range f.nodes {
 		for hit, answered := range n.load.Stop() {
@@ -98,8 +98,8 @@ func TestServersAreReplaced(t *testing.T) {
 	for _, s := range f.servers {
 		s.Signal(t, syscall.SIGTERM)
 		f.working("a NATS server is being replaced")
-		s.start()
-		s.healthy()
+		s.Start()
+		s.Healthy()
 	}
 	f.reach("all NATS servers were replaced")
 	f.deliver()
@@ -128,7 +128,7 @@ func TestAllServersAreKilled(t *testing.T) {
 	}
 	f.reach("there's no NATS")
 	for _, s := range f.servers {
-		s.start()
+		s.Start()
 	}
 	f.working("all NATS servers were started")
 	f.deliver()

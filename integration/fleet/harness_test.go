@@ -19,7 +19,7 @@ type fleet struct {
 	t       *testing.T
 	began   time.Time
 	tracker *harness.Tracker
-	servers []*server
+	servers []*harness.NATS
 	urls    []string
 	nodes   []*node
 	hits    map[string]harness.Answered // those that must arrive
@@ -51,7 +51,7 @@ const patient = "queue_timeout 10s"
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{
-		t: t, began: time.Now(), tracker: harness.StartTracker(t), servers: startCluster(t),
+		t: t, began: time.Now(), tracker: harness.StartTracker(t), servers: harness.StartNATSCluster(t, ""),
 		hits: map[string]harness.Answered{},
 	}
 	f.tracker.Respond(func(w http.ResponseWriter, r *http.Request) {
@@ -141,7 +141,7 @@ func (f *fleet) deliver() (arrived map[string][]harness.Record) {
 		f.stop(n)
 	}
 	for _, s := range f.servers {
-		s.healthy()
+		s.Healthy()
 	}
 	f.nodes[0].API("POST", "/tagged_urls/retry")
 	harness.Eventually(f.t, "all hits to arrive", func() bool {

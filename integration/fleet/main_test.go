@@ -15,8 +15,3 @@ func TestMain(m *testing.M) { harness.Run(m) }
 var buildCaddy = sync.OnceValues(func() (string, error) {
 	return harness.BuildFrom(harness.Root(), "./caddymodule/cmd/caddy-nats", harness.RaceDetector())
 })
-
-// buildNATS builds the NATS server in the version that go.mod names, once.
-var buildNATS = sync.OnceValues(func() (string, error) {
-	return harness.BuildFrom(harness.Root(), "github.com/nats-io/nats-server/v2", false)
-})

@@ -8,7 +8,7 @@ import (
 )
 
 // ShortDir makes a directory whose path a Unix socket's address can hold.
-func ShortDir(t *testing.T) string {
+func ShortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tu-")
 	if err != nil {
@@ -18,7 +18,7 @@ func ShortDir(t *testing.T) string {
 	return dir
 }
 
-func WriteFile(t *testing.T, path, text string) {
+func WriteFile(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -26,7 +26,7 @@ func WriteFile(t *testing.T, path, text string) {
 }
 
 // CodeOf returns what a Markdown file shows as code.
-func CodeOf(t *testing.T, file string) []string {
+func CodeOf(t testing.TB, file string) []string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(Root(), file))
 	if err != nil {

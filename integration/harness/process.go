@@ -24,7 +24,7 @@ const Patience = 30 * time.Second
 // Eventually waits until the condition holds, and fails the test if it doesn't
 // come to. Between looks it waits for as long as one takes, so that looking
 // keeps nobody busy.
-func Eventually(t *testing.T, what string, condition func() bool) {
+func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); ; {
 		began := time.Now()
@@ -49,14 +49,16 @@ type Process struct {
 }
 
 // StartProcess starts a program and collects the lines it writes.
-func StartProcess(t *testing.T, name string, env []string, path string, args ...string) *Process {
+func StartProcess(t testing.TB, name string, env []string, path string, args ...string) *Process {
 	t.Helper()
 	ctx := context.Background()
-	if deadline, ok := t.Deadline(); ok {
+	if t, ok := t.(*testing.T); ok {
 		// When the tests run into their time limit no cleanup runs any more.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-2*time.Second))
-		t.Cleanup(cancel)
+		if deadline, ok := t.Deadline(); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, deadline.Add(-2*time.Second))
+			t.Cleanup(cancel)
+		}
 	}
 	p := &Process{name: name, cmd: exec.CommandContext(ctx, path, args...), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
@@ -125,7 +127,7 @@ func (p *Process) Running() bool {
 func (p *Process) Send(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 
 // Signal sends a signal that is to end the process, and waits until it has.
-func (p *Process) Signal(t *testing.T, sig os.Signal) {
+func (p *Process) Signal(t testing.TB, sig os.Signal) {
 	t.Helper()
 	if err := p.Send(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("sending %v to %s: %v", sig, p.name, err)
@@ -140,7 +142,7 @@ func (p *Process) Signal(t *testing.T, sig os.Signal) {
 }
 
 // Listening waits until a process takes connections at an address.
-func (p *Process) Listening(t *testing.T, network, addr string) {
+func (p *Process) Listening(t testing.TB, network, addr string) {
 	t.Helper()
 	Eventually(t, p.name+" at "+addr, func() bool {
 		if !p.Running() {
@@ -166,7 +168,7 @@ var ports struct {
 // It is below those that the system gives to outgoing connections, so a server
 // that goes away and comes back finds it free. To find one it listens on none,
 // for the reason that [Listen] gives.
-func FreePort(t *testing.T) int {
+func FreePort(t testing.TB) int {
 	t.Helper()
 	ports.Lock()
 	defer ports.Unlock()
@@ -196,7 +198,7 @@ func FreePort(t *testing.T) int {
 // Listen waits until a port is free, as it may not be at once after it was
 // closed: a process that a test beside this one starts has this one's sockets
 // too until it runs its own program.
-func Listen(t *testing.T, addr string) (l net.Listener) {
+func Listen(t testing.TB, addr string) (l net.Listener) {
 	t.Helper()
 	Eventually(t, addr+" to be free", func() bool {
 		var err error

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 func anonymous(n int) (identity [16]byte) {
@@ -19,7 +19,7 @@ func anonymous(n int) (identity [16]byte) {
 // Two nodes know of each other's aliases.
 func TestAliasesOfAFleet(t *testing.T) {
 	t.Parallel()
-	s := settingsFor(startServer(t))
+	s := settingsFor(harness.StartNATS(t, ""))
 	one, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
 	made := time.Now()
 	for i, q := range []*openQueue{one, other, one} {
@@ -32,7 +32,7 @@ func TestAliasesOfAFleet(t *testing.T) {
 // What gave way is in doubt, also at a node that has never known of it.
 func TestAliasesGiveWay(t *testing.T) {
 	t.Parallel()
-	s := settingsFor(startServer(t))
+	s := settingsFor(harness.StartNATS(t, ""))
 	s.maxBytes = leastMaxBytes
 	q := mustOpen(t, s, nil)
 	const claims = 800
@@ -57,7 +57,7 @@ func TestAliasesGiveWay(t *testing.T) {
 // Where the cluster forgot everything, nobody from before gets an alias.
 func TestAliasesLost(t *testing.T) {
 	t.Parallel()
-	s := settingsFor(startServer(t))
+	s := settingsFor(harness.StartNATS(t, ""))
 	q := mustOpen(t, s, nil)
 	before, made := q.AliasMemory(), time.Now()
 	if first, err := q.ClaimAlias(t.Context(), before, anonymous(1), made); !first || err != nil {
@@ -84,14 +84,9 @@ func TestAliasesLost(t *testing.T) {
 func TestAliasesNotPermitted(t *testing.T) {
 	t.Parallel()
 	s := settings{stream: "former", replicas: 1}
-	former := permissions(s.stream, true)
-	former.Publish.Allow = slices.DeleteFunc(former.Publish.Allow, func(subject string) bool {
-		return strings.HasSuffix(subject, "_aliases")
-	})
-	n := startServer(t, func(o *server.Options) {
-		o.Users = []*server.User{{Username: "user", Password: "x", Permissions: former}}
-	})
-	s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
+	publish := slices.DeleteFunc(publishes(s.stream, true), func(subject string) bool { return strings.HasSuffix(subject, "_aliases") })
+	n := harness.StartNATS(t, authorization(user("user", publish)))
+	s.connection.urls = strings.Replace(n.URL, "nats://", "nats://user:x@", 1)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0)
 	if first, err := q.ClaimAlias(t.Context(), q.AliasMemory(), anonymous(1), time.Now()); first || err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q", "$JS.API.STREAM.INFO.former_aliases")) {

@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // BenchmarkPut measures how long a hit is held up, by a cluster of three
-// servers in this process and, for comparison, by the queue on disk: one hit
+// servers and, for comparison, by the queue on disk: one hit
 // after the other, and 64 at a time.
 func BenchmarkPut(b *testing.B) {
 	for _, kind := range []struct {
@@ -47,8 +47,11 @@ func BenchmarkPut(b *testing.B) {
 // onCluster returns what opens queues on a cluster, which is started when it
 // is needed.
 func onCluster(b *testing.B, replicas int, syncAlways bool) func(*testing.B) delivery.Queue {
-	start := sync.OnceValue(func() []*node {
-		return startCluster(b, func(o *server.Options) { o.SyncAlways = syncAlways })
+	start := sync.OnceValue(func() []*harness.NATS {
+		if syncAlways {
+			return harness.StartNATSCluster(b, `jetstream { store_dir: "$DIR", sync_interval: always }`)
+		}
+		return harness.StartNATSCluster(b, "")
 	})
 	return func(b *testing.B) delivery.Queue {
 		s := settingsFor(start()...)

@@ -9,16 +9,17 @@ import (
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // Hits are taken while the cluster is away, and handed over when it's back.
 func TestFallback(t *testing.T) {
 	t.Parallel()
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	q := connected(t, mustOpen(t, settingsFor(n), onDisk(t)))
 	put(t, q, "d", 0, 1, 2)
-	n.stop()
-	eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
+	n.Stop()
+	harness.Eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
 	put(t, q, "d", 3, 4, 5)
 	stats, err := q.Stats()
 	if err == nil || stats.Destinations["d"].Waiting != 3 {
@@ -27,8 +28,8 @@ func TestFallback(t *testing.T) {
 	if err := q.Hurry(""); err == nil {
 		t.Error("Hurry worked without a cluster")
 	}
-	n.start()
-	eventually(t, "all to be in the cluster", func() bool {
+	n.Start()
+	harness.Eventually(t, "all to be in the cluster", func() bool {
 		stats, err := q.Stats()
 		inFallback, _ := q.fallbackQueue().Stats()
 		return err == nil && stats.Destinations["d"].Waiting == 6 && waiting(inFallback) == 0
@@ -44,9 +45,9 @@ func TestFallback(t *testing.T) {
 // A node starts, records and stops without having seen the cluster.
 func TestFallbackFromTheBeginning(t *testing.T) {
 	t.Parallel()
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s, fallback := settingsFor(n), onDisk(t)
-	n.stop()
+	n.Stop()
 	q := mustOpen(t, s, fallback)
 	put(t, q, "d", 0)
 	taken := make(chan error, 1)
@@ -62,7 +63,7 @@ func TestFallbackFromTheBeginning(t *testing.T) {
 	}
 	q = mustOpen(t, s, fallback)
 	put(t, q, "d", 1)
-	n.start()
+	n.Start()
 	items := take(t, q, "d", 2)
 	if got := numbers(items); !slices.Equal(got, upTo(2)) {
 		t.Fatalf("took %v", got)
@@ -93,7 +94,7 @@ func TestBlackHole(t *testing.T) {
 		t.Errorf("it took %v, as long as connecting", took)
 	}
 	// Who needs the cluster waits for the other servers to be tried.
-	s.connection.urls += "," + startServer(t).ClientURL()
+	s.connection.urls += "," + harness.StartNATS(t, "").URL
 	if _, err := mustOpen(t, s, onDisk(t)).Revive(delivery.DeadFilter{}); err != nil {
 		t.Error(err)
 	}
@@ -101,16 +102,16 @@ func TestBlackHole(t *testing.T) {
 
 // Without a fallback the cluster has to be there.
 func TestNoFallback(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
-	n.stop()
+	n.Stop()
 	if _, err := open(s, nil, logger(t)); err == nil {
 		t.Fatal("opened without a cluster")
 	}
-	n.start()
+	n.Start()
 	q := mustOpen(t, s, nil)
-	n.stop()
-	eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
+	n.Stop()
+	harness.Eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := q.Put(ctx, entry("d", 0)); !errors.Is(err, context.DeadlineExceeded) {
@@ -119,7 +120,7 @@ func TestNoFallback(t *testing.T) {
 	// What is put while it comes back waits for that.
 	result := make(chan error, 1)
 	go func() { result <- q.Put(t.Context(), entry("d", 1), entry("e", 1)) }()
-	n.start()
+	n.Start()
 	if err := <-result; err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestNoFallback(t *testing.T) {
 // than half of what they can wait.
 func TestSilence(t *testing.T) {
 	t.Parallel()
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := connected(t, mustOpen(t, s, onDisk(t)))
 	// Nobody answers on behalf of this stream: it isn't any more.
@@ -162,7 +163,7 @@ func TestSilence(t *testing.T) {
 
 // A stream that is full is no reason to drop a hit either.
 func TestFullFallsBack(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	s.maxBytes = 6000 // for about 20
 	q := connected(t, mustOpen(t, s, onDisk(t)))

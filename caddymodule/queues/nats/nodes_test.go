@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // Any node delivers any record, and each is delivered once.
 func TestNodesShare(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	const nodes, each = 3, 60
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
@@ -65,7 +66,7 @@ func TestNodesShare(t *testing.T) {
 // What a node has under way when it dies is delivered by another, once its
 // time is over; and while it lives and is merely slow, by nobody else.
 func TestNodeDies(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	const ackWait = time.Second
 	dying, other := mustOpenWith(t, s, nil, ackWait), mustOpenWith(t, s, nil, ackWait)
@@ -90,7 +91,7 @@ func TestNodeDies(t *testing.T) {
 
 // A node that closes gives back what it has at once.
 func TestNodeCloses(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	closing, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
 	put(t, other, "d", upTo(50)...)
@@ -110,7 +111,7 @@ func TestNodeCloses(t *testing.T) {
 // A record that is sent twice because no answer came is there once; one that
 // comes back from another queue isn't taken for such a one.
 func TestDuplicates(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	for range 3 {
@@ -137,16 +138,16 @@ func TestDuplicates(t *testing.T) {
 // A reload with another address connects anew; what is under way goes on.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	nodes := startCluster(t)
+	nodes := harness.StartNATSCluster(t, "")
 	s := settingsFor(nodes[0])
 	s.replicas = 3
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", upTo(10)...)
 	items := take(t, q, "d", 5)
 	first := q.link.Load()
-	s.connection.urls = nodes[1].ClientURL()
+	s.connection.urls = nodes[1].URL
 	(&Queue{settings: s}).Apply(q)
-	eventually(t, "another connection", func() bool { return q.link.Load() != first })
+	harness.Eventually(t, "another connection", func() bool { return q.link.Load() != first })
 	settle(t, q, done, items[:4]...)
 	items = append(items[4:], take(t, q, "d", 5)...)
 	nothing(t, q, "d", 100*time.Millisecond)
@@ -154,8 +155,8 @@ func TestReload(t *testing.T) {
 		t.Errorf("%d records", got)
 	}
 	settle(t, q, done, items...)
-	eventually(t, "the first connection to be closed", func() bool { return first.nc.IsClosed() })
-	eventually(t, "nothing to be left", func() bool {
+	harness.Eventually(t, "the first connection to be closed", func() bool { return first.nc.IsClosed() })
+	harness.Eventually(t, "nothing to be left", func() bool {
 		s, err := q.Stats()
 		return err == nil && waiting(s) == 0
 	})
@@ -164,7 +165,7 @@ func TestReload(t *testing.T) {
 // A hit that is under way when a reload closes the connection takes the other.
 func TestReloadUnderHits(t *testing.T) {
 	t.Parallel()
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	ctx, over := context.WithCancel(t.Context())
@@ -184,7 +185,7 @@ func TestReloadUnderHits(t *testing.T) {
 		before, hits := q.link.Load(), number.Load()
 		s.rate = i + 1
 		(&Queue{settings: s}).Apply(q)
-		eventually(t, "the former connection to be closed, and more hits", func() bool {
+		harness.Eventually(t, "the former connection to be closed, and more hits", func() bool {
 			return before.nc.IsClosed() && number.Load() > hits+20
 		})
 	}
@@ -194,7 +195,7 @@ func TestReloadUnderHits(t *testing.T) {
 
 // Statistics name destinations that this node hasn't heard of.
 func TestStatsOfOthers(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	const name = "kissmetrics:https://trk.kissmetrics.io/ é%\n#1234"
@@ -220,7 +221,7 @@ func TestStatsOfOthers(t *testing.T) {
 
 // To count what waits for a thousand destinations takes one request for each.
 func TestManyDestinations(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	q := mustOpen(t, settingsFor(n), nil)
 	const destinations = 1000
 	name := func(i int) string { return fmt.Sprint("destination ", i) }
@@ -243,7 +244,7 @@ func TestManyDestinations(t *testing.T) {
 
 // A limit counts for all nodes together, and outlives the node that delivers.
 func TestRate(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	const rate, records = 50, 130
 	unlimited := mustOpen(t, s, nil)

@@ -5,19 +5,20 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/queuetest"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // The promises of every queue, kept by one server, by three with a copy each,
 // and with a fallback at hand.
 func TestQueue(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
+	s := harness.StartNATS(t, "")
 	runSuite(t, func() settings { return settingsFor(s) }, false)
 }
 
 func TestQueueWithFallback(t *testing.T) {
 	t.Parallel()
-	s := startServer(t)
+	s := harness.StartNATS(t, "")
 	runSuite(t, func() settings { return settingsFor(s) }, true)
 }
 
@@ -26,7 +27,7 @@ func TestQueueOfThree(t *testing.T) {
 		t.Skip("three servers take a while")
 	}
 	t.Parallel()
-	nodes := startCluster(t)
+	nodes := harness.StartNATSCluster(t, "")
 	runSuite(t, func() settings {
 		s := settingsFor(nodes...)
 		s.replicas = len(nodes)

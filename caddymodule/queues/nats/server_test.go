@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,98 +13,27 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/nats-io/nats-server/v2/server"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // patient is how long a test waits for what has to happen.
 const patient = 30 * time.Second
 
-// node is a NATS server on loopback, in this process.
-type node struct {
-	*server.Server
-	t       testing.TB
-	options *server.Options
-}
-
-// startServer starts a server with JetStream. The functions may change its
-// options.
-func startServer(t testing.TB, options ...func(*server.Options)) *node {
-	t.Helper()
-	n := &node{t: t, options: &server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true,
-		JetStream: true, StoreDir: t.TempDir(),
-	}}
-	for _, option := range options {
-		option(n.options)
-	}
-	n.start()
-	n.options.Port = n.Addr().(*net.TCPAddr).Port // the same after a restart
-	t.Cleanup(n.stop)
-	return n
-}
-
-func (n *node) start() {
-	n.t.Helper()
-	s, err := server.NewServer(n.options.Clone())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.Server = s
-	s.Start()
-	if !s.ReadyForConnections(patient) {
-		n.t.Fatal("the server doesn't start")
-	}
-}
-
-func (n *node) stop() {
-	n.Shutdown()
-	n.WaitForShutdown()
-}
-
-// startCluster starts three servers that make a cluster.
-func startCluster(t testing.TB, options ...func(*server.Options)) []*node {
-	t.Helper()
-	var routes []*url.URL
-	var reserved []net.Listener
-	for range 3 { // all open at once, so that they differ
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		reserved = append(reserved, l)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-	}
-	var nodes []*node
-	for i, l := range reserved {
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		nodes = append(nodes, startServer(t, append(options, func(o *server.Options) {
-			o.ServerName = fmt.Sprint("n", i)
-			o.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port}
-			o.Routes = routes
-		})...))
-	}
-	eventually(t, "a cluster with a leader", func() bool {
-		return slices.ContainsFunc(nodes, func(n *node) bool {
-			return n.JetStreamIsLeader() && len(n.JetStreamClusterPeers()) == len(nodes)
-		})
-	})
-	return nodes
-}
+func TestMain(m *testing.M) { harness.Run(m) }
 
 // streams makes names of streams that are used once.
 var streams atomic.Int64
 
 // settingsFor returns settings for a stream of its own.
-func settingsFor(nodes ...*node) settings {
+func settingsFor(nodes ...*harness.NATS) settings {
 	var urls []string
 	for _, n := range nodes {
-		urls = append(urls, n.ClientURL())
+		urls = append(urls, n.URL)
 	}
 	return settings{
 		connection: connection{urls: strings.Join(urls, ",")},
@@ -136,7 +63,7 @@ func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait ti
 // be open.
 func connected(t testing.TB, q *openQueue) *openQueue {
 	t.Helper()
-	eventually(t, "a connection", func() bool { return q.link.Load() != nil })
+	harness.Eventually(t, "a connection", func() bool { return q.link.Load() != nil })
 	return q
 }
 
@@ -148,18 +75,6 @@ func onDisk(t testing.TB) delivery.Opener {
 		t.Fatal(err)
 	}
 	return q
-}
-
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patient); !condition(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }
 
 // entry is a record that n tells from others.

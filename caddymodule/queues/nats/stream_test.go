@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -18,18 +17,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // operator is somebody with all permissions.
-func operator(t *testing.T, n *node, options ...nats.Option) jetstream.JetStream {
+func operator(t *testing.T, n *harness.NATS, options ...nats.Option) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(n.ClientURL(), options...)
+	nc, err := nats.Connect(n.URL, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +51,7 @@ func info(t *testing.T, js jetstream.JetStream, stream string) jetstream.StreamC
 
 // A stream that somebody made is checked, and never harmed.
 func TestStreamThatExists(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	js := operator(t, n)
 	for name, test := range map[string]struct {
 		change func(*jetstream.StreamConfig)
@@ -103,7 +102,7 @@ func TestStreamThatExists(t *testing.T) {
 
 // The configuration may make a stream larger, and turns on what costs nothing.
 func TestStreamGrows(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	js := operator(t, n)
 	s := settingsFor(n)
 	config, _ := wanted(s)
@@ -117,7 +116,7 @@ func TestStreamGrows(t *testing.T) {
 	}
 	s.maxBytes, s.maxAge = 2*defaultMaxBytes, 2*defaultMaxAge
 	(&Queue{settings: s}).Apply(q)
-	eventually(t, "larger streams", func() bool {
+	harness.Eventually(t, "larger streams", func() bool {
 		after, dead := info(t, js, s.stream), info(t, js, s.stream+"_dead")
 		return after.MaxBytes == s.maxBytes && after.MaxAge == s.maxAge && dead.MaxBytes == s.maxBytes/deadShare && dead.MaxAge == maxDeadAge
 	})
@@ -134,13 +133,13 @@ func TestStreamGrows(t *testing.T) {
 // A stream that is gone is made again as it is configured now.
 func TestStreamIsMadeAgain(t *testing.T) {
 	t.Parallel()
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	js := operator(t, n)
 	s := settingsFor(n)
 	q := mustOpenWith(t, s, nil, time.Second)
 	s.maxBytes = 2 * defaultMaxBytes
 	(&Queue{settings: s}).Apply(q)
-	eventually(t, "a larger stream", func() bool { return info(t, js, s.stream).MaxBytes == s.maxBytes })
+	harness.Eventually(t, "a larger stream", func() bool { return info(t, js, s.stream).MaxBytes == s.maxBytes })
 	if err := js.DeleteStream(t.Context(), s.stream); err != nil {
 		t.Fatal(err)
 	}
@@ -156,12 +155,7 @@ func TestStreamIsMadeAgain(t *testing.T) {
 
 // A stream must not forget what is still being tried.
 func TestStreamForgets(t *testing.T) {
-	n := startServer(t, func(o *server.Options) {
-		o.Users = []*server.User{
-			{Username: "all", Password: "x"},
-			{Username: "user", Password: "x", Permissions: permissions("forgets", false)},
-		}
-	})
+	n := harness.StartNATS(t, authorization(user("all", nil), user("user", publishes("forgets", false))))
 	js := operator(t, n, nats.UserInfo("all", "x"))
 	const day = 24 * time.Hour
 	s := settings{stream: "forgets", replicas: 1, keep: 7 * day}
@@ -173,7 +167,7 @@ func TestStreamForgets(t *testing.T) {
 		}
 	}
 	as := func(user string) settings {
-		s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://"+user+":x@", 1)
+		s.connection.urls = strings.Replace(n.URL, "nats://", "nats://"+user+":x@", 1)
 		return s
 	}
 	if q, err := open(as("user"), nil, logger(t)); err == nil {
@@ -195,11 +189,7 @@ func TestStreamForgets(t *testing.T) {
 
 // An account may allow fewer consumers than a stream has by default.
 func TestFewConsumers(t *testing.T) {
-	n := startServer(t)
-	limits := map[string]server.JetStreamAccountLimits{"": {MaxMemory: -1, MaxStore: -1, MaxStreams: -1, MaxConsumers: 100}}
-	if err := n.GlobalAccount().UpdateJetStreamLimits(limits); err != nil {
-		t.Fatal(err)
-	}
+	n := harness.StartNATS(t, "accounts { T { jetstream { max_consumers: 100 }, users: [{ user: t, password: x }] } }\nno_auth_user: t")
 	q := mustOpen(t, settingsFor(n), nil)
 	put(t, q, "d", 0)
 	take(t, q, "d", 1)
@@ -207,7 +197,7 @@ func TestFewConsumers(t *testing.T) {
 
 // What may get lost can be kept in memory.
 func TestMemory(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	s.storage = jetstream.MemoryStorage
 	q := mustOpen(t, s, nil)
@@ -225,17 +215,17 @@ func TestMemory(t *testing.T) {
 
 // What is in the way is said with what to do.
 func TestCannotOpen(t *testing.T) {
-	lone := startServer(t)
-	without := startServer(t, func(o *server.Options) { o.JetStream = false })
-	small := startServer(t, func(o *server.Options) { o.MaxPayload = 1000 })
-	full := startServer(t, func(o *server.Options) { o.JetStreamMaxStore = 1 << 20 })
-	taken := startServer(t)
+	lone := harness.StartNATS(t, "")
+	without := harness.StartNATS(t, "jetstream: false")
+	small := harness.StartNATS(t, "max_payload: 1000")
+	full := harness.StartNATS(t, `jetstream { store_dir: "$DIR", max_file_store: 1MiB }`)
+	taken := harness.StartNATS(t, "")
 	js := operator(t, taken)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "other", Subjects: []string{"tagged_urls.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	for name, test := range map[string]struct {
-		node *node
+		node *harness.NATS
 		set  func(*settings)
 		want string
 	}{
@@ -268,8 +258,9 @@ func TestCannotOpen(t *testing.T) {
 	}
 }
 
-// permissions are what docs/fleet.md says that a user needs.
-func permissions(stream string, create bool) *server.Permissions {
+// publishes are the subjects to which a user needs to publish, as docs/fleet.md
+// says.
+func publishes(stream string, create bool) []string {
 	dead, aliases := stream+"_dead", stream+"_aliases"
 	publish := []string{
 		"tagged_urls." + stream + ".>",
@@ -285,10 +276,20 @@ func permissions(stream string, create bool) *server.Permissions {
 		publish = append(publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.CREATE."+dead, "$JS.API.STREAM.CREATE."+aliases,
 			"$JS.API.STREAM.UPDATE."+stream, "$JS.API.STREAM.UPDATE."+dead, "$JS.API.STREAM.UPDATE."+aliases)
 	}
-	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: publish},
-		Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}},
+	return publish
+}
+
+// user is a user in a configuration, who has all permissions or those that
+// publishing to some subjects needs.
+func user(name string, publish []string) string {
+	if publish == nil {
+		return fmt.Sprintf("{ user: %s, password: x }", name)
 	}
+	return fmt.Sprintf(`{ user: %s, password: x, permissions: { publish: ["%s"], subscribe: "_INBOX.>" } }`, name, strings.Join(publish, `", "`))
+}
+
+func authorization(users ...string) (config string) {
+	return "authorization { users: [" + strings.Join(users, ", ") + "] }"
 }
 
 // A user needs no more permissions than documented, also with the subjects for
@@ -297,22 +298,16 @@ func TestPermissions(t *testing.T) {
 	for _, v2 := range []bool{false, true} {
 		t.Run(fmt.Sprint("js_ack_fc_v2=", v2), func(t *testing.T) {
 			t.Parallel()
-			testPermissions(t, map[string]bool{server.FeatureFlagJsAckFormatV2: v2})
+			testPermissions(t, fmt.Sprintf("feature_flags { js_ack_fc_v2: %t }\n", v2))
 		})
 	}
 }
 
-func testPermissions(t *testing.T, flags map[string]bool) {
+func testPermissions(t *testing.T, flags string) {
 	s := settings{stream: "limited", replicas: 1}
-	n := startServer(t, func(o *server.Options) {
-		o.FeatureFlags = flags
-		o.Users = []*server.User{
-			{Username: "creator", Password: "x", Permissions: permissions(s.stream, true)},
-			{Username: "user", Password: "x", Permissions: permissions(s.stream, false)},
-		}
-	})
+	n := harness.StartNATS(t, flags+authorization(user("creator", publishes(s.stream, true)), user("user", publishes(s.stream, false))))
 	as := func(user string) settings {
-		s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://"+user+":x@", 1)
+		s.connection.urls = strings.Replace(n.URL, "nats://", "nats://"+user+":x@", 1)
 		return s
 	}
 	if q, err := open(as("user"), nil, logger(t)); err == nil {
@@ -356,9 +351,7 @@ func testPermissions(t *testing.T, flags map[string]bool) {
 // TLS with certificates on both sides, and a user who is known by a key.
 func TestSecure(t *testing.T) {
 	dir := t.TempDir()
-	certificate, files := selfSigned(t, dir)
-	pool := x509.NewCertPool()
-	pool.AddCert(certificate.Leaf)
+	files := selfSigned(t, dir)
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		t.Fatal(err)
@@ -369,11 +362,8 @@ func TestSecure(t *testing.T) {
 	if err := os.WriteFile(nkey, seed, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n := startServer(t, func(o *server.Options) {
-		o.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
-		o.TLSTimeout = 5
-		o.Nkeys = []*server.NkeyUser{{Nkey: public}}
-	})
+	n := harness.StartNATS(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true, timeout: 5 }\n", files[0], files[1], files[0])+
+		authorization(fmt.Sprintf("{ nkey: %s }", public)))
 	s := settingsFor(n)
 	s.connection.secure, s.connection.nkey = true, nkey
 	s.connection.ca, s.connection.cert, s.connection.key = files[0], files[0], files[1]
@@ -391,8 +381,8 @@ func TestSecure(t *testing.T) {
 	}
 }
 
-// selfSigned makes a certificate for loopback, and its files.
-func selfSigned(t *testing.T, dir string) (tls.Certificate, [2]string) {
+// selfSigned makes a certificate for loopback, and returns its files.
+func selfSigned(t *testing.T, dir string) [2]string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -419,9 +409,5 @@ func selfSigned(t *testing.T, dir string) (tls.Certificate, [2]string) {
 			t.Fatal(err)
 		}
 	}
-	certificate, err := tls.LoadX509KeyPair(files[0], files[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate, files
+	return files
 }

@@ -10,16 +10,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
 // A hit is stored with all its records or with none.
 func TestAllOrNone(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	s.maxBytes = 4000
 	q := mustOpen(t, s, nil)
@@ -58,7 +58,7 @@ func TestAllOrNone(t *testing.T) {
 // In a full stream a retry has to do with the room that it has. It comes no
 // sooner than asked for.
 func TestRetryInAFullStream(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	s.maxBytes = 2000
 	q := mustOpenWith(t, s, nil, 200*time.Millisecond)
@@ -87,7 +87,7 @@ func TestRetryInAFullStream(t *testing.T) {
 // Somebody deletes the consumer, or all of the stream.
 func TestThingsGo(t *testing.T) {
 	t.Parallel()
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0, 1, 2)
@@ -121,7 +121,7 @@ func TestThingsGo(t *testing.T) {
 // What this version can't read goes to the dead letters, and comes back as it
 // was.
 func TestUnreadable(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	body := []byte("\x63 of the future")
@@ -134,7 +134,7 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("took %v", got)
 	}
 	var letters []delivery.DeadLetter
-	eventually(t, "a dead letter", func() bool {
+	harness.Eventually(t, "a dead letter", func() bool {
 		letters = nil
 		if err := q.DeadLetters("d", func(l delivery.DeadLetter) bool { letters = append(letters, l); return true }); err != nil {
 			t.Fatal(err)
@@ -144,7 +144,7 @@ func TestUnreadable(t *testing.T) {
 	// While it may still be tried, a newer node is waited for.
 	s.keep = time.Hour
 	(&Queue{settings: s}).Apply(q)
-	eventually(t, "the change", func() bool { return q.link.Load().settings.Load().keep == s.keep })
+	harness.Eventually(t, "the change", func() bool { return q.link.Load().settings.Load().keep == s.keep })
 	newer := q.derived(kindNew, token("newer"), "y", nats.Header{headerDestination: {"newer"}}, body)
 	if _, err := q.link.Load().js.PublishMsg(t.Context(), newer); err != nil {
 		t.Fatal(err)
@@ -174,15 +174,15 @@ func TestUnsettled(t *testing.T) {
 	const ackWait = 200 * time.Millisecond
 	for name, test := range map[string]struct {
 		outcome    delivery.Outcome
-		harm, mend func(t *testing.T, n *node, s settings)
+		harm, mend func(t *testing.T, n *harness.NATS, s settings)
 	}{
-		"dead letter, account full": {delivery.Dead, limited(1), limited(-1)},
-		"retry, account full":       {delivery.Retry, limited(1), limited(-1)},
-		"dead letter, stream gone": {delivery.Dead, func(t *testing.T, n *node, s settings) {
+		"dead letter, account full": {delivery.Dead, full, emptied},
+		"retry, account full":       {delivery.Retry, full, emptied},
+		"dead letter, stream gone": {delivery.Dead, func(t *testing.T, n *harness.NATS, s settings) {
 			if err := operator(t, n, nats.UserInfo("all", "x")).DeleteStream(t.Context(), s.stream+"_dead"); err != nil {
 				t.Fatal(err)
 			}
-		}, func(t *testing.T, n *node, s settings) {
+		}, func(t *testing.T, n *harness.NATS, s settings) {
 			_, dead := wanted(s)
 			if _, err := operator(t, n, nats.UserInfo("all", "x")).CreateStream(t.Context(), dead); err != nil {
 				t.Fatal(err)
@@ -192,17 +192,12 @@ func TestUnsettled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := settings{stream: "unsettled", replicas: 1}
-			n := startServer(t, func(o *server.Options) {
-				o.Users = []*server.User{
-					{Username: "all", Password: "x"},
-					{Username: "user", Password: "x", Permissions: permissions(s.stream, false)},
-				}
-			})
-			s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://all:x@", 1)
+			n := harness.StartNATS(t, account(""))
+			s.connection.urls = strings.Replace(n.URL, "nats://", "nats://all:x@", 1)
 			if err := mustOpen(t, s, nil).Close(); err != nil {
 				t.Fatal(err)
 			}
-			s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
+			s.connection.urls = strings.Replace(n.URL, "nats://", "nats://user:x@", 1)
 			q := mustOpenWith(t, s, nil, ackWait)
 			put(t, q, "d", 0, 1)
 			items := take(t, q, "d", 2)
@@ -221,19 +216,21 @@ func TestUnsettled(t *testing.T) {
 	}
 }
 
-// limited changes how many bytes an account may store; -1: all.
-func limited(bytes int64) func(*testing.T, *node, settings) {
-	return func(t *testing.T, n *node, _ settings) {
-		limits := map[string]server.JetStreamAccountLimits{"": {MaxMemory: -1, MaxStore: bytes, MaxStreams: -1, MaxConsumers: -1}}
-		if err := n.GlobalAccount().UpdateJetStreamLimits(limits); err != nil {
-			t.Fatal(err)
-		}
-	}
+// account is the configuration of an account with limits.
+func account(limits string) (config string) {
+	return fmt.Sprintf("accounts { T { jetstream { %s }, users: [%s, %s] } }",
+		limits, user("all", nil), user("user", publishes("unsettled", false)))
 }
+
+// full lets the account store nothing more.
+func full(_ *testing.T, n *harness.NATS, _ settings) { n.Reload(account("max_file: 1")) }
+
+// emptied takes that back.
+func emptied(_ *testing.T, n *harness.NATS, _ settings) { n.Reload(account("")) }
 
 // Statistics that can't be had are an error, whatever had been asked already.
 func TestStatsFail(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	var entries []delivery.Entry
@@ -258,12 +255,9 @@ func TestStatsFail(t *testing.T) {
 // What nobody answers isn't taken for nothing.
 func TestReadWithoutAnswer(t *testing.T) {
 	s := settings{stream: "silent", replicas: 1}
-	n := startServer(t, func(o *server.Options) {
-		allowed := permissions(s.stream, true)
-		allowed.Publish.Allow = slices.DeleteFunc(allowed.Publish.Allow, func(subject string) bool { return strings.Contains(subject, "DIRECT") })
-		o.Users = []*server.User{{Username: "user", Password: "x", Permissions: allowed}}
-	})
-	s.connection.urls = strings.Replace(n.ClientURL(), "nats://", "nats://user:x@", 1)
+	publish := slices.DeleteFunc(publishes(s.stream, true), func(subject string) bool { return strings.Contains(subject, "DIRECT") })
+	n := harness.StartNATS(t, authorization(user("user", publish)))
+	s.connection.urls = strings.Replace(n.URL, "nats://", "nats://user:x@", 1)
 	q := mustOpen(t, s, nil)
 	l := q.link.Load()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -275,7 +269,7 @@ func TestReadWithoutAnswer(t *testing.T) {
 
 // What arrives when the connection is being closed goes back.
 func TestTakeWhileClosing(t *testing.T) {
-	n := startServer(t)
+	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0)

@@ -1,0 +1,135 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// BuildNATS builds the NATS server in the version that tools/go.mod names,
+// once. It's a module of its own, as the server would raise versions of Caddy's
+// dependencies in this one.
+var BuildNATS = sync.OnceValues(func() (string, error) {
+	return BuildFrom(filepath.Join(Root(), "tools"), "github.com/nats-io/nats-server/v2", false)
+})
+
+// NATS is a NATS server with JetStream.
+type NATS struct {
+	*Process
+	// URL is nats://127.0.0.1:PORT, the same after a restart.
+	URL string
+
+	t             testing.TB
+	dir           string
+	addr, monitor string
+}
+
+// NewNATS makes a server that is to be started, and ends with the test. The
+// configuration, in which $DIR is a directory for data, comes on top of what it
+// needs.
+func NewNATS(t testing.TB, config string) *NATS {
+	t.Helper()
+	s := &NATS{t: t, dir: ShortDir(t), addr: Loopback(FreePort(t)), monitor: Loopback(FreePort(t))}
+	s.URL = "nats://" + s.addr
+	s.configure(config)
+	return s
+}
+
+// StartNATS starts one, and waits until it can be used.
+func StartNATS(t testing.TB, config string) *NATS {
+	t.Helper()
+	s := NewNATS(t, config)
+	s.Start()
+	s.Healthy()
+	return s
+}
+
+// StartNATSCluster starts three that make a cluster.
+func StartNATSCluster(t testing.TB, config string) []*NATS {
+	t.Helper()
+	servers, routes := make([]*NATS, 3), make([]string, 3)
+	for i := range routes {
+		routes[i] = "nats://" + Loopback(FreePort(t))
+	}
+	for i := range servers {
+		servers[i] = NewNATS(t, fmt.Sprintf("%s\nserver_name: n%d\ncluster { name: test, listen: %q, routes: [%s] }\n",
+			config, i, strings.TrimPrefix(routes[i], "nats://"), strings.Join(routes, ", ")))
+		servers[i].Start()
+	}
+	for _, s := range servers {
+		s.Healthy()
+	}
+	return servers
+}
+
+func (s *NATS) configFile() string { return filepath.Join(s.dir, "nats.conf") }
+
+func (s *NATS) configure(config string) {
+	WriteFile(s.t, s.configFile(), fmt.Sprintf("listen: %q\nhttp: %q\njetstream { store_dir: %q }\n%s\n",
+		s.addr, s.monitor, s.dir, strings.ReplaceAll(config, "$DIR", s.dir)))
+}
+
+// Start starts the server, and waits until it takes connections.
+func (s *NATS) Start() {
+	s.t.Helper()
+	binary, err := BuildNATS()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Process = StartProcess(s.t, "NATS", nil, binary, "--config", s.configFile())
+	s.Listening(s.t, "tcp", s.addr)
+}
+
+// Stop ends the server.
+func (s *NATS) Stop() {
+	s.t.Helper()
+	s.Signal(s.t, syscall.SIGTERM)
+}
+
+// Reload replaces the configuration of the running server.
+func (s *NATS) Reload(config string) {
+	s.t.Helper()
+	reloads := func() int { return strings.Count(strings.Join(s.output(), ""), "Reloaded server configuration") }
+	before := reloads()
+	s.configure(config)
+	s.send(syscall.SIGHUP)
+	Eventually(s.t, "NATS to load its configuration", func() bool { return reloads() > before })
+}
+
+// Healthy waits until the server has caught up with its cluster.
+func (s *NATS) Healthy() {
+	s.t.Helper()
+	client := http.Client{Timeout: time.Second}
+	Eventually(s.t, "NATS at "+s.URL+" to be healthy", func() bool {
+		resp, err := client.Get("http://" + s.monitor + "/healthz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// Pause stops the server's process without ending it.
+func (s *NATS) Pause() {
+	s.t.Helper()
+	s.t.Cleanup(s.Resume) // else it couldn't be ended
+	s.send(syscall.SIGSTOP)
+}
+
+// Resume ends a pause.
+func (s *NATS) Resume() { s.send(syscall.SIGCONT) }
+
+func (s *NATS) send(sig os.Signal) {
+	s.t.Helper()
+	if err := s.Send(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.t.Fatal(err)
+	}
+}
