@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,6 +104,63 @@ func TestAdaptRefuses(t *testing.T) {
 		}
 		if !strings.Contains(err.Error(), test.line) || !strings.Contains(err.Error(), test.what) {
 			t.Errorf("the global %s\nis refused with %q; it should name %s and %q", test.block, err, test.line, test.what)
+		}
+	}
+}
+
+// A wrong number of arguments is an error that names the option, whatever it
+// belongs to.
+func TestCaddyfileArgumentCounts(t *testing.T) {
+	site := func(lines string) string { return "http://example.com {\n" + lines + "\n}\n" }
+	for _, test := range []struct {
+		block    string // with the option in the place of %s
+		wrap     func(string) string
+		line     string
+		none     []string // options that need an argument
+		tooMany  []string // options with more arguments than they take
+		optional []string // options that take none
+	}{
+		{
+			"tagged_urls key {\n\t%s\n}", site, "Caddyfile:3",
+			[]string{"tracker", "strip", "alias", "once", "consent", "identity_email", "identity_reject", "skip"},
+			[]string{"strip all none", "alias on off", "once 1s 2s", "identity_email hash a b", "cookie a b c d", "cookie off now", "tracker log x", "tracker kissmetrics a b", "tracker webhook http://a.example http://b.example"},
+			[]string{"redirect"},
+		},
+		{"tagged_urls key {\n\tcookie {\n\t\t%s\n\t}\n}", site, "Caddyfile:4", []string{"domain", "max_age"}, []string{"domain a.example b.example", "max_age 1d 2d"}, nil},
+		{
+			"tagged_urls {\n\ttracker kissmetrics {\n\t\t%s\n\t}\n}", site, "Caddyfile:4",
+			[]string{"api_key", "endpoint", "timeout", "id", "concurrency"},
+			[]string{"api_key a b", "endpoint http://a.example http://b.example", "timeout 1s 2s", "id a b", "concurrency 1 2"}, []string{"client_info"},
+		},
+		{
+			"tagged_urls {\n\ttracker webhook http://a.example {\n\t\t%s\n\t}\n}", site, "Caddyfile:4",
+			[]string{"secret", "batch", "timeout", "id", "concurrency"}, []string{"secret a b", "batch 1 2", "timeout 1s 2s", "id a b", "concurrency 1 2"}, []string{"gzip", "client_info"},
+		},
+		{"tagged_urls {\n\ttracker log {\n\t\t%s\n\t}\n}", site, "Caddyfile:4", []string{"id", "concurrency"}, []string{"id a b", "concurrency 1 2"}, []string{"client_info"}},
+		{
+			"{\n\ttagged_urls {\n\t\t%s\n\t}\n}\n", func(s string) string { return s }, "Caddyfile:3",
+			[]string{"queue", "queue_timeout", "max_age", "shutdown_drain", "secret"},
+			[]string{"queue disk x", "queue_timeout 1s 2s", "max_age 1d 2d", "shutdown_drain 1s off", "secret a b"}, nil,
+		},
+		{"{\n\ttagged_urls {\n\t\tqueue disk {\n\t\t\t%s\n\t\t}\n\t}\n}\n", func(s string) string { return s }, "Caddyfile:4", []string{"path", "max_size"}, []string{"path a b", "max_size 1GiB 2GiB"}, nil},
+	} {
+		options := slices.Concat(test.none, test.tooMany)
+		for _, option := range test.optional {
+			options = append(options, option+" x")
+		}
+		for _, option := range options {
+			words := strings.Fields(option)
+			name := words[0]
+			if len(words) > 2 && (name == "tracker" || name == "queue") {
+				name = words[1] // the module says it
+			}
+			_, err := livetest.Adapt(t, []byte(test.wrap(strings.Replace(test.block, "%s", option, 1))))
+			switch {
+			case err == nil:
+				t.Errorf("%q is accepted", option)
+			case strings.Contains(err.Error(), "wrong argument count"), !strings.Contains(err.Error(), name), !strings.Contains(err.Error(), test.line):
+				t.Errorf("%q is refused with %q; it should name %s and %s", option, err, test.line, name)
+			}
 		}
 	}
 }

@@ -38,7 +38,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Errf("the global option tagged_urls takes no argument, but has %q: API keys stand in the sites' directives", d.Val())
 	}
 	for d.NextBlock(0) {
 		switch option := d.Val(); option {
@@ -62,7 +62,7 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 		case "secret":
 			if !d.AllArgs(&a.Secret) {
-				return d.ArgErr()
+				return d.Err("secret takes one key, such as: secret {env.TAGGED_URLS_SECRET}")
 			}
 		default:
 			return d.Errf("the global option tagged_urls has no option %q: it has queue, queue_timeout, max_age, shutdown_drain, secret", option)
@@ -74,16 +74,16 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // UnmarshalModule reads `<option> <module> [<args...>] { … }` into the module's
 // JSON, with its name under key.
 func UnmarshalModule(d *caddyfile.Dispenser, namespace, key string) (json.RawMessage, error) {
+	var known []string
+	for _, module := range caddy.GetModules(namespace[:len(namespace)-1]) {
+		known = append(known, module.ID.Name())
+	}
+	slices.Sort(known)
 	if !d.NextArg() {
-		return nil, d.ArgErr()
+		return nil, d.Errf("%s takes the name of a %[1]s: this Caddy has %v", key, known)
 	}
 	name := d.Val()
 	if _, err := caddy.GetModule(namespace + name); err != nil {
-		var known []string
-		for _, module := range caddy.GetModules(namespace[:len(namespace)-1]) {
-			known = append(known, module.ID.Name())
-		}
-		slices.Sort(known)
 		return nil, d.Errf("there is no %s %q in this Caddy: it has %v", key, name, known)
 	}
 	module, err := caddyfile.UnmarshalModule(d, namespace+name)
@@ -99,7 +99,11 @@ func UnmarshalDuration(d *caddyfile.Dispenser, to *caddy.Duration, off string) e
 	option := d.Val()
 	var word string
 	if !d.AllArgs(&word) {
-		return d.ArgErr()
+		or := ""
+		if off != "" {
+			or = ", or " + off
+		}
+		return d.Errf("%s takes one duration%s, such as: %[1]s 10s", option, or)
 	}
 	if off != "" && word == off {
 		*to = -1

@@ -80,12 +80,12 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		h.TrackersRaw = append(h.TrackersRaw, raw)
 	case "strip":
 		if !d.AllArgs(&h.Strip) {
-			return d.ArgErr()
+			return d.Err("strip takes one argument: none, identity or all")
 		}
 		_, err = parseStrip(h.Strip)
 	case "redirect":
 		if d.NextArg() {
-			return d.ArgErr()
+			return d.Err("redirect takes no argument: it stands there, or it doesn't")
 		}
 		h.Redirect = true
 	case "cookie":
@@ -121,7 +121,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 	case "identity_reject":
 		args := d.RemainingArgs()
 		if len(args) == 0 {
-			return d.ArgErr()
+			return d.Err("identity_reject takes further words that are nobody, or off: identity_reject kiosk reception")
 		}
 		if len(args) == 1 && args[0] == "off" {
 			h.IdentityReject.Off = true
@@ -131,7 +131,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 	case "skip":
 		h.Skip = append(h.Skip, d.RemainingArgs()...)
 		if len(h.Skip) == 0 {
-			return d.ArgErr()
+			return d.Err("skip takes what isn't to be recorded, or none: skip bots prefetch fetch opt_out")
 		}
 		_, err = parseSkip(h.Skip)
 	default:
@@ -151,14 +151,14 @@ func (c *Cookie) unmarshal(d *caddyfile.Dispenser) error {
 			c.Name = d.Val()
 		}
 		if d.NextArg() {
-			return d.ArgErr()
+			return d.Errf("cookie takes one name, or off, but has %q too: its options go into a block, as in: cookie { domain auto }", d.Val())
 		}
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		switch d.Val() {
 		case "domain":
 			if !d.AllArgs(&c.Domain) {
-				return d.ArgErr()
+				return d.Err("the cookie's domain is one domain, or auto: domain example.com")
 			}
 		case "max_age":
 			if err := app.UnmarshalDuration(d, &c.MaxAge, ""); err != nil {

@@ -45,7 +45,7 @@ func (MatchTaggedURL) MatchWithError(r *http.Request) (bool, error) {
 func (*MatchTaggedURL) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	for d.Next() {
 		if d.NextArg() {
-			return d.ArgErr()
+			return d.Err("the matcher tagged_url takes no argument")
 		}
 		if d.NextBlock(0) {
 			return d.Err("the matcher tagged_url takes no options")

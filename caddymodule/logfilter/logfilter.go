@@ -59,7 +59,7 @@ func (LogFilter) CaddyModule() caddy.ModuleInfo {
 func (*LogFilter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume filter name
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Err("the log filter tagged_urls takes no argument")
 	}
 	if d.NextBlock(0) {
 		return d.Err("the log filter tagged_urls has no options")

@@ -244,7 +244,7 @@ func TestLogFilterLeavesOthersAlone(t *testing.T) {
 
 func TestLogFilterCaddyfileErrors(t *testing.T) {
 	for block, want := range map[string]string{
-		"request tagged_urls all":       "wrong argument count",
+		"request tagged_urls all":       "tagged_urls takes no argument",
 		"request tagged_urls {\nkmi\n}": "the log filter tagged_urls has no options, at Testfile:3",
 	} {
 		err := new(logging.FilterEncoder).UnmarshalCaddyfile(caddyfile.NewTestDispenser("filter {\n" + block + "\n}"))

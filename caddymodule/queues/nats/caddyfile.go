@@ -168,7 +168,7 @@ func (q *Queue) unmarshalFallback(d *caddyfile.Dispenser) error {
 	if name == "off" {
 		q.NoFallback = true
 		if d.NextArg() {
-			return d.ArgErr()
+			return d.Errf("fallback off takes no argument, but has %q", d.Val())
 		}
 		return nil
 	}
