@@ -29,6 +29,8 @@ func repair(s string) (string, Reason) {
 			return "", IdentityTooLong
 		case strings.ContainsFunc(s, isControl) || strings.ContainsFunc(trim(decoded), isControl):
 			return "", IdentityControl
+		case !holdsAddress(s) && isPrinted(s):
+			return "", IdentityNobody
 		case hasMergeField(s):
 			return "", IdentityMerge
 		case !utf8.ValidString(s) || strings.ContainsRune(s, utf8.RuneError): // Müller and Möller, both in Latin-1

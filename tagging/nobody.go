@@ -34,6 +34,7 @@ var printed = regexp.MustCompile(strings.Join([]string{
 	`%!\w?\(`,                            // Go's fmt: %!s(<nil>), %!d(string=)
 	`^[&*]\{|^\(\*?[\w.]+\)\((?:nil|0x)`, // Go's structs and typed nils
 	`(?i)(?:\(| at |: )0x[0-9a-f]+`,      // addresses in memory: Perl, Python, Lua
+	`^\[object \w+\]$`,                   // JavaScript's
 	`#<`,                                 // Ruby, Clojure
 	`^#[A-Z][\w.]*[<\[]`,                 // Elixir
 	`%(?:[A-Z]\w*\.)*[A-Z]\w*\{`,         // Elixir's structs
