@@ -49,7 +49,7 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 	if printed, err := ask(cmd, http.MethodGet, "status", nil, &status); printed || err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
+	out := output(cmd)
 	if len(status.Queues) == 0 {
 		_, err := io.WriteString(out, "No site uses tagged_urls.\n")
 		return err
@@ -106,7 +106,7 @@ tracker's outage. Dead letters have a retry of their own.
 			if printed, err := ask(cmd, http.MethodPost, "retry", chosen(cmd), &struct{}{}); printed || err != nil {
 				return err
 			}
-			_, err := io.WriteString(cmd.OutOrStdout(), "What waits is being delivered now. `caddy tagged-urls status` shows how it goes.\n")
+			_, err := io.WriteString(output(cmd), "What waits is being delivered now. `caddy tagged-urls status` shows how it goes.\n")
 			return err
 		},
 	}
@@ -182,7 +182,7 @@ func runListDeadLetters(cmd *cobra.Command, _ []string) error {
 	if printed, err := ask(cmd, http.MethodGet, "dead_letters", query, &letters); printed || err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
+	out := output(cmd)
 	if len(letters) == 0 {
 		_, err := io.WriteString(out, "There are no dead letters.\n")
 		return err
@@ -206,7 +206,7 @@ func runListDeadLetters(cmd *cobra.Command, _ []string) error {
 	if err := table.Flush(); err != nil || len(letters) < limit {
 		return err
 	}
-	_, err := fmt.Fprintf(cmd.ErrOrStderr(), "These are the oldest %d. --limit shows more.\n", limit)
+	_, err := fmt.Fprintf(terminal{cmd.ErrOrStderr()}, "These are the oldest %d. --limit shows more.\n", limit)
 	return err
 }
 
@@ -230,7 +230,7 @@ func moveDeadLetters(cmd *cobra.Command, method, path string, query url.Values, 
 	if counts[done] == 1 {
 		noun = "dead letter"
 	}
-	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d %s %s.\n", counts[done], noun, done)
+	_, err := fmt.Fprintf(output(cmd), "%d %s %s.\n", counts[done], noun, done)
 	return err
 }
 
@@ -272,7 +272,7 @@ func ask(cmd *cobra.Command, method, path string, query url.Values, answer any) 
 	if !flags.Bool("json") {
 		return false, nil
 	}
-	return true, printJSON(cmd.OutOrStdout(), json.RawMessage(body))
+	return true, printJSON(output(cmd), json.RawMessage(body))
 }
 
 // adminError says what to do about an error of Caddy's admin API.

@@ -2,7 +2,6 @@
 package commands
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +27,7 @@ running one, by its admin API.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(explainCommand(), linkCommand(), statusCommand(), retryCommand(), deadLettersCommand())
+			withTerminal(cmd)
 		},
 	})
 }
@@ -75,28 +75,37 @@ func runExplain(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	t, err := explain.NewTrial()
+	t, name, err := loadTrial(flags)
 	if err != nil {
 		return err
-	}
-	config, name := []byte(explain.DefaultConfig), "the default"
-	if file, adapter := flags.String("config"), flags.String("adapter"); file != "" || adapter != "" {
-		if config, name, _, err = caddycmd.LoadConfig(file, adapter); err != nil {
-			return err
-		}
-	}
-	if err := t.Load(config); err != nil {
-		return fmt.Errorf("%s: %v", name, err)
 	}
 	e, err := t.Explain(name, v)
 	if err != nil {
 		return err
 	}
 	if flags.Bool("json") {
-		return printJSON(cmd.OutOrStdout(), e)
+		return printJSON(output(cmd), e)
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), e.Text())
+	_, err = io.WriteString(output(cmd), e.Text())
 	return err
+}
+
+// loadTrial loads the configuration that the flags name, or the default, and
+// returns what it is called.
+func loadTrial(flags caddycmd.Flags) (t *explain.Trial, name string, err error) {
+	if t, err = explain.NewTrial(); err != nil {
+		return nil, "", err
+	}
+	config, name := []byte(explain.DefaultConfig), "the default"
+	if file, adapter := flags.String("config"), flags.String("adapter"); file != "" || adapter != "" {
+		if config, name, _, err = caddycmd.LoadConfig(file, adapter); err != nil {
+			return nil, "", err
+		}
+	}
+	if err := t.Load(config); err != nil {
+		return nil, "", fmt.Errorf("%s: %v", name, err)
+	}
+	return t, name, nil
 }
 
 func linkCommand() *cobra.Command {
@@ -109,10 +118,15 @@ they are. Tags that it has already are replaced, all of them.
 
 What wouldn't be recorded exactly so is refused, with the reason: identities
 that are nobody's in particular, names and values that are too long, names that
-belong to the tracker.
+belong to the tracker, and what the tracker would change. That is Kissmetrics
+or, with --config, those of the site.
+
+An identity that is a mailing tool's merge field stays as it is, for the tool to
+fill it in.
 `,
 		Example: `  caddy tagged-urls link https://example.com/offer --event 'Clicked Link' \
-    --identity john.smith --property 'Link Location=top'`,
+    --identity john.smith --property 'Link Location=top'
+  caddy tagged-urls link 'https://example.com/offer#top' --identity '*|URL:EMAIL|*'`,
 		Args: cobra.ExactArgs(1),
 		RunE: runLink,
 	}
@@ -120,6 +134,8 @@ belong to the tracker.
 	flags.StringP("event", "e", "", "What the person does by opening the link")
 	flags.StringP("identity", "i", "", "Who the person is")
 	flags.StringArrayP("property", "p", nil, "Property `name=value` of the event or, without one, of the person; repeatable")
+	flags.StringP("config", "c", "", "Configuration file whose site's options and trackers count")
+	flags.StringP("adapter", "a", "", "Name of config adapter to apply (if --config is used)")
 	return cmd
 }
 
@@ -143,13 +159,20 @@ func runLink(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(cmd.OutOrStdout(), link+"\n")
+	known := link // what is known of it before the mail is sent
+	if isMergeField(asked.Identity) {
+		asked.Identity = "john.smith"
+		if known, err = buildLink(args[0], asked); err != nil {
+			return err
+		}
+	}
+	t, name, err := loadTrial(flags)
+	if err != nil {
+		return err
+	}
+	if err := checkSite(t, name, known); err != nil {
+		return err
+	}
+	_, err = io.WriteString(output(cmd), link+"\n")
 	return err
-}
-
-func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
 }

@@ -2,11 +2,17 @@ package commands
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -95,5 +101,92 @@ func TestCommandsDescribeThemselves(t *testing.T) {
 	}
 	if !strings.Contains(script.String(), `"--identity="`) {
 		t.Error("flags aren't completed")
+	}
+}
+
+// What Kissmetrics would change is refused, unless another tracker gets it.
+func TestLinkRefusesWhatTrackersChange(t *testing.T) {
+	const address = "https://default.example/"
+	for _, test := range []struct {
+		args []string
+		why  string
+	}{
+		{[]string{"-i", "acct:1"}, `kissmetrics: The identity "acct:1" becomes "acct 1"`},
+		{[]string{"-e", "Bought: a, b"}, `The event "Bought: a, b" becomes "Bought  a  b"`},
+		{[]string{"-p", "a:b=1"}, `The property "a:b" becomes "a b"`},
+		{[]string{"-p", "Plan=1", "-p", "plan=2"}, `The properties "Plan" and "plan" are one`},
+		{[]string{"-p", "a=" + strings.Repeat("ä", 513)}, "513 characters"},
+		{[]string{"-e", "a,b", "-i", "*|EMAIL|*"}, "commas and colons"},
+	} {
+		if out, errs, err := run(t, append([]string{"link", address}, test.args...)...); err == nil || !strings.Contains(errs, test.why) || out != "" {
+			t.Errorf("%q printed %q and %q; want it refused with %q", test.args, out, errs, test.why)
+		}
+		if _, errs, err := run(t, append([]string{"link", "-c", explainConfig, address}, test.args...)...); err != nil { // it has the log tracker
+			t.Errorf("%q: %s", test.args, errs)
+		}
+	}
+	for _, args := range [][]string{
+		{"-i", "user 1", "-e", "Clicked Link", "-p", "Plan=a:b, c", "-p", "Plans=x", "-p", "a=" + strings.Repeat("ä", 512)}, {"-i", "*|EMAIL|*"},
+	} {
+		if _, errs, err := run(t, append([]string{"link", address}, args...)...); err != nil {
+			t.Errorf("%q: %s", args, errs)
+		}
+	}
+	if _, errs, err := run(t, "link", "-c", explainConfig, "https://unknown.example/", "-e", "X"); err == nil || !strings.Contains(errs, "for other hosts") {
+		t.Errorf("a site without the directive: %s", errs)
+	}
+}
+
+// unprintable is what no command may print, whoever wrote it.
+const unprintable = "\u009b31m\u202eab\u2066\u2028\u2029\u200e\u007f\u0085\ufeff\u061c\U000e0001"
+
+func checkPrintable(t *testing.T, what, printed string) {
+	t.Helper()
+	if i := strings.IndexFunc(printed, func(r rune) bool {
+		return r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp))
+	}); i >= 0 || !utf8.ValidString(printed) {
+		t.Errorf("%s prints %q raw", what, printed[max(0, i):])
+	}
+}
+
+func TestCommandsPrintNothingThatTerminalsObey(t *testing.T) {
+	value := url.QueryEscape(unprintable)
+	letters := []map[string]any{{"id": "17", "tracker": "main" + unprintable, "site": unprintable, "kind": "event", "reason": unprintable, "content": map[string]any{
+		"person": unprintable, "name": unprintable, "properties": []map[string]string{{"name": "a", "value": unprintable}},
+	}}}
+	address, _ := adminServer(t, http.StatusOK, letters)
+	failing, _ := adminServer(t, http.StatusBadGateway, map[string]string{"error": unprintable})
+	for _, args := range [][]string{
+		{"explain", "https://default.example/?kme=" + value + "&km_a" + value + "=" + value + "&kmi=x" + value + "&km__" + value + "=1#km_" + unprintable},
+		{"explain", "-c", explainConfig, "https://default.example/?kme=" + unprintable, "-H", "Referer: https://default.example/" + unprintable},
+		{"explain", "https://x\u202e.example/?kme=X"},
+		{"explain", "https://default.example/?kme=X", "--" + unprintable},
+		{"explain", "https://default.example/?kme=X", "-c", unprintable},
+		{"link", "https://default.example/?kme=" + unprintable, "-e", "X"},
+		{"link", "https://default.example/", "-e", "a," + unprintable},
+		{"link", "https://default.example/", "-i", "{{" + unprintable},
+		{"link", "https://default.example/", "-p", unprintable},
+		{"dead-letters", "--content", "--address", address},
+		{"dead-letters", "--address", failing},
+		{"status", "--address", failing},
+		{"status" + unprintable},
+	} {
+		for _, format := range []string{"", "--json"} {
+			if format != "" {
+				if args[0] == "link" {
+					continue
+				}
+				args = append(slices.Clone(args), format)
+			}
+			out, errs, _ := run(t, args...)
+			checkPrintable(t, strings.Join(args, " "), out)
+			checkPrintable(t, strings.Join(args, " "), errs)
+		}
+	}
+	// Escaped, a JSON text says the same as before.
+	out, _, err := run(t, "dead-letters", "--content", "--json", "--address", address)
+	var got []map[string]any
+	if err != nil || json.Unmarshal([]byte(out), &got) != nil || got[0]["site"] != unprintable || !strings.Contains(out, `\u009b31m\u202eab`) {
+		t.Errorf("%v, %q", err, out)
 	}
 }

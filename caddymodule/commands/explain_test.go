@@ -272,3 +272,35 @@ func TestExplainRequests(t *testing.T) {
 		}
 	}
 }
+
+// Tags that HTML put behind a # are named.
+func TestExplainNamesLostTags(t *testing.T) {
+	for address, want := range map[string]string{
+		"https://default.example/?kme=C&#38;kmi=jane&km_Place=top": "kmi, km_Place: lost,",
+		"https://default.example/?kme=C&#x26;kmi=jane":             "kmi: lost,",
+		"https://default.example/?kme=C&#038;b=1&#38;kmi=jane":     "kmi: lost,",
+		"https://default.example/?kme=C&#38;b=1&amp;km_i=jane":     "km_i: lost,",
+		"https://default.example/?kme=C#kmi=jane":                  "put the tags before it",
+		"https://default.example/?kme=C#/?kmi=jane":                "put the tags before it",
+		"https://default.example/?kme=C#38;b=1":                    "",
+		"https://default.example/?kme=C#top":                       "",
+	} {
+		if notes := strings.Join(explainWith(t, "-c", explainConfig, address).Notes, "\n"); !strings.Contains(notes, want) || want == "" && notes != "" {
+			t.Errorf("%s: the notes are %q; want %q", address, notes, want)
+		}
+	}
+}
+
+func TestExplainNamesWhatTrackersChange(t *testing.T) {
+	address := "https://default.example/?kme=a%2Cb&kmi=acct:1"
+	e := explainWith(t, address)
+	if len(e.Changed) != 2 || e.Changed[0].Tracker != "kissmetrics" || !strings.Contains(e.Changed[0].Change, `"acct:1" becomes "acct 1"`) {
+		t.Errorf("changed is %+v", e.Changed)
+	}
+	if e := explainWith(t, "-c", explainConfig, address); e.Changed != nil {
+		t.Errorf("the log tracker changes %+v", e.Changed)
+	}
+	if out, _, _ := run(t, "explain", address); !strings.Contains(out, "Changed       By kissmetrics: The identity") {
+		t.Error(out)
+	}
+}

@@ -3,10 +3,12 @@ package commands
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -15,8 +17,9 @@ import (
 // else than what was asked for; its own query and fragment stay as they are,
 // byte for byte.
 //
-// It refuses whatever wouldn't be recorded exactly as it was asked for, and
-// says why.
+// An identity that is a merge field is left as it is, because the mailing tool
+// knows it by its signs. Otherwise it refuses whatever wouldn't be recorded
+// exactly as it was asked for, and says why.
 func buildLink(address string, asked tagging.Tags) (string, error) {
 	if err := checkAddress(address); err != nil {
 		return "", err
@@ -35,16 +38,24 @@ func buildLink(address string, asked tagging.Tags) (string, error) {
 	if asked.Event != "" {
 		add("kme", asked.Event)
 	}
-	if asked.Identity != "" {
+	field := -1 // where the merge field belongs
+	if isMergeField(asked.Identity) {
+		field = len(pairs)
+	} else if asked.Identity != "" {
 		add("kmi", asked.Identity)
 	}
 	for _, p := range asked.Properties {
 		add("km_"+p.Name, p.Value)
 	}
-	tags := strings.Join(pairs, "&")
-	if err := sameTags(asked, tagging.Parse(tags, nil)); err != nil {
+	recorded := tagging.Parse(strings.Join(pairs, "&"), nil)
+	if field >= 0 {
+		recorded.Identity = asked.Identity
+		pairs = slices.Insert(pairs, field, "kmi="+asked.Identity)
+	}
+	if err := sameTags(asked, recorded); err != nil {
 		return "", err
 	}
+	tags := strings.Join(pairs, "&")
 
 	rest, fragment, hasFragment := strings.Cut(address, "#")
 	rest, query, _ := strings.Cut(rest, "?")
@@ -58,6 +69,13 @@ func buildLink(address string, asked tagging.Tags) (string, error) {
 	return link, nil
 }
 
+// isMergeField reports whether an identity is to be filled in by a mailing tool.
+// One that can't be printed isn't a tool's.
+func isMergeField(identity string) bool {
+	_, reason := tagging.NewRules(tagging.RulesOptions{}).Accept(identity)
+	return reason == tagging.IdentityMerge && explain.Printable(identity) == identity
+}
+
 // checkAddress says what is wrong with a URL that a visitor is to open.
 func checkAddress(address string) error {
 	u, err := url.Parse(address)
@@ -68,6 +86,8 @@ func checkAddress(address string) error {
 		return fmt.Errorf("%q is no whole URL: it begins with https:// (or http://) and a host, such as https://example.com/offer", address)
 	case u.User != nil:
 		return errors.New("the URL has a user name before its host: browsers don't send it, and mail programs warn of it")
+	case explain.Printable(address) != address:
+		return fmt.Errorf("%q has characters that nobody sees: control or format characters don't belong into a URL", address)
 	case strings.ContainsAny(address, " \"<>"):
 		return fmt.Errorf("%q has characters that don't belong into a URL: a space is written as %%20", address)
 	}
@@ -91,11 +111,7 @@ func checkProperties(properties []tagging.Property) error {
 func sameTags(asked, recorded tagging.Tags) error {
 	var wrong []error
 	for _, drop := range recorded.Dropped {
-		err := fmt.Errorf("%s: %s", tagName(drop.Parameter), drop.Reason.Explain())
-		if drop.Reason == tagging.IdentityMerge {
-			err = fmt.Errorf("%v To have your mailing tool fill it in, build the link without --identity and append &kmi= and the merge field to it", err)
-		}
-		wrong = append(wrong, err)
+		wrong = append(wrong, fmt.Errorf("%s: %s", tagName(drop.Parameter), drop.Reason.Explain()))
 	}
 	if recorded.DroppedMore > 0 {
 		wrong = append(wrong, fmt.Errorf("and %d more", recorded.DroppedMore))
@@ -110,6 +126,26 @@ func sameTags(asked, recorded tagging.Tags) error {
 		return errors.New("names and values must be UTF-8: what isn't would be recorded as U+FFFD")
 	}
 	return nil
+}
+
+// checkSite says what a site would record otherwise than a link says it.
+func checkSite(t *explain.Trial, name, link string) error {
+	visit, err := explain.NewVisit(link, http.MethodGet, nil, nil)
+	if err != nil {
+		return err
+	}
+	e, err := t.Explain(name, visit)
+	if err != nil {
+		return err
+	}
+	var wrong []error
+	for _, drop := range e.Tags.Dropped {
+		wrong = append(wrong, fmt.Errorf("%s: %s", tagName(drop.Parameter), drop.Explanation))
+	}
+	for _, c := range e.Changed {
+		wrong = append(wrong, fmt.Errorf("%s: %s", c.Tracker, c.Change))
+	}
+	return errors.Join(wrong...)
 }
 
 // tagName is what the commands call a tag's parameter.

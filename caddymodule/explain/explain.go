@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -19,14 +20,22 @@ type previewer interface {
 	Preview(r *delivery.Record) string
 }
 
+// changer is a tracker that keeps some records otherwise than they say, and
+// tells how, in sentences.
+type changer interface {
+	Changes(r *delivery.Record) []string
+}
+
 // Explanation is what becomes of a request, and why. Its JSON is the answer of
 // `caddy tagged-urls explain --json`.
 type Explanation struct {
 	// URL is what was asked about, as a browser requests it.
 	URL string `json:"url"`
 	// Notes are what else is worth knowing.
-	Notes    []string          `json:"notes,omitempty"`
-	Tags     tagsExplained     `json:"tags"`
+	Notes []string      `json:"notes,omitempty"`
+	Tags  tagsExplained `json:"tags"`
+	// Changed is what single trackers don't take as the link says it.
+	Changed  []ChangeExplained `json:"changed,omitempty"`
 	Person   personExplained   `json:"person"`
 	Recorded recordedExplained `json:"recorded"`
 	Sent     []sentExplained   `json:"sent,omitempty"`
@@ -52,6 +61,13 @@ type dropExplained struct {
 	Parameter   string         `json:"parameter"`
 	Reason      tagging.Reason `json:"reason"`
 	Explanation string         `json:"explanation"`
+}
+
+// ChangeExplained is what a tracker makes of a tag.
+type ChangeExplained struct {
+	Tracker string `json:"tracker"`
+	ID      string `json:"id,omitempty"`
+	Change  string `json:"change"`
 }
 
 type personExplained struct {
@@ -166,6 +182,7 @@ func (m *meeting) explain(v *Visit) *Explanation {
 	for _, drop := range t.Tags.Dropped {
 		e.Tags.Dropped = append(e.Tags.Dropped, dropExplained{drop.Parameter, drop.Reason, drop.Reason.Explain()})
 	}
+	e.explainChanges(m.trackers(), t.Tags)
 	masked := e.explainPerson(first.Handler, t, v)
 	for _, record := range t.Records {
 		e.Recorded.Records = append(e.Recorded.Records, recordExplained{
@@ -189,6 +206,21 @@ func (m *meeting) explain(v *Visit) *Explanation {
 		}
 	}
 	return e
+}
+
+// explainChanges says what each tracker makes of a link's tags.
+func (e *Explanation) explainChanges(trackers []*app.Tracker, tags tagging.Tags) {
+	record := &delivery.Record{Kind: delivery.Properties, Person: tags.Identity, Properties: tags.Properties}
+	if tags.Event != "" {
+		record.Kind, record.Name = delivery.Event, tags.Event
+	}
+	for _, tracker := range trackers {
+		if c, ok := tracker.Module.(changer); ok {
+			for _, change := range c.Changes(record) {
+				e.Changed = append(e.Changed, ChangeExplained{tracker.Name, tracker.Options.ID, change})
+			}
+		}
+	}
 }
 
 // anonymous is shown instead of identities that are random.

@@ -33,6 +33,9 @@ func (e *Explanation) Text() string {
 	if e.Tags.DroppedMore > 0 {
 		p.line("Dropped", fmt.Sprintf("%d more", e.Tags.DroppedMore))
 	}
+	for _, c := range e.Changed {
+		p.line("Changed", strings.TrimSpace("By "+c.Tracker+" "+c.ID)+": "+c.Change)
+	}
 	p.none("")
 
 	p.section("Person")
@@ -180,13 +183,19 @@ func wrap(text string, width int) (lines []string) {
 	}
 }
 
-// Printable replaces what a terminal would take for a command, or show in
-// another order: links are written by anybody.
+// Printable replaces what a terminal would take for a command, show in another
+// order or not at all: links are written by anybody.
 func Printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
+		if Unprintable(r) {
 			return unicode.ReplacementChar
 		}
 		return r
 	}, s)
+}
+
+// Unprintable reports whether a character is a control or format character, or
+// breaks the line. The joiners are part of some scripts and of emoji.
+func Unprintable(r rune) bool {
+	return r != '\u200c' && r != '\u200d' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }

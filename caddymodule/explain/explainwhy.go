@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -24,8 +25,13 @@ func (m *meeting) notes(v *Visit) (all []string) {
 			all = append(all, fmt.Sprintf("%q is no tag: tags are kme, kmi and whatever begins with km_, in small letters.", name))
 		}
 	}
-	if _, query, _ := strings.Cut(v.fragment, "?"); tagging.HasTags(query) || tagging.HasTags(v.fragment) {
-		all = append(all, "What is behind the # never gets to a server: put the tags before it, behind a ?.")
+	if lost := tagsIn(v.fragment); lost != nil {
+		note := "What is behind the # never gets to a server: put the tags before it, behind a ?."
+		if escapedAmpersand.MatchString(v.fragment) {
+			note = strings.Join(lost, ", ") + ": lost, because what is behind a # never gets to a server. " +
+				"The link was copied from HTML, where & is also written &#38;. In a URL it is just &."
+		}
+		all = append(all, note)
 	}
 	h := m.met[0]
 	if !h.Cookie.Off && len(v.cookies(h.Cookie.Name)) > 0 {
@@ -40,4 +46,24 @@ func (m *meeting) notes(v *Visit) (all []string) {
 		}
 	}
 	return all
+}
+
+var (
+	// escapedAmpersand is what follows the # of &#38; and &#x26;.
+	escapedAmpersand = regexp.MustCompile(`^(?i:0*38|x0*26);`)
+	separator        = regexp.MustCompile(`(?i)(?:&#|#)?(?:0*38|x0*26);|&(?:amp;)*|[?/#!]`)
+)
+
+// tagsIn returns the names of the tags in a fragment, however they are
+// separated.
+func tagsIn(fragment string) (names []string) {
+	for _, parameter := range separator.Split(fragment, -1) {
+		if name, _, _ := strings.Cut(parameter, "="); tagging.HasTags(parameter) {
+			if decoded, err := url.QueryUnescape(name); err == nil {
+				name = decoded
+			}
+			names = append(names, name)
+		}
+	}
+	return names
 }
