@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -50,6 +51,13 @@ type Record struct {
 	Site string
 	// Person is whom the record is about; of an alias, the anonymous identity.
 	Person string
+	// Named says that Person is a name that somebody has given, not an
+	// anonymous identity. It is false for an alias.
+	Named bool
+	// Anonymous is the anonymous identity that has become Person by an alias of
+	// the same visit; else, and where Person is no name, it is empty. Any other
+	// one beside a name could be somebody else's.
+	Anonymous string
 	// Name is the event's name; of an alias, the identity that Person gets.
 	Name string
 	// Properties come in the order of the link.
@@ -62,23 +70,35 @@ type Record struct {
 }
 
 // recordVersion leads every encoded record, so that a later version of this
-// package can still read what an earlier one stored.
-const recordVersion = 1
+// package can still read what an earlier one stored. Version 1 knew neither
+// Named nor Anonymous.
+const recordVersion = 2
 
 // AppendBinary appends the record's stored form to b. It never fails; the
 // error is there for [encoding.BinaryAppender].
 func (r *Record) AppendBinary(b []byte) ([]byte, error) {
+	var named byte
+	if r.Named {
+		named = 1
+	}
 	b = append(b, recordVersion, byte(r.Kind))
 	b = append(b, r.ID[:]...)
 	b = binary.AppendVarint(b, r.Time.UnixMilli())
-	for _, s := range [...]string{r.Site, r.Person, r.Name, r.ClientIP, r.UserAgent, r.Trace} {
-		b = appendString(b, s)
+	b = append(b, named)
+	for _, s := range r.strings() {
+		b = appendString(b, *s)
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.Properties)))
 	for _, p := range r.Properties {
 		b = appendString(appendString(b, p.Name), p.Value)
 	}
 	return b, nil
+}
+
+// strings are the fields that are strings, as they are stored; Anonymous is the
+// last one, which version 1 didn't have.
+func (r *Record) strings() [7]*string {
+	return [...]*string{&r.Site, &r.Person, &r.Name, &r.ClientIP, &r.UserAgent, &r.Trace, &r.Anonymous}
 }
 
 var errRecord = errors.New("not a record: it is damaged")
@@ -91,15 +111,30 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	switch {
 	case len(data) > 0 && data[0] > recordVersion:
 		return ErrNewer
-	case len(data) < 2+len(r.ID) || data[0] != recordVersion:
+	case len(data) < 2+len(r.ID) || data[0] == 0:
 		return errRecord
 	}
 	r.Kind = Kind(data[1])
 	d := decoder{rest: string(data[2:])}
 	copy(r.ID[:], d.take(uint64(len(r.ID))))
 	r.Time = time.UnixMilli(d.varint()).UTC()
-	for _, s := range [...]*string{&r.Site, &r.Person, &r.Name, &r.ClientIP, &r.UserAgent, &r.Trace} {
+	strings := r.strings()
+	fields := strings[:]
+	r.Named, r.Anonymous = false, ""
+	if data[0] == 1 {
+		fields = fields[:len(fields)-1]
+	} else {
+		named := d.take(1)
+		if named > "\x01" {
+			return errRecord
+		}
+		r.Named = named == "\x01"
+	}
+	for _, s := range fields {
 		*s = d.string()
+	}
+	if data[0] == 1 {
+		r.Named = r.Kind != Alias && !looksAnonymous.MatchString(r.Person)
 	}
 	n := d.uvarint()
 	if n > uint64(len(d.rest)) { // each takes two bytes at least
@@ -117,6 +152,10 @@ func (r *Record) UnmarshalBinary(data []byte) error {
 	}
 	return nil
 }
+
+// looksAnonymous matches identities as we make anonymous ones, and as
+// Kissmetrics' library does.
+var looksAnonymous = regexp.MustCompile(`^([A-Z2-7]{26}|[A-Za-z0-9+/]{27}=?)$`)
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
