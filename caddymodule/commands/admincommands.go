@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -249,9 +250,9 @@ func chosen(cmd *cobra.Command) url.Values {
 // it.
 func ask(cmd *cobra.Command, method, path string, query url.Values, answer any) (printed bool, err error) {
 	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
-	address, err := caddycmd.DetermineAdminAPIAddress(flags.String("address"), nil, flags.String("config"), flags.String("adapter"))
+	address, err := adminAddress(flags)
 	if err != nil {
-		return false, fmt.Errorf("can't tell the address of Caddy's admin API: %v", err)
+		return false, err
 	}
 	uri := "/tagged_urls/" + path
 	if len(query) > 0 {
@@ -275,11 +276,32 @@ func ask(cmd *cobra.Command, method, path string, query url.Values, answer any) 
 	return true, printJSON(output(cmd), json.RawMessage(body))
 }
 
+// adminAddress tells the address of the admin API as Caddy's own commands do.
+func adminAddress(flags caddycmd.Flags) (string, error) {
+	address, file, adapter := flags.String("address"), flags.String("config"), flags.String("adapter")
+	var config []byte
+	if address == "" && file != "" {
+		var err error
+		if config, _, _, err = caddycmd.LoadConfig(file, adapter); err != nil {
+			return "", fmt.Errorf("can't tell the address of Caddy's admin API: %v", err)
+		}
+		var says struct{ Admin caddy.AdminConfig }
+		if json.Unmarshal(config, &says) == nil && says.Admin.Disabled {
+			return "", fmt.Errorf("%s turns Caddy's admin API off (`admin off`), and this command asks that API: give it an address in place of `off`, such as `admin localhost:2019` or `admin unix//run/caddy/admin.sock`", file)
+		}
+	}
+	address, err := caddycmd.DetermineAdminAPIAddress(address, config, file, adapter)
+	if err != nil {
+		return "", fmt.Errorf("can't tell the address of Caddy's admin API: %v", err)
+	}
+	return address, nil
+}
+
 // adminError says what to do about an error of Caddy's admin API.
 func adminError(address string, err error) error {
 	text, answered := strings.CutPrefix(err.Error(), "caddy responded with error: HTTP ")
 	if !answered {
-		return fmt.Errorf("no Caddy answers at %s: start it (caddy run), or say where its admin API is by --address or --config: %v", address, err)
+		return fmt.Errorf("no Caddy answers at %s: start it (caddy run), or say where its admin API is by --address or --config (with `admin off` there is none): %v", address, err)
 	}
 	status, body, _ := strings.Cut(text, ": ")
 	if status == "404" {

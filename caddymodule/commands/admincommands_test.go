@@ -232,6 +232,21 @@ func TestAdminAddressFromConfig(t *testing.T) {
 	if _, errs, err := run(t, "status", "--config", config+".none"); err == nil || !strings.Contains(errs, "can't tell the address") {
 		t.Errorf("error %v, %s", err, errs)
 	}
+
+	// There may be none, and the default's may be another Caddy's.
+	if err := os.WriteFile(config, []byte("{\n\tadmin off\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"status"}, {"retry"}, {"dead-letters"}, {"dead-letters", "retry"}, {"dead-letters", "delete", "--all"}} {
+		_, errs, err := run(t, append(args, "--config", config)...)
+		if err == nil || !strings.Contains(errs, config+" turns Caddy's admin API off (`admin off`)") {
+			t.Errorf("%q: error %v, %s", args, err, errs)
+		}
+	}
+	*asked = ""
+	if _, _, err := run(t, "status", "--config", config, "--address", address); err != nil || *asked == "" {
+		t.Errorf("with an address as well: error %v, asked for %q", err, *asked)
+	}
 }
 
 // The commands ask for what the admin API has.
