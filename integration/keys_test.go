@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -33,4 +35,45 @@ func TestKeysWithWhatBelongsToTheirFile(t *testing.T) {
 	if p := harness.NewVisitor(t).Open(c.URL + "/?kme=E"); p.Status != 200 {
 		t.Errorf("the site answers with %d", p.Status)
 	}
+}
+
+// TestStorageCannotBeWritten: there is no key for cookies then, and hits are
+// recorded without any. Once there is one they are delivered all the same, and
+// visitors get cookies.
+func TestStorageCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	inTheWay := filepath.Join(dir, "tagged_urls") // root may write wherever it isn't allowed to
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, trk, upstream := startShop(t, "storage file_system {\n\t\troot "+dir+"\n\t}\n\ttagged_urls {\n\t\tqueue_timeout 20s\n\t\tqueue disk {\n\t\t\tpath "+
+		filepath.Join(dir, "queue.db")+"\n\t\t}\n\t}", shop)
+	if p := c.Serves(t, "/?kme=Without&kmi=ann"); p.SetCookie("tu_id") != nil || upstream.LastTarget() != "/?kme=Without" {
+		t.Errorf("cookies %v, the site behind got %s", p.Header["Set-Cookie"], upstream.LastTarget())
+	}
+	trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Without")
+	if !c.Logged(`"level":"error"`, "no key for cookies", "secret", inTheWay) {
+		t.Error("the log doesn't say why there are no cookies, and what to do")
+	}
+	if c.Metric("caddy_tagged_urls_cookie_key_missing") != 1 {
+		t.Error("the metric doesn't say that there is no key")
+	}
+	if answer := c.API("GET", "/tagged_urls/status"); !strings.Contains(answer, "cookie_key_error") || !strings.Contains(answer, inTheWay) {
+		t.Errorf("the status is %s", answer)
+	}
+
+	trk.Down()
+	c.Serves(t, "/?kme=Waits&kmi=ann")
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, "a key", func() bool { return c.Metric("caddy_tagged_urls_cookie_key_missing") == 0 })
+	if p := c.Serves(t, "/?kme=With"); p.SetCookie("tu_id") == nil {
+		t.Error("no cookie is set")
+	}
+	c.Stop()
+	trk.Up()
+	c.Start()
+	trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Waits", "/e person=anon1 name=With")
 }

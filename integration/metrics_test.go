@@ -118,6 +118,7 @@ func TestMetrics(t *testing.T) {
 		`dead_letters{tracker="main"}`:                        1,
 		`queue_up`:                                            1,
 		`trackers_disabled`:                                   0,
+		`cookie_key_missing`:                                  0,
 	} {
 		if value, ok := got[name]; !ok || value != want {
 			t.Errorf("%s is %v (%t), want %v", name, value, ok, want)

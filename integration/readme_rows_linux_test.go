@@ -28,6 +28,7 @@ var proofs = map[string]func(*testing.T){
 	"A tracker is taken out of the configuration":                           TestTrackerComesBack,
 	"A key's placeholder is empty":                                          TestKeyThatIsMissing,
 	"The queue's `path` is changed":                                         TestQueueMoves,
+	"Caddy's storage can't be written, and there is no `secret`":            TestStorageCannotBeWritten,
 	"The queue is full":                                                     TestQueueIsFull,
 	"The disk is full":                                                      TestDiskIsFull,
 	"The disk hangs":                                                        TestDiskHangs,

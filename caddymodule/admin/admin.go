@@ -79,6 +79,9 @@ func (API) Routes() []caddy.AdminRoute {
 type Status struct {
 	Queues   []queuepool.QueueStatus `json:"queues"`
 	Trackers []TrackerStatus         `json:"trackers"`
+	// CookieKeyError says why there is no key for cookies. Hits are recorded
+	// as with `cookie off` meanwhile.
+	CookieKeyError string `json:"cookie_key_error,omitempty"`
 }
 
 // TrackerStatus is one tracker's.
@@ -101,6 +104,9 @@ type TrackerStatus struct {
 func getStatus(*http.Request) (any, error) {
 	status := queuepool.Process.Status()
 	answer := Status{Queues: status.Queues, Trackers: []TrackerStatus{}}
+	if status.KeyError != nil {
+		answer.CookieKeyError = status.KeyError.Error()
+	}
 	for _, id := range slices.Sorted(maps.Keys(status.Destinations)) {
 		d := status.Destinations[id]
 		t := TrackerStatus{

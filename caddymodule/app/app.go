@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,7 +26,7 @@ import (
 )
 
 func init() {
-	caddy.RegisterModule(App{})
+	caddy.RegisterModule(new(App))
 }
 
 // App is what all sites share: the queue that makes records durable, and the
@@ -64,16 +66,14 @@ type App struct {
 	events   *emitter
 	capture  func([]delivery.Entry) // see DryRun
 
-	// ready is closed once keys and the trackers' ids are known; nothing may
-	// use them before. failed is closed when the first attempt to get there
-	// has failed.
-	ready  chan struct{}
-	failed chan struct{}
-	keys   *tagging.Keys
+	// ready is closed once the trackers' ids are known; nothing may use them
+	// before.
+	ready chan struct{}
+	keys  atomic.Pointer[tagging.Keys] // nil while there is no secret
 }
 
 // CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
+func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tagged_urls", New: func() caddy.Module { return new(App) }}
 }
 
@@ -97,7 +97,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.log = ctx.Logger()
 	a.storage = ctx.Storage()
-	a.ready, a.failed = make(chan struct{}), make(chan struct{})
+	a.ready = make(chan struct{})
 	if a.QueueTimeout == 0 {
 		a.QueueTimeout = caddy.Duration(DefaultQueueTimeout)
 	}
@@ -112,6 +112,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("tagged_urls: secret: %v", err)
 		}
+		secret = strings.TrimSpace(secret) // of a file's last line break
 		if len(secret) < minSecret {
 			return fmt.Errorf("tagged_urls: secret has %d characters; it needs at least %d, such as the output of `openssl rand -hex 32`", len(secret), minSecret)
 		}
@@ -156,26 +157,31 @@ func (a *App) Start() error {
 	go a.events.run(a.ctx)
 	a.lease = queuepool.Process.Join(a.queue)
 	if err := a.prepare(); err != nil {
-		close(a.failed)
-		a.log.Error("no key for cookies, so nothing is recorded; it is tried again", zap.Error(err))
-		go func() {
-			for {
-				select {
-				case <-a.ctx.Done():
-					return
-				case <-time.After(secretRetry):
-				}
-				if a.prepare() == nil {
-					a.log.Info("the key for cookies is available now: recording")
-					a.lease.Use(a.destinations())
-					return
-				}
-			}
-		}()
-		return nil
+		a.lease.SetKeyError(err)
+		a.log.Error("no key for cookies: hits are recorded as with `cookie off` until there is one, and no alias is sent; "+
+			"let Caddy write to its storage, or give the global option tagged_urls a secret", zap.Error(err))
+		go a.awaitSecret()
 	}
 	a.lease.Use(a.destinations())
 	return nil
+}
+
+// awaitSecret tries again to get the secret, until the configuration is
+// unloaded.
+func (a *App) awaitSecret() {
+	for {
+		select {
+		case <-a.ctx.Done():
+			return
+		case <-time.After(secretRetry):
+		}
+		err := a.loadKeys()
+		a.lease.SetKeyError(err)
+		if err == nil {
+			a.log.Info("the key for cookies is available now: visitors get cookies again")
+			return
+		}
+	}
 }
 
 // Stop does nothing: hits may still be under way, and other apps may stop
@@ -191,8 +197,18 @@ func (a *App) Cleanup() error {
 	return nil
 }
 
-// prepare gets the secret, and with it the trackers' ids.
+// prepare gets the secret, and gives the trackers their ids, also without one.
 func (a *App) prepare() error {
+	err := a.loadKeys()
+	for _, t := range a.trackers {
+		t.name(a.keys.Load())
+	}
+	close(a.ready)
+	return err
+}
+
+// loadKeys gets the secret.
+func (a *App) loadKeys() error {
 	secret := []byte(a.Secret)
 	if len(secret) == 0 {
 		var err error
@@ -200,11 +216,7 @@ func (a *App) prepare() error {
 			return err
 		}
 	}
-	a.keys = tagging.NewKeys(secret)
-	for _, t := range a.trackers {
-		t.name(a.keys)
-	}
-	close(a.ready)
+	a.keys.Store(tagging.NewKeys(secret))
 	return nil
 }
 
@@ -245,9 +257,8 @@ func (a *App) isReady() bool {
 	}
 }
 
-// Ready waits until the app can be used, or for the deadline; but not once an
-// attempt has failed, or visitors would wait in vain for as long as that
-// lasts. Then the error says why it can't be.
+// Ready waits until the app can be used, or for the deadline. Then the error
+// says why it can't be.
 func (a *App) Ready(deadline time.Time) error {
 	if a.isReady() {
 		return nil
@@ -255,14 +266,14 @@ func (a *App) Ready(deadline time.Time) error {
 	select {
 	case <-a.ready:
 		return nil
-	case <-a.failed:
 	case <-time.After(time.Until(deadline)):
+		return fmt.Errorf("%w: the configuration is starting", delivery.ErrUnavailable)
 	}
-	return fmt.Errorf("%w: the configuration is starting, or there is no key for cookies: see the log above", delivery.ErrUnavailable)
 }
 
-// Keys returns the keys for cookies and pseudonyms, once the app is ready.
-func (a *App) Keys() *tagging.Keys { return a.keys }
+// Keys returns the keys for cookies and pseudonyms, once the app is ready; nil
+// while there are none, for want of a secret.
+func (a *App) Keys() *tagging.Keys { return a.keys.Load() }
 
 // Post gives a hit's entries to the queue, see [queuepool.Lease.Post].
 func (a *App) Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {

@@ -23,7 +23,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if err := app.UnmarshalCaddyfile(d); err != nil {
 		return nil, err
 	}
-	return httpcaddyfile.App{Name: "tagged_urls", Value: caddyconfig.JSON(app, nil)}, nil
+	return httpcaddyfile.App{Name: "tagged_urls", Value: caddyconfig.JSON(&app, nil)}, nil
 }
 
 // UnmarshalCaddyfile sets up the app from the global option. Syntax:

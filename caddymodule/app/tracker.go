@@ -23,7 +23,9 @@ type Tracker struct {
 	// ID is the destination of its records, known once the app is ready.
 	ID string
 
-	waiting string // what ID was while the key's placeholder was empty
+	// former are other ids under which its records may wait: what ID was while
+	// its key's placeholder was empty, and while there was no secret.
+	former []string
 }
 
 // AddTracker adds a tracker that a site has loaded.
@@ -46,7 +48,11 @@ func (a *App) AddTracker(module any) (*Tracker, error) {
 	return t, nil
 }
 
-// name gives the tracker its id.
+// unkeyed make the ids while there is no secret. They hide a key as well as the
+// others do, unless it is so short that it can be guessed.
+var unkeyed = tagging.NewKeys([]byte("no secret"))
+
+// name gives the tracker its id. keys are nil while there is no secret.
 func (t *Tracker) name(keys *tagging.Keys) {
 	if t.ID = t.Options.ID; t.ID != "" {
 		return
@@ -58,16 +64,24 @@ func (t *Tracker) name(keys *tagging.Keys) {
 	}
 	endpoint, key := named.Identity()
 	if p, ok := t.Module.(delivery.Placeheld); ok && p.Placeholder() != "" {
-		t.waiting = t.Name + ":" + p.Placeholder()
-	}
-	if t.Disabled != "" && t.waiting != "" {
-		t.ID = t.waiting
-		return
+		waiting := t.Name + ":" + p.Placeholder()
+		if t.Disabled != "" {
+			t.ID = waiting
+			return
+		}
+		t.former = append(t.former, waiting)
 	}
 	t.ID += ":" + endpoint
-	if key != "" {
-		t.ID += "#" + keys.Destination(key)
+	if key == "" {
+		return
 	}
+	without := t.ID + "#" + unkeyed.Destination(key)
+	if keys == nil {
+		t.ID = without
+		return
+	}
+	t.former = append(t.former, without)
+	t.ID += "#" + keys.Destination(key)
 }
 
 // conflict refuses a tracker that has the id of a different one: the records of
@@ -99,7 +113,7 @@ func (a *App) destinations() (all []queuepool.Destination) {
 	for _, t := range a.trackers {
 		all = append(all, queuepool.Destination{
 			Destination: delivery.Destination{ID: t.ID, Module: t.Name, Tracker: t.Module, Concurrency: t.Options.Concurrency},
-			Disabled:    t.Disabled, Waiting: t.waiting,
+			Disabled:    t.Disabled, Former: t.former,
 		})
 	}
 	return all

@@ -65,6 +65,10 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 		}
 		fmt.Fprintln(out, line)
 	}
+	if status.CookieKeyError != "" {
+		fmt.Fprintf(out, "Visitors get no cookies, as with `cookie off`, for want of a key: %s. Let Caddy write to its storage, or give the global option tagged_urls a secret.\n",
+			explain.Printable(status.CookieKeyError))
+	}
 	if len(status.Trackers) == 0 {
 		return nil
 	}

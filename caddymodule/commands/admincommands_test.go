@@ -219,6 +219,16 @@ func TestAdminErrors(t *testing.T) {
 	}
 }
 
+func TestStatusWithoutAKeyForCookies(t *testing.T) {
+	address, _ := adminServer(t, 200, admin.Status{
+		Queues: []queuepool.QueueStatus{{Queue: "/q"}}, CookieKeyError: "open /x: permission denied\x1b[2J",
+	})
+	out, _, err := run(t, "status", "--address", address)
+	if err != nil || !strings.Contains(out, "for want of a key: open /x: permission denied\uFFFD[2J. Let Caddy write to its storage, or give") {
+		t.Errorf("printed %q, %v", out, err)
+	}
+}
+
 // The address may come from a configuration.
 func TestAdminAddressFromConfig(t *testing.T) {
 	address, asked := adminServer(t, 200, admin.Status{Queues: []queuepool.QueueStatus{}})

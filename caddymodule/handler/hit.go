@@ -228,7 +228,7 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 		t.unsent = ReasonEmpty
 		return
 	}
-	if h.Cookie.Off {
+	if h.Cookie.Off || h.app.Keys() == nil {
 		t.person.ID = t.tags.Identity
 		if t.person.ID == "" {
 			ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)

@@ -48,6 +48,7 @@ var (
 	queueBytes   = describe("queue_bytes", "What the queue takes up in its storage.")
 	queueUp      = describe("queue_up", "Whether the queue is open (1), or hits are dropped (0).")
 	deadLetters  = describe("dead_letters", "Records that were given up.", "tracker")
+	keyMissing   = describe("cookie_key_missing", "Whether hits are recorded without cookies, for want of a key (1), or not (0).")
 	disabled     = describe("trackers_disabled", "Trackers that are configured, but whose key is empty.")
 )
 
@@ -87,7 +88,7 @@ type queueCollector struct{}
 
 // Describe implements prometheus.Collector.
 func (queueCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueRecords, queueOldest, queueBytes, queueUp, deadLetters, disabled} {
+	for _, d := range []*prometheus.Desc{queueRecords, queueOldest, queueBytes, queueUp, deadLetters, keyMissing, disabled} {
 		out <- d
 	}
 }
@@ -109,6 +110,11 @@ func (queueCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(queueUp, up)
 	gauge(queueBytes, float64(status.Bytes))
+	missing := 0.
+	if status.KeyError != nil {
+		missing = 1
+	}
+	gauge(keyMissing, missing)
 	gauge(disabled, float64(status.Disabled))
 	for id, d := range status.Destinations {
 		gauge(queueRecords, float64(d.Waiting), id)

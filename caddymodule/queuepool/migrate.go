@@ -140,8 +140,8 @@ func (q *sharedQueue) wanted() map[string]bool {
 	wanted := make(map[string]bool)
 	for _, d := range destinations {
 		wanted[d.ID] = true
-		if d.Waiting != "" {
-			wanted[d.Waiting] = true
+		for _, id := range d.Former {
+			wanted[id] = true
 		}
 	}
 	return wanted

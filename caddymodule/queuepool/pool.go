@@ -37,12 +37,9 @@ type Destination struct {
 	delivery.Destination
 	// Disabled says why it gets nothing delivered; its records wait.
 	Disabled string
-	// Waiting is the id that its records had while its key was empty, or "".
-	Waiting string
+	// Former are other ids under which its records may wait.
+	Former []string
 }
-
-// waited reports whether records may have waited for the destination's key.
-func (d Destination) waited() bool { return d.Disabled == "" && d.Waiting != "" }
 
 // Pool keeps queues open. Configurations and the hits under way each count as a
 // use, so that neither a reload nor a request that outlives it ever finds its
@@ -88,6 +85,7 @@ type Lease struct {
 	// Guarded by the pool's mutex.
 	inForce      bool // unless a newer one with the queue is
 	destinations []Destination
+	keyError     error
 }
 
 // Join has a configuration's queue opened, unless it is open already. Until the
@@ -114,6 +112,13 @@ func (l *Lease) Use(destinations []Destination) {
 	l.pool.mu.Unlock()
 	q.apply()
 	q.lookForPrevious()
+}
+
+// SetKeyError says why there is no key for cookies; nil if there is one.
+func (l *Lease) SetKeyError(err error) {
+	l.pool.mu.Lock()
+	defer l.pool.mu.Unlock()
+	l.keyError = err
 }
 
 // Leave lets go of the queue, and puts the configuration before in force again
@@ -259,8 +264,19 @@ func (p *Pool) inForce(key string) (*Config, []Destination) {
 	return nil, nil
 }
 
+// newestKeyError is why the newest configuration has no key for cookies, or
+// nil.
+func (p *Pool) newestKeyError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.leases) == 0 {
+		return nil
+	}
+	return p.leases[len(p.leases)-1].keyError
+}
+
 // deliverable are the destinations that get records delivered, each once; and
-// once more for what waited for its key, of which the queue tells.
+// once more for what waits under a former id, of which the queue tells.
 func deliverable(destinations []Destination, queued delivery.Stats) []delivery.Destination {
 	seen := make(map[string]bool)
 	var all []delivery.Destination
@@ -269,8 +285,10 @@ func deliverable(destinations []Destination, queued delivery.Stats) []delivery.D
 			continue
 		}
 		ids := []string{d.ID}
-		if _, ok := queued.Destinations[d.Waiting]; ok && d.waited() {
-			ids = append(ids, d.Waiting)
+		for _, id := range d.Former {
+			if _, ok := queued.Destinations[id]; ok {
+				ids = append(ids, id)
+			}
 		}
 		for _, id := range ids {
 			if !seen[id] {

@@ -120,7 +120,7 @@ func (q *sharedQueue) apply() {
 }
 
 // askAgain is after how long the queue is asked again whether it holds records
-// that waited for a tracker's key: hits under way may have brought some since.
+// under a former id: hits under way may have brought some since.
 const askAgain = time.Minute
 
 // use has records delivered to the destinations of the configuration in force.
@@ -131,7 +131,7 @@ func (q *sharedQueue) use(c *Config, destinations []Destination) {
 	}
 	all := deliverable(destinations, queued)
 	q.engine.Use(all)
-	if slices.ContainsFunc(destinations, Destination.waited) {
+	if slices.ContainsFunc(destinations, func(d Destination) bool { return d.Disabled == "" && len(d.Former) > 0 }) {
 		time.AfterFunc(askAgain, func() { q.useMore(c, len(all)) })
 	}
 }

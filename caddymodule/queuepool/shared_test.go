@@ -198,7 +198,7 @@ func TestRecordsThatComeLateForTheirKey(t *testing.T) {
 		a := newUser(t, &soleQueue{key: t.Name()}, zap.NewNop())
 		trk := &takesAll{}
 		l := a.Join(a.config)
-		l.Use([]Destination{{Destination: delivery.Destination{ID: "with", Tracker: trk}, Waiting: "without"}})
+		l.Use([]Destination{{Destination: delivery.Destination{ID: "with", Tracker: trk}, Former: []string{"without"}}})
 		s := a.queues()[0]
 		if err := takes(t, s, time.Second); err != nil {
 			t.Fatal(err)

@@ -15,6 +15,8 @@ type Status struct {
 	Bytes        int64
 	Disabled     int // trackers
 	Destinations map[string]DestinationStatus
+	// KeyError says why there is no key for cookies, or is nil.
+	KeyError error
 }
 
 // QueueStatus is one queue's.
@@ -37,7 +39,7 @@ type DestinationStatus struct {
 // Status asks all queues that are used. There is more than one only while a
 // reload changes it.
 func (p *Pool) Status() Status {
-	s := Status{Destinations: make(map[string]DestinationStatus)}
+	s := Status{Destinations: make(map[string]DestinationStatus), KeyError: p.newestKeyError()}
 	for _, q := range p.queues() {
 		q.addTo(&s)
 	}
