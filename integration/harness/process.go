@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -62,7 +63,7 @@ func StartProcess(t testing.TB, name string, env []string, path string, args ...
 	}
 	p := &Process{name: name, cmd: exec.CommandContext(ctx, path, args...), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
-	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
+	p.cmd.Cancel = func() error { return p.Send(syscall.SIGTERM) }
 	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -123,8 +124,13 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Send sends a signal.
-func (p *Process) Send(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
+// Send sends a signal. Windows has none but that which kills.
+func (p *Process) Send(sig os.Signal) error {
+	if runtime.GOOS == "windows" {
+		sig = os.Kill
+	}
+	return p.cmd.Process.Signal(sig)
+}
 
 // Signal sends a signal that is to end the process, and waits until it has.
 func (p *Process) Signal(t testing.TB, sig os.Signal) {
