@@ -75,7 +75,7 @@ func CleanLocation(location string, hosts ...string) (string, bool) {
 		return location, false
 	}
 	stays := staysOn(u, hosts)
-	query, nested := stripNested(u[start:end], func(value string) bool {
+	query, nested := StripAll.nested(u[start:end], func(value string) bool {
 		if stays {
 			return true
 		}
@@ -144,24 +144,26 @@ func asBrowserReads(u string) string {
 // staysOn reports whether a URL, resolved against a page of one of these hosts,
 // may lead to one of them.
 func staysOn(u string, hosts []string) bool {
-	rest := u
 	if scheme := schemeOf(u); scheme != "" {
 		if !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
 			return false
 		}
-		rest = u[len(scheme)+1:]
-		if !hasTwoSlashes(rest) {
-			return true // relative, if the page's scheme is the same
-		}
-	} else if !hasTwoSlashes(rest) {
-		return true
+		u = u[len(scheme)+1:]
 	}
-	rest = strings.TrimLeft(rest, `/\`)
-	if i := strings.IndexAny(rest, `/\?#`); i >= 0 {
-		rest = rest[:i]
+	if !hasTwoSlashes(u) {
+		return true // relative, also behind a scheme if the page has the same
 	}
-	rest = rest[strings.LastIndexByte(rest, '@')+1:]
-	return slices.ContainsFunc(hosts, func(host string) bool { return maybeSameHost(rest, host) })
+	other := authority(u)
+	return slices.ContainsFunc(hosts, func(host string) bool { return maybeSameHost(other, host) })
+}
+
+// authority returns the host that follows a URL's slashes, with its port.
+func authority(u string) string {
+	u = strings.TrimLeft(u, `/\`)
+	if i := strings.IndexAny(u, `/\?#`); i >= 0 {
+		u = u[:i]
+	}
+	return u[strings.LastIndexByte(u, '@')+1:]
 }
 
 func hasTwoSlashes(s string) bool {

@@ -34,12 +34,11 @@ func nestedTag(s string, i int, all bool) (k kind, value, depth int) {
 	return 0, 0, 0
 }
 
-// stripNested removes all tags from the URLs that are values of a query, as
-// login pages get them: ?next=%2Foffer%3Fkme%3DC, ?rd=/offer?kme=C%26page=2.
-// Every other byte stays. It asks ours about what is in front of such a URL's
-// query.
-func stripNested(query string, ours func(url string) bool) (string, bool) {
-	if !strings.Contains(query, "km") && strings.IndexByte(query, '%') < 0 {
+// nested removes tags from the URLs that are values of a query, as login pages
+// get them: ?next=%2Foffer%3Fkme%3DC, ?rd=/offer?kme=C%26page=2. Every other
+// byte stays. It asks ours about what is in front of such a URL's query.
+func (s Strip) nested(query string, ours func(url string) bool) (string, bool) {
+	if !MayHold(query) {
 		return query, false
 	}
 	var b strings.Builder
@@ -51,7 +50,7 @@ func stripNested(query string, ours func(url string) bool) (string, bool) {
 			continue
 		}
 		// A URL that is encoded but for its '?' has its '&' encoded once.
-		end, last := stripRun(query, behind, max(depth, 1))
+		end, last := s.nestedRun(query, behind, max(depth, 1))
 		if end == behind || !ours(query[valueStart(query, i):i]) {
 			i = behind
 			continue
@@ -66,13 +65,19 @@ func stripNested(query string, ours func(url string) bool) (string, bool) {
 	return b.String(), kept > 0
 }
 
-// stripRun returns where the tags end that begin at i, in a URL that is encoded
-// so many times: behind the separator that follows them, or where the URL's
-// query ends.
-func stripRun(query string, i, depth int) (end int, last bool) {
+// MayHold reports whether a text, such as a header's value, can hold a tag,
+// however often encoded. It is quick, and says yes to many that hold none.
+func MayHold(s string) bool {
+	return strings.Contains(s, "km") || strings.IndexByte(s, '%') >= 0
+}
+
+// nestedRun returns where the tags end that begin at i, in a URL that is
+// encoded so many times: behind the separator that follows them, or where the
+// URL's query ends.
+func (s Strip) nestedRun(query string, i, depth int) (end int, last bool) {
 	for {
-		kind, value, equals := nestedTag(query, skipReferences(query, i), true)
-		if kind == 0 || equals > depth {
+		kind, value, equals := nestedTag(query, skipReferences(query, i), s == StripAll)
+		if kind == 0 || equals > depth || s == StripIdentity && kind != identity {
 			return i, false
 		}
 		for i = value; ; {

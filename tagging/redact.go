@@ -24,12 +24,13 @@ func redact(uri string, fragment bool) string {
 		return uri
 	}
 	var b strings.Builder
-	kept, depth := 0, 0
+	kept, depth := 0, len(uri)
 	for i := 0; i >= 0; {
 		if name := skipReferences(uri, i); name > i {
 			i, depth = name, len(uri)
 		}
-		// The '=' is encoded no more often than the delimiter before the name.
+		// Within a URL the '=' is encoded no more often than the separator before
+		// the name; in other places the query may be encoded as a whole.
 		if kind, value, equals := nestedTag(uri, i, false); kind == identity && equals <= depth {
 			i = valueEnd(uri, value, equals, fragment)
 			if v := uri[value:i]; v != "" && v != redacted {
@@ -48,13 +49,17 @@ func redact(uri string, fragment bool) string {
 }
 
 // behindDelimiter returns the position behind the first character at or behind
-// i that a parameter can follow, in a URI or in what quotes one, and how many
-// times it is encoded; or -1.
+// i that a parameter can follow, in a URI or in what quotes one, or -1; and how
+// many times the parameter's '=' may be encoded.
 func behindDelimiter(s string, i int) (end, depth int) {
 	for i < len(s) {
 		c, end, depth := nestedByte(s, i)
-		if strings.IndexByte("?&#;,=|\"'`<>(){}[] \t\r\n", c) >= 0 {
+		switch c {
+		case '?', '&', '#':
 			return end, depth
+		}
+		if strings.IndexByte(delimiters, c) >= 0 {
+			return end, len(s)
 		}
 		i = end
 	}

@@ -138,7 +138,7 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 	strip.Request(r, arrived, t.strip)
 	defer t.countSkipped() // also if a handler panics
 
-	rw := response.New(w, t, r.Host)
+	rw := response.New(w, t, r.Host, strip.Host(r))
 	defer rw.Begin() // for a handler that wrote nothing or little, or panics, and for error routes
 	reason := h.SkipReason(r)
 	if reason == reasonPrefetch {
@@ -158,7 +158,11 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 		t.skip(reason)
 	}
 	if h.Redirect && t.own && t.navigation && reason != reasonInclude && reason != tagging.Upgrade && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		rw.Redirect(tagging.RedirectTarget(t.path, t.query))
+		target := tagging.RedirectTarget
+		if strip.Forwarded(r, "X-Forwarded-Prefix") != "" {
+			target = tagging.RedirectReference
+		}
+		rw.Redirect(target(t.path, t.query))
 		return nil
 	}
 	return next.ServeHTTP(rw, r)

@@ -71,13 +71,21 @@ func (*LogFilter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (LogFilter) Filter(in zapcore.Field) zapcore.Field {
 	switch in.Type {
 	case zapcore.StringType:
-		in.String = tagging.Redact(in.String)
+		in.String = redact(in.Key, in.String)
 	case zapcore.ArrayMarshalerType:
 		in.Interface = redactArray(in.Interface.(zapcore.ArrayMarshaler))
 	case zapcore.ObjectMarshalerType:
 		in.Interface = redactedObject{in.Interface.(zapcore.ObjectMarshaler)}
 	}
 	return in
+}
+
+// redact redacts the field of that name. Caddy logs a request's target as "uri".
+func redact(key, value string) string {
+	if key == "uri" {
+		return tagging.RedactTarget(value)
+	}
+	return tagging.Redact(value)
 }
 
 // redactArray returns array with its strings redacted.
@@ -108,11 +116,11 @@ func (o redactedObject) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 type redactingObject struct{ zapcore.ObjectEncoder }
 
 func (e redactingObject) AddString(key, value string) {
-	e.ObjectEncoder.AddString(key, tagging.Redact(value))
+	e.ObjectEncoder.AddString(key, redact(key, value))
 }
 
 func (e redactingObject) AddByteString(key string, value []byte) {
-	e.ObjectEncoder.AddByteString(key, []byte(tagging.Redact(string(value))))
+	e.ObjectEncoder.AddByteString(key, []byte(redact(key, string(value))))
 }
 
 func (e redactingObject) AddArray(key string, array zapcore.ArrayMarshaler) error {

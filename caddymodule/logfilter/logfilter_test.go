@@ -231,6 +231,33 @@ func TestLogFilterInDepth(t *testing.T) {
 	}
 }
 
+// A request's target is read as the handler does: it has no fragment. In
+// headers there are URLs in all forms.
+func TestLogFilterReadsAsTheHandler(t *testing.T) {
+	for target, want := range map[string]string{
+		"/a?kmi=john#doe":                        "/a?kmi=REDACTED",
+		"http://example.com/a?kmi=john#doe&b":    "http://example.com/a?kmi=REDACTED&b",
+		"/a?x=1&amp;kmi=john&b":                  "/a?x=1&amp;kmi=REDACTED&b",
+		"/a?x=1?kmi=john&b":                      "/a?x=1?kmi=REDACTED&b",
+		`/a?x=1\u0026kmi=john&b`:                 `/a?x=1\u0026kmi=REDACTED&b`,
+		"/a;kmi=john?b":                          "/a;kmi=REDACTED",
+		"/a?x=%2526amp%253Bkmi=john&b":           "/a?x=%2526amp%253Bkmi=REDACTED&b",
+		"/a?next=%252F%253Fkmi%253Djohn%2526b&c": "/a?next=%252F%253Fkmi%253DREDACTED%2526b&c",
+	} {
+		r := taggedRequest()
+		r.RequestURI = target
+		r.Header = http.Header{"Referer": {"https://example.com" + strings.TrimPrefix(target, "http://example.com")}}
+		response := http.Header{"Location": {target}, "X-State": {`{"url":"` + target + `"}`}}
+		line := logLine(t, newLogEncoder(t, "request tagged_urls\nresp_headers tagged_urls"), accessLog(r, response)...)
+		if got := logged(t, line, "request>uri"); got != want {
+			t.Errorf("%s is logged as %v, want %s", target, got, want)
+		}
+		if strings.Contains(line, "john") {
+			t.Errorf("an identity is logged: %s", line)
+		}
+	}
+}
+
 func TestLogFilterLeavesOthersAlone(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/offer?q=%zz&a=b;c&&kmi=&akmi=x#", nil)
 	r.Header.Set("Referer", "https://example.com/?kme=Clicked+Link")

@@ -37,7 +37,7 @@ type Writer struct {
 	caddyhttp.ResponseWriterWrapper
 	gate   Gate
 	guard  *lastWord
-	host   string
+	hosts  []string
 	begun  bool
 	status int         // kept; 0 if there is none
 	late   http.Header // what the handler sees of the header since
@@ -56,10 +56,10 @@ var keptBodies = sync.Pool{New: func() any { return new(keptBody) }}
 // before it has more, or is told to flush, so no visitor waits for that.
 const maxKept = 2 << 10
 
-// New returns a writer for the response to a request for the host, which waits
-// for the gate.
-func New(w http.ResponseWriter, gate Gate, host string) *Writer {
-	rw := &Writer{gate: gate, guard: haveLastWord(w, host), host: host}
+// New returns a writer for the response to a request of a site, which waits for
+// the gate. The hosts are the site's, as the visitor and the request name it.
+func New(w http.ResponseWriter, gate Gate, hosts ...string) *Writer {
+	rw := &Writer{gate: gate, guard: haveLastWord(w, hosts), hosts: hosts}
 	rw.ResponseWriter = w
 	return rw
 }
@@ -83,7 +83,7 @@ func (w *Writer) Begin() {
 		header.Add("Set-Cookie", cookie)
 	}
 	w.guard.uncache(header)
-	cleanLocation(header, w.host)
+	cleanRedirects(header, w.hosts)
 	if w.status != 0 {
 		w.ResponseWriterWrapper.WriteHeader(w.status)
 	}

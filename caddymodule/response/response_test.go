@@ -229,15 +229,22 @@ func TestUncacheKeepsWhatIsStricter(t *testing.T) {
 	}
 }
 
-func TestLocationLosesTags(t *testing.T) {
-	h, taken := newWaitingHit()
-	taken(nil)
-	w := httptest.NewRecorder()
-	rw := New(w, h, "example.com")
-	rw.Header().Set("Location", "/dir/?kme=Clicked&a=1&kmi=john")
-	rw.WriteHeader(308)
-	if got := w.Header().Get("Location"); got != "/dir/?a=1" {
-		t.Errorf("Location is %q", got)
+func TestRedirectsLoseTags(t *testing.T) {
+	for field, values := range map[string][2]string{
+		"Location": {"/dir/?kme=Clicked&a=1&kmi=john", "/dir/?a=1"},
+		"location": {"https://www.example.com/login?rd=/dir?kme=Clicked%26a=1", "https://www.example.com/login?rd=/dir?a=1"},
+		"Refresh":  {"0; url=https://example.com/dir/?kme=Clicked&a=1", "0; url=https://example.com/dir/?a=1"},
+		"refresh":  {"0; url=https://other.example/?kme=Clicked", "0; url=https://other.example/?kme=Clicked"},
+	} {
+		h, taken := newWaitingHit()
+		taken(nil)
+		w := httptest.NewRecorder()
+		rw := New(w, h, "example.com", "www.example.com")
+		rw.Header().Set(field, values[0])
+		rw.WriteHeader(308)
+		if got := w.Header().Get(field); got != values[1] {
+			t.Errorf("%s is %q, want %q", field, got, values[1])
+		}
 	}
 }
 
@@ -253,8 +260,8 @@ func TestLastWord(t *testing.T) {
 		outer := struct {
 			*caddyhttp.ResponseWriterWrapper
 		}{&caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}}
-		haveLastWord(outer, "example.com")
-		haveLastWord(outer, "example.com") // another directive
+		haveLastWord(outer, []string{"example.com"})
+		haveLastWord(outer, []string{"example.com"}) // another directive
 		outer.Header().Set("Cache-Control", "public, max-age=600")
 		outer.Header().Set("Cdn-Cache-Control", "max-age=600")
 		outer.Header().Set("Location", "https://example.com/?a=1&kme=Clicked")

@@ -36,11 +36,17 @@ func (w *lastWord) uncache(header http.Header) {
 	}
 }
 
-// cleanLocation removes the tags from a redirect that stays on the host.
-func cleanLocation(header http.Header, host string) {
+// cleanRedirects removes the tags from redirects that stay on the site or come
+// back to it.
+func cleanRedirects(header http.Header, hosts []string) {
 	if location := header.Get("Location"); location != "" {
-		if clean, changed := tagging.CleanLocation(location, host); changed {
+		if clean, changed := tagging.CleanLocation(location, hosts...); changed {
 			header.Set("Location", clean)
+		}
+	}
+	if refresh := header.Get("Refresh"); refresh != "" {
+		if clean, changed := tagging.CleanRefresh(refresh, hosts...); changed {
+			header.Set("Refresh", clean)
 		}
 	}
 }
@@ -52,7 +58,7 @@ func cleanLocation(header http.Header, host string) {
 // routes never get to see our own writer.
 type lastWord struct {
 	caddyhttp.ResponseWriterWrapper
-	host    string
+	hosts   []string
 	said    bool
 	noStore bool // see [Writer.NoStore]
 }
@@ -60,7 +66,7 @@ type lastWord struct {
 // haveLastWord puts a lastWord beneath the wrappers of w, if there isn't one
 // already. Caddy's server puts a wrapper around each response, unless its
 // write_idle timeout is turned off.
-func haveLastWord(w http.ResponseWriter, host string) *lastWord {
+func haveLastWord(w http.ResponseWriter, hosts []string) *lastWord {
 	var lowest *caddyhttp.ResponseWriterWrapper
 	for {
 		if last, ok := w.(*lastWord); ok {
@@ -75,7 +81,7 @@ func haveLastWord(w http.ResponseWriter, host string) *lastWord {
 		}
 		w = below.Unwrap()
 	}
-	last := &lastWord{host: host}
+	last := &lastWord{hosts: hosts}
 	if lowest != nil {
 		last.ResponseWriter = lowest.ResponseWriter
 		lowest.ResponseWriter = last
@@ -95,7 +101,7 @@ func (w *lastWord) say() {
 	if !w.said {
 		w.said = true
 		w.uncache(w.Header())
-		cleanLocation(w.Header(), w.host)
+		cleanRedirects(w.Header(), w.hosts)
 	}
 }
 

@@ -18,19 +18,27 @@ func Request(r, original *http.Request, strip tagging.Strip) {
 	scrubRequest(r, strip)
 	switch {
 	case original == nil:
+		repeated(r.Header, query, strip)
 	case original.URL.RawQuery == query && original.RequestURI == target: // nothing has rewritten the request
 		original.URL.RawQuery, original.URL.ForceQuery, original.RequestURI, original.Form = r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI, r.Form
+		repeated(r.Header, query, strip)
 	default:
+		repeated(r.Header, query+"&"+original.URL.RawQuery, strip)
 		scrubRequest(original, strip)
 	}
 	Headers(r, strip)
-	// The tagged URL itself came with this request, so any other header may
-	// repeat it as its value. What merely quotes it, as Authorization does for
-	// Digest, would no longer be what it was.
-	for _, values := range r.Header {
+}
+
+// repeated removes a query's tags from all headers that repeat them: proxies
+// tell in headers of their own what they were asked for.
+func repeated(header http.Header, query string, strip tagging.Strip) {
+	for name, values := range header {
+		if isOthers(name) {
+			continue
+		}
 		for i, value := range values {
-			if strings.IndexByte(value, '?') >= 0 && !strings.ContainsAny(value, " \"<>,;") {
-				scrubValues(values[i:i+1], strip)
+			if clean, changed := strip.Repeated(value, query); changed {
+				values[i] = clean
 			}
 		}
 	}
@@ -55,40 +63,43 @@ func scrubRequest(r *http.Request, strip tagging.Strip) {
 	}
 }
 
-// urlHeaders are the request headers in which browsers and proxies carry this
-// site's URLs, also with later requests, that have no tags of their own.
-var urlHeaders = [...]string{
-	"Referer", "Hx-Current-Url",
-	"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url",
-	"X-Envoy-Original-Path", "Turbolinks-Referrer", "X-Xhr-Referer",
+// isOthers reports whether a header's value isn't to be touched, because it
+// would no longer be what it was to whom it belongs: signed credentials (Digest
+// quotes the target), and the cookies of the site's own applications.
+func isOthers(name string) bool {
+	return name == "Cookie" || name == "Authorization" || name == "Proxy-Authorization"
 }
 
-// pingHeaders are those of hyperlink auditing (<a ping>), which is done by POST
-// alone.
-var pingHeaders = [...]string{"Ping-From", "Ping-To"}
+// isURL reports whether a header's value is a URL, of this site or of the one
+// that led to it.
+func isURL(name string) bool {
+	switch name {
+	case "Referer", "Hx-Current-Url", "Ping-From", "Ping-To", "Turbolinks-Referrer", "X-Xhr-Referer",
+		"X-Forwarded-Uri", "X-Original-Uri", "X-Original-Url", "X-Rewrite-Url", "X-Envoy-Original-Path":
+		return true
+	}
+	return false
+}
 
-// Headers removes tags from the headers that carry URLs, as an untagged request
-// has them, too.
+// Headers removes tags from the headers in which browsers and proxies carry
+// this site's URLs, as they do also with later requests, that have no tags of
+// their own.
 func Headers(r *http.Request, strip tagging.Strip) {
 	if strip == tagging.StripNone {
 		return
 	}
-	for _, name := range urlHeaders {
-		if values := r.Header[name]; len(values) > 0 {
-			scrubValues(values, strip)
-		}
-	}
-	if r.Method == http.MethodPost {
-		for _, name := range pingHeaders {
-			scrubValues(r.Header[name], strip)
-		}
-	}
-}
-
-func scrubValues(values []string, strip tagging.Strip) {
-	for i, value := range values {
-		if clean, changed := strip.URL(value); changed {
-			values[i] = clean
+	for name, values := range r.Header {
+		for i, value := range values {
+			if !tagging.MayHold(value) || isOthers(name) {
+				continue
+			}
+			clean, changed := value, false
+			if isURL(name) {
+				clean, changed = strip.URL(value)
+			}
+			if again, more := strip.Header(clean, r.Host, Host(r)); changed || more {
+				values[i] = again
+			}
 		}
 	}
 }

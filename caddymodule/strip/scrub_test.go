@@ -95,16 +95,13 @@ func TestScrubTargetWithHash(t *testing.T) {
 
 func TestScrubHeaders(t *testing.T) {
 	const tagged, clean = "https://example.com/a?kmi=john&b=1#c", "https://example.com/a?b=1#c"
-	for i, name := range append(urlHeaders[:], pingHeaders[:]...) {
-		if http.CanonicalHeaderKey(name) != name {
-			t.Errorf("%s isn't spelled as net/http spells it", name)
-		}
+	for _, name := range []string{
+		"Referer", "HX-Current-URL", "Ping-From", "Ping-To", "X-Forwarded-Uri", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL",
+		"X-Envoy-Original-Path", "Turbolinks-Referrer", "X-XHR-Referer",
+	} {
+		name := http.CanonicalHeaderKey(name)
 		h := http.Header{name: {tagged, "other"}, "Cookie": {"a=?kmi=john"}, "X-Other": {tagged}}
-		method := http.MethodGet
-		if i >= len(urlHeaders) {
-			method = http.MethodPost
-		}
-		Headers(&http.Request{Method: method, Header: h}, tagging.StripIdentity)
+		Headers(&http.Request{Header: h}, tagging.StripIdentity)
 		if h[name][0] != clean || h[name][1] != "other" {
 			t.Errorf("%s is %q", name, h[name])
 		}
@@ -112,19 +109,78 @@ func TestScrubHeaders(t *testing.T) {
 			t.Error("headers that carry no URL of this site were changed")
 		}
 	}
-	// What only quotes a URL isn't one.
-	digest := `Digest username="a", uri="/a?kmi=john&b=1", response="66"`
-	quoting := prepared(t, "/a?kmi=john&b=1")
-	quoting.Header.Set("Authorization", digest)
-	Request(quoting, caddycompat.OriginalRequest(quoting), tagging.StripIdentity)
-	if got := quoting.Header.Get("Authorization"); got != digest {
-		t.Errorf("Authorization is %q", got)
+	for _, test := range []struct{ target, header, value, want string }{
+		// An untagged request: URLs of this site.
+		{"/", "X-Current-Url", "http://example.com/offer?kmi=jane", "http://example.com/offer"},
+		{"/", "X-Other", "/offer?kmi=jane&a", "/offer?a"},
+		{"/", "X-Other", `<https://example.com:8443/?kmi=jane>; rel="prev"`, `<https://example.com:8443/>; rel="prev"`},
+		{"/", "Forwarded", `for=192.0.2.1;uri="/offer?kmi=jane";proto=https`, `for=192.0.2.1;uri="/offer";proto=https`},
+		{"/", "X-Other", "https://other.example/offer?kmi=jane", "https://other.example/offer?kmi=jane"},
+		{"/", "Cookie", "last=/offer?kmi=jane", "last=/offer?kmi=jane"},
+		{"/", "Authorization", `Digest uri="/offer?kmi=jane"`, `Digest uri="/offer?kmi=jane"`},
+		{"/", "Referer", "https://other.example/offer?kmi=jane", "https://other.example/offer"},
+		// A tagged request: what it repeats of itself, in whatever.
+		{"/offer?kmi=jane&tags=a,b", "X-Auth-Request-Redirect", "/offer?kmi=jane&tags=a,b", "/offer?tags=a,b"},
+		{"/offer?kmi=jane&tags=a,b", "X-Auth-Request-Redirect", "%2Foffer%3Fkmi%3Djane%26tags%3Da%2Cb", "%2Foffer%3Ftags%3Da%2Cb"},
+		{"/offer?kmi=jane;x&a=1", "X-Other", "a; /offer?kmi=jane;x&a=1; b", "a; /offer?a=1; b"},
+		{"/offer?kmi=jane&a=1", "X-Other", "https://elsewhere.example/offer?kmi=jane&a=1", "https://elsewhere.example/offer?a=1"},
+		{"/offer?kmi=jane&a=1", "X-Query", "kmi=jane&a=1", "a=1"},
+		{"/offer?kmi=jane&a=1", "X-Query", "kmi=janet&a=1", "kmi=janet&a=1"},
+		{"/a?kmi=john&b=1", "Authorization", `Digest username="a", uri="/a?kmi=john&b=1", response="66"`, `Digest username="a", uri="/a?kmi=john&b=1", response="66"`},
+		{"/a?kmi=john&b=1", "Cookie", "last=%2Fa%3Fkmi%3Djohn", "last=%2Fa%3Fkmi%3Djohn"},
+	} {
+		r := prepared(t, test.target)
+		r.Header.Set(test.header, test.value)
+		Request(r, caddycompat.OriginalRequest(r), tagging.StripIdentity)
+		if got := r.Header.Get(test.header); got != test.want {
+			t.Errorf("%s: %s %q became %q, want %q", test.target, test.header, test.value, got, test.want)
+		}
 	}
-	// A tagged request's own URL may be in any header.
-	r := prepared(t, "/a?kmi=john&b=1")
-	r.Header.Set("X-Proxys-Own-Idea", "/a?kmi=john&b=1")
+}
+
+// A rewrite may have taken the tags away before the directive.
+func TestScrubHeadersAfterARewrite(t *testing.T) {
+	r := prepared(t, "/offer?kmi=jane&a=1")
+	r.URL.RawQuery, r.RequestURI = "a=1", "/index.php?a=1"
+	r.Header.Set("X-Query", "kmi=jane&a=1")
 	Request(r, caddycompat.OriginalRequest(r), tagging.StripIdentity)
-	if got := r.Header.Get("X-Proxys-Own-Idea"); got != "/a?b=1" {
-		t.Errorf("a header of a tagged request is %q", got)
+	if got := r.Header.Get("X-Query"); got != "a=1" {
+		t.Errorf("the header is %q", got)
+	}
+}
+
+func TestUntaggedHeadersCostNoMemory(t *testing.T) {
+	r := prepared(t, "/")
+	for name, value := range map[string]string{
+		"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8", "Accept-Language": "en", "Accept-Encoding": "gzip, br",
+		"Referer": "https://example.com/offer?utm_source=newsletter&q=spring%20sale&distance=5km", "Cookie": "a=kmi%3Dx; b=c",
+		"User-Agent": "Mozilla/5.0 (X11; Linux x86_64)", "X-Forwarded-For": "192.0.2.1", "X-Other": "/offer?q=%2Fa",
+	} {
+		r.Header.Set(name, value)
+	}
+	if n := testing.AllocsPerRun(100, func() { Headers(r, tagging.StripIdentity) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestHost(t *testing.T) {
+	for _, test := range []struct {
+		trusted bool
+		headers http.Header
+		want    string
+	}{
+		{true, nil, "example.com"},
+		{true, http.Header{"X-Forwarded-Host": {"www.example.org:8443"}}, "www.example.org:8443"},
+		{true, http.Header{"X-Forwarded-Host": {"www.example.org, cdn.internal"}}, "www.example.org"},
+		{true, http.Header{"Forwarded": {`for="[::1]";host="www.example.org";proto=https, for=192.0.2.1;host=cdn`}}, "www.example.org"},
+		{true, http.Header{"Forwarded": {"for=192.0.2.1"}, "X-Forwarded-Host": {" "}}, "example.com"},
+		{false, http.Header{"X-Forwarded-Host": {"www.example.org"}, "Forwarded": {"host=www.example.org"}}, "example.com"},
+	} {
+		r := prepared(t, "http://example.com/")
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.TrustedProxyVarKey: test.trusted}))
+		r.Header = test.headers
+		if got := Host(r); got != test.want {
+			t.Errorf("trusted %v, %v: the host is %q, want %q", test.trusted, test.headers, got, test.want)
+		}
 	}
 }
