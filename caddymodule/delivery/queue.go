@@ -88,19 +88,14 @@ type Poster interface {
 	Post(deadline time.Time, done func(error), entries ...Entry) Posted
 }
 
-// Posted is what [Poster.Post] has begun. Nobody has to call its methods.
+// Posted is what [Poster.Post] has begun. Nobody has to call its method.
 type Posted interface {
-	// Hurry says that now somebody waits for it.
-	Hurry()
 	// GiveUp gives up before the deadline.
 	GiveUp()
 }
 
 // Underway is a [Posted] that can't be influenced.
 type Underway struct{}
-
-// Hurry implements [Posted].
-func (Underway) Hurry() {}
 
 // GiveUp implements [Posted].
 func (Underway) GiveUp() {}

@@ -68,10 +68,6 @@ func (s Shielded) Post(deadline time.Time, done func(error), entries ...Entry) (
 // shieldedPost is a post whose mistakes have no effect.
 type shieldedPost struct{ posted Posted }
 
-func (s shieldedPost) Hurry() {
-	_ = Guard(func() error { s.posted.Hurry(); return nil })
-}
-
 func (s shieldedPost) GiveUp() {
 	_ = Guard(func() error { s.posted.GiveUp(); return nil })
 }

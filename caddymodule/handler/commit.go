@@ -62,7 +62,6 @@ func (c *commit) wait() bool {
 		return true
 	default:
 	}
-	_ = delivery.Guard(func() error { c.posted.Hurry(); return nil }) // a queue's mistake mustn't cost the answer
 	timer := time.NewTimer(time.Until(c.deadline))
 	defer timer.Stop()
 	select {

@@ -85,7 +85,6 @@ func TestLaterDirectiveHasTimeToo(t *testing.T) {
 // givingUp notes that it was given up.
 type givingUp struct{ gaveUp *bool }
 
-func (givingUp) Hurry()    {}
 func (g givingUp) GiveUp() { *g.gaveUp = true }
 
 func TestResponseGivesUpWaiting(t *testing.T) {
@@ -120,7 +119,6 @@ func TestResponseGivesUpWaiting(t *testing.T) {
 // panicking is a queue's work that panics.
 type panicking struct{}
 
-func (panicking) Hurry()  { panic("mistake") }
 func (panicking) GiveUp() { panic("mistake") }
 
 // A queue that panics costs hits at most, not the visitor's page.
