@@ -106,6 +106,10 @@ type Entry struct {
 	// one that isn't configured (any more): the record waits for it.
 	Destination string
 	Record      *Record
+	// Client tells whom the record came from, for a queue that is nearly full
+	// to keep one client from taking the space of all others: a hash of the
+	// address, or 0 if it isn't known. It isn't stored.
+	Client uint64
 }
 
 // Item is a leased record.

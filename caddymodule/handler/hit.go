@@ -329,6 +329,7 @@ func (t *hit) entries(h *Handler, r *http.Request) []delivery.Entry {
 	if len(t.sent) > 0 { // they are another directive's
 		entries = nil
 	}
+	client := clientOf(r)
 	for _, tracker := range h.trackers {
 		if len(t.records) == 0 || slices.Contains(t.sent, tracker.ID) {
 			continue
@@ -341,7 +342,7 @@ func (t *hit) entries(h *Handler, r *http.Request) []delivery.Entry {
 				informed.UserAgent = strings.ToValidUTF8(cut(r.UserAgent(), maxUserAgent), "\uFFFD")
 				record = &informed
 			}
-			entries = append(entries, delivery.Entry{Destination: tracker.ID, Record: record})
+			entries = append(entries, delivery.Entry{Destination: tracker.ID, Record: record, Client: client})
 		}
 	}
 	return entries
