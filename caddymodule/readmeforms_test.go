@@ -31,7 +31,7 @@ import (
 
 // samples stand for the README's variables.
 var samples = map[string]string{
-	"duration": "5s", "size": "2GiB", "file": "/nowhere/queue.db", "key": "0123456789abcdef0123456789abcdef",
+	"duration": "5s", "size": "2GiB", "directory": "/nowhere/queue", "key": "0123456789abcdef0123456789abcdef",
 	"api_key": "KEY", "cookie": "agreed", "value": "yes", "name": "main", "domain": "example.com", "n": "7",
 	"url": "https://example.com/x", "base64": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "module": "log", "args...": "", "words...": "dnt gpc",
 }
@@ -179,7 +179,7 @@ func TestReadmeDefaults(t *testing.T) {
 	if err := queue.Provision(caddy.Context{}); err != nil {
 		t.Fatal(err)
 	}
-	path, err := filepath.Rel(caddy.AppDataDir(), queue.Key())
+	path, err := filepath.Rel(filepath.Dir(caddy.AppDataDir()), queue.Key())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestReadmeDefaults(t *testing.T) {
 		text = "\x01" // a description
 	)
 	want := map[string]any{
-		"queue disk path": path + " in Caddy's data directory", "queue disk max_size": stats.MaxBytes,
+		"queue disk path": path + " beside Caddy's data directory", "queue disk max_size": stats.MaxBytes,
 		"global option queue": none, "global option queue_timeout": app.DefaultQueueTimeout, "global option max_age": codeDuration(t, "delivery/engine.go", "DefaultMaxAge"),
 		"global option shutdown_drain": app.DefaultShutdownDrain, "global option secret": text,
 		"directive tracker": none, "directive strip": "identity", "directive redirect": off, "directive cookie": handler.DefaultCookieName,

@@ -109,7 +109,7 @@ func TestAdmin(t *testing.T) {
 	})
 
 	s := ask[status](t, c, "GET", "/tagged_urls/status")
-	if len(s.Queues) != 1 || s.Queues[0].Error != "" || !strings.HasSuffix(s.Queues[0].Queue, "/queue.db") ||
+	if len(s.Queues) != 1 || s.Queues[0].Error != "" || !strings.HasSuffix(s.Queues[0].Queue, "/tagged_urls") ||
 		s.Queues[0].Bytes <= 0 || s.Queues[0].MaxBytes != 1<<30 {
 		t.Errorf("queues: %+v", s.Queues)
 	}
@@ -260,7 +260,7 @@ func TestAdminWithoutQueue(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	harness.WriteFile(t, file, "in the way")
-	c, _, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue.db\n\t\t}\n\t}", shop)
+	c, _, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue\n\t\t}\n\t}", shop)
 	c.Serves(t, "/?kme=Lost")
 	s := ask[status](t, c, "GET", "/tagged_urls/status")
 	if len(s.Queues) != 1 || !strings.Contains(s.Queues[0].Error, file) || len(s.Trackers) != 1 || !s.Trackers[0].Configured {

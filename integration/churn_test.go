@@ -171,6 +171,7 @@ func TestTrackerComesBack(t *testing.T) {
 	gone.Up() // it isn't asked
 	c.Stop()
 	c.Start()
+	harness.Eventually(t, "the queue to open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })
 	harness.Eventually(t, "the other tracker to have its records", func() bool { return len(stays.Records(t)) == 2 })
 	waiting := 0
 	for id, state := range c.Trackers(t) {

@@ -15,7 +15,7 @@ import (
 // site, says what is wrong, and goes on by itself once the first has gone.
 func TestQueueIsLocked(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "queue.db")
+	file := filepath.Join(t.TempDir(), "queue")
 	global := "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + file + "\n\t\t}\n\t}"
 	first, trk, _ := startShop(t, global, shop)
 	first.Serves(t, "/?kme=First")
@@ -32,31 +32,46 @@ func TestQueueIsLocked(t *testing.T) {
 	trk2.Expect(t, second, nil, "/e person=anon1 name=Second")
 }
 
-// TestQueueIsCorrupt: the file is set aside, and Caddy starts.
+// segments returns the queue's files in which records are.
+func segments(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no segments in %s: %v", dir, err)
+	}
+	return files
+}
+
+// TestQueueIsCorrupt: what can't be read is lost or set aside, and the log says
+// so; Caddy starts, and what can be read is delivered.
 func TestQueueIsCorrupt(t *testing.T) {
 	t.Parallel()
-	for name, corrupt := range map[string]func(data []byte) []byte{
-		"no database":   func([]byte) []byte { return []byte(strings.Repeat("not a database\n", 10_000)) },
-		"cut short":     func(data []byte) []byte { return data[:4*4096] }, // there are zeros behind what is used
-		"zeros":         func(data []byte) []byte { return make([]byte, len(data)) },
-		"zeros inside":  func(data []byte) []byte { clear(data[2*4096:]); return data },
-		"a little text": func([]byte) []byte { return []byte("hello") },
+	for name, test := range map[string]struct {
+		corrupt func(data []byte) []byte
+		lost    int // of 20 hits, at most
+		silent  bool
+	}{
+		"something else": {func([]byte) []byte { return []byte(strings.Repeat("something else\n", 10_000)) }, 20, false},
+		"emptied":        {func([]byte) []byte { return nil }, 20, false},
+		"zeros":          {func(data []byte) []byte { return make([]byte, len(data)) }, 20, false},
+		"cut short":      {func(data []byte) []byte { return data[:4096] }, 19, true}, // nothing says that there was more
+		"zeros inside":   {func(data []byte) []byte { clear(data[1024:1536]); return data }, 7, false},
+		"no header":      {func(data []byte) []byte { clear(data[:512]); return data }, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			file := filepath.Join(dir, "queue.db")
-			c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"\n\t\t}\n\t}", shop)
+			c, trk, _ := startShop(t, queueAt(dir), shop)
 			trk.Down()
 			for i := range 20 {
 				c.Serves(t, fmt.Sprintf("/?kme=Before&kmi=p%d", i))
 			}
 			c.Kill()
+			file := segments(t, dir)[0]
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			bad := corrupt(data)
-			if err := os.WriteFile(file, bad, 0o600); err != nil {
+			if err := os.WriteFile(file, test.corrupt(data), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			trk.Up()
@@ -66,15 +81,53 @@ func TestQueueIsCorrupt(t *testing.T) {
 			harness.Eventually(t, "a record", func() bool {
 				return strings.Contains(strings.Join(harness.Summary(trk.Records(t), "q"), "\n"), "/e person=q name=After")
 			})
-			files, err := os.ReadDir(dir)
-			if err != nil || len(files) < 2 {
-				t.Errorf("nothing was set aside: %v %v", files, err)
+			harness.Eventually(t, "what was left to arrive", func() bool { return c.Metric("caddy_tagged_urls_queue_records") == 0 })
+			got := 0
+			for _, r := range trk.Records(t) {
+				if r.Name == "Before" {
+					got++
+				}
 			}
-			if !c.Logged(`"level":"error"`, file) {
-				t.Error("nothing was logged")
+			if got < 20-test.lost {
+				t.Errorf("%d of 20 records arrived", got)
+			}
+			if !test.silent && !c.Logged(`"level":"error"`, filepath.Base(file)) {
+				t.Errorf("the log says %s", c.Lines())
+			}
+			if aside, _ := filepath.Glob(file + ".corrupt-*"); (len(aside) == 1) != (test.lost == 20) {
+				t.Errorf("set aside: %v", aside)
 			}
 		})
 	}
+}
+
+// TestQueueIsRemoved removes or replaces the queue's directory under a running
+// Caddy. What is answered from then on is durable.
+func TestQueueIsRemoved(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "queue")
+	c, trk, _ := startShop(t, queueAt(dir), shop)
+	trk.Down()
+	v := &visits{t: t, c: c}
+	v.visit()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	v.taken = nil
+	for range 20 {
+		v.visit()
+	}
+	if len(v.taken) != 20 {
+		t.Errorf("%d of 20 hits were taken", len(v.taken))
+	}
+	if len(c.Lines(dir, "removed or replaced")) != 1 {
+		t.Errorf("the log says %s", c.Lines())
+	}
+	c.Kill()
+	c.Start()
+	harness.Eventually(t, "the queue to open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })
+	trk.Up()
+	v.arrive(trk)
 }
 
 // TestQueueCannotBeMade: hits are lost, sites are served.
@@ -82,7 +135,7 @@ func TestQueueCannotBeMade(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	harness.WriteFile(t, file, "in the way")
-	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue.db\n\t\t}\n\t}", shop)
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+file+"/queue\n\t\t}\n\t}", shop)
 	c.Serves(t, "/?kme=Lost")
 	if c.Dropped() != 1 {
 		t.Errorf("%v hits dropped", c.Dropped())
@@ -96,7 +149,7 @@ func TestQueueCannotBeMade(t *testing.T) {
 	trk.Expect(t, c, nil, "/e person=anon1 name=Kept")
 }
 
-// TestQueueMoves: a reload changes its path, the old file's backlog is
+// TestQueueMoves: a reload changes its path, the old one's backlog is
 // delivered all the same.
 func TestQueueMoves(t *testing.T) {
 	t.Parallel()
@@ -104,11 +157,11 @@ func TestQueueMoves(t *testing.T) {
 	global := func(name string) string {
 		return "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + filepath.Join(dir, name) + "\n\t\t}\n\t}"
 	}
-	c, trk, _ := startShop(t, global("old.db"), shop)
+	c, trk, _ := startShop(t, global("old"), shop)
 	trk.Down()
 	v := harness.NewVisitor(t)
 	v.Load(c.URL+"/?kme=Old&kmi=a", "image")
-	c.Reload(global("new.db"), shop)
+	c.Reload(global("new"), shop)
 	v.Load(c.URL+"/?kme=New&kmi=b", "image")
 	trk.Up()
 	harness.Eventually(t, "both to arrive", func() bool { return len(trk.Records(t)) >= 2 })

@@ -45,7 +45,7 @@ func TestStatusCommand(t *testing.T) {
 	until := time.Date(2026, 3, 14, 15, 9, 26, 0, time.UTC)
 	answer := admin.Status{
 		Queues: []queuepool.QueueStatus{
-			{Queue: "/var/lib/caddy/tagged_urls/queue.db", Bytes: 3 << 20, MaxBytes: 1 << 30},
+			{Queue: "/var/lib/caddy/tagged_urls", Bytes: 3 << 20, MaxBytes: 1 << 30},
 			{Queue: "nats", Bytes: 512},
 			{Queue: "/old.db", Error: "the file is locked"},
 		},
@@ -63,7 +63,7 @@ func TestStatusCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.TrimPrefix(`
-Queue /var/lib/caddy/tagged_urls/queue.db: 3.0 MiB of 1.0 GiB
+Queue /var/lib/caddy/tagged_urls: 3.0 MiB of 1.0 GiB
 Queue nats: 512 B
 Queue /old.db takes no hits: the file is locked
 TRACKER                                    WAITING  OLDEST  DEAD LETTERS  STATE

@@ -231,7 +231,7 @@ func TestExplainOpensNothing(t *testing.T) {
 		t.Setenv(name, home)
 	}
 	config := filepath.Join(home, "Caddyfile")
-	content := "{\n\tstorage file_system " + home + "/storage\n\ttagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + home + "/queue.db\n\t\t}\n\t}\n}\n" +
+	content := "{\n\tstorage file_system " + home + "/storage\n\ttagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + home + "/queue\n\t\t}\n\t}\n}\n" +
 		"x.example {\n\ttagged_urls {\n\t\ttracker log\n\t}\n\tlog {\n\t\toutput file " + home + "/access.log\n\t}\n}\n"
 	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
 		t.Fatal(err)

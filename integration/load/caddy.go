@@ -195,12 +195,12 @@ func (c *caddy) profiled(name string) error {
 }
 
 // prefill makes a home for Caddy whose queue holds n records, and returns
-// their content and the file's size, in bytes.
-func prefill(n int) (home string, content, file int64, err error) {
+// their content and the files' size, in bytes.
+func prefill(n int) (home string, content, files int64, err error) {
 	if home, err = os.MkdirTemp(scratch, "backlog-"); err != nil {
 		return "", 0, 0, err
 	}
-	path := filepath.Join(home, "caddy", "tagged_urls", "queue.db")
+	path := filepath.Join(home, "tagged_urls")
 	opener := &disk.Queue{Path: path}
 	if err := opener.Provision(caddyserver.Context{}); err != nil {
 		return "", 0, 0, err
@@ -224,11 +224,18 @@ func prefill(n int) (home string, content, file int64, err error) {
 	if err := queue.Close(); err != nil {
 		return "", 0, 0, err
 	}
-	info, err := os.Stat(path)
+	entries, err := os.ReadDir(path)
 	if err != nil {
 		return "", 0, 0, err
 	}
-	return home, content, info.Size(), nil
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if err != nil {
+			return "", 0, 0, err
+		}
+		files += info.Size()
+	}
+	return home, content, files, nil
 }
 
 // record is what tagged makes, n minutes ago at most.

@@ -2,8 +2,8 @@ package disk
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -14,72 +14,40 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// typical returns a record as links of a mailing make them.
-func typical(n int) *delivery.Record {
-	r := &delivery.Record{
-		Kind: delivery.Event, Time: time.UnixMilli(1_760_000_000_000 + int64(n)), Site: "shop.example.com",
-		Person: fmt.Sprintf("customer%06d@example.com", n), Name: "Clicked Link",
-		Properties: []tagging.Property{{Name: "Link location", Value: "top"}, {Name: "Campaign", Value: "spring sale 2026"}},
-	}
-	binary.BigEndian.PutUint64(r.ID[8:], uint64(n))
-	return r
-}
-
-// prefill puts n typical records.
-func prefill(tb testing.TB, q *openQueue, destination string, n int) (content int) {
-	tb.Helper()
-	var entries []delivery.Entry
-	for i := range n {
-		r := typical(i)
-		b, _ := r.AppendBinary(nil)
-		content += len(b)
-		entries = append(entries, delivery.Entry{Destination: destination, Record: r})
-		if len(entries) == 5000 || i == n-1 {
-			if err := q.Put(tb.Context(), entries...); err != nil {
-				tb.Fatal(err)
-			}
-			entries = entries[:0]
-		}
-	}
-	return content
-}
-
-// drain takes and settles n records.
-func drain(tb testing.TB, q *openQueue, destination string, n int) {
-	tb.Helper()
-	for n > 0 {
-		items, err := q.Take(tb.Context(), destination, min(n, 256))
-		if err != nil {
-			tb.Fatal(err)
-		}
-		settle(tb, q, delivery.Settlement{Outcome: delivery.Done}, items...)
-		n -= len(items)
-	}
-}
-
-// settle settles items, all with one outcome.
-func settle(tb testing.TB, q *openQueue, s delivery.Settlement, items ...delivery.Item) {
-	tb.Helper()
-	settlements := make([]delivery.Settlement, len(items))
-	for i, item := range items {
-		s.Item = item
-		settlements[i] = s
-	}
-	if err := q.Settle(settlements...); err != nil {
-		tb.Fatal(err)
-	}
-}
-
 func benchOpen(b *testing.B) *openQueue {
-	q, err := open(filepath.Join(b.TempDir(), "queue.db"), defaultMaxSize, zap.NewNop())
+	q, err := open(filepath.Join(b.TempDir(), "queue"), "", defaultMaxSize, osFS{}, zap.NewNop())
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { q.Close() })
 	return q
+}
+
+// BenchmarkSync is what a put can't do without: a write and a sync, of a file
+// whose blocks are there.
+func BenchmarkSync(b *testing.B) {
+	f, err := osFS{}.Open(filepath.Join(b.TempDir(), "file"), os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	const size = 64 << 20
+	if err := f.Allocate(size); err != nil {
+		b.Fatal(err)
+	}
+	record, _ := typical(1).AppendBinary(nil)
+	n := int64(0)
+	for b.Loop() {
+		if _, err := f.WriteAt(record, n%(size/2)); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		n += int64(len(record))
+	}
 }
 
 // BenchmarkPut is the latency of one put after the other.
@@ -150,9 +118,9 @@ func BenchmarkTakeSettle(b *testing.B) {
 func BenchmarkBacklog(b *testing.B) {
 	for _, n := range []int{0, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			path := filepath.Join(b.TempDir(), "queue.db")
+			path := filepath.Join(b.TempDir(), "queue")
 			reopen := func() *openQueue {
-				q, err := open(path, defaultMaxSize, zap.NewNop())
+				q, err := open(path, "", defaultMaxSize, osFS{}, zap.NewNop())
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -161,7 +129,7 @@ func BenchmarkBacklog(b *testing.B) {
 			q := reopen()
 			content := prefill(b, q, "d", n)
 			perRecord := func(bytes int64) float64 { return float64(bytes) / float64(max(1, n)) }
-			used, size := q.used, fileSize(q.path)
+			used := q.used
 			q.Close()
 			q = nil
 			before := heap()
@@ -187,7 +155,6 @@ func BenchmarkBacklog(b *testing.B) {
 				}
 			}
 			b.ReportMetric(perRecord(used), "B/record")
-			b.ReportMetric(perRecord(size), "file-B/record")
 			b.ReportMetric(perRecord(int64(content)), "content-B/record")
 			b.ReportMetric(float64(opening.Microseconds())/1000, "open-ms")
 			b.ReportMetric(float64(stats.Microseconds()), "stats-us")

@@ -20,8 +20,8 @@ func parse(input string) (*Queue, error) {
 func TestCaddyfile(t *testing.T) {
 	for _, test := range []struct{ input, want string }{
 		{`disk`, `{}`},
-		{"disk {\n path /var/lib/q.db\n max_size 512MiB\n}", `{"path":"/var/lib/q.db","max_size":536870912}`},
-		{"disk {\n path {env.DIR}/q.db\n}", `{"path":"{env.DIR}/q.db"}`},
+		{"disk {\n path /var/lib/queue\n max_size 512MiB\n}", `{"path":"/var/lib/queue","max_size":536870912}`},
+		{"disk {\n path {env.DIR}/queue\n}", `{"path":"{env.DIR}/queue"}`},
 		{"disk {\n max_size 2gb\n}", `{"max_size":2000000000}`},
 	} {
 		q, err := parse(test.input)
@@ -37,7 +37,7 @@ func TestCaddyfile(t *testing.T) {
 
 func TestCaddyfileErrors(t *testing.T) {
 	for _, test := range []struct{ input, want string }{
-		{`disk /var/lib/q.db`, `{ path /var/lib/q.db }`},
+		{`disk /var/lib/queue`, `{ path /var/lib/queue }`},
 		{"disk {\n path\n}", `path takes one value`},
 		{"disk {\n path \"\"\n}", `path takes one value`},
 		{"disk {\n path a b\n}", `path takes one value`},
@@ -75,10 +75,10 @@ func TestKey(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", dir)
 	t.Setenv("QUEUE_DIR", "/srv/queues")
 	for path, want := range map[string]string{
-		"":                     filepath.Join(dir, "caddy", "tagged_urls", "queue.db"),
-		"{env.QUEUE_DIR}/a.db": "/srv/queues/a.db",
-		"relative/../queue.db": filepath.Join(dir, "queue.db"),
-		"/srv/queues//./b.db":  "/srv/queues/b.db",
+		"":                  filepath.Join(dir, "tagged_urls"),
+		"{env.QUEUE_DIR}/a": "/srv/queues/a",
+		"relative/../queue": filepath.Join(dir, "queue"),
+		"/srv/queues//./b":  "/srv/queues/b",
 	} {
 		q := &Queue{Path: path}
 		if err := provision(t, q); err != nil {
@@ -90,7 +90,7 @@ func TestKey(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("provisioning made files: %v, %v", left, err)
 	}
-	for _, q := range []*Queue{{Path: "{env.NOT_SET_ANYWHERE}"}, {Path: "{nonsense}/q.db"}, {MaxSize: 1000}, {MaxSize: -1}} {
+	for _, q := range []*Queue{{Path: "{env.NOT_SET_ANYWHERE}"}, {Path: "{nonsense}/queue"}, {MaxSize: 1000}, {MaxSize: -1}} {
 		if err := provision(t, q); err == nil {
 			t.Errorf("%+v is valid", q)
 		}
@@ -98,7 +98,7 @@ func TestKey(t *testing.T) {
 }
 
 func TestApply(t *testing.T) {
-	q := &Queue{Path: filepath.Join(t.TempDir(), "deep", "down", "queue.db"), MaxSize: 5 << 20}
+	q := &Queue{Path: filepath.Join(t.TempDir(), "deep", "down", "queue"), MaxSize: 5 << 20}
 	if err := provision(t, q); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestApply(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	for path, want := range map[string]os.FileMode{q.Key(): 0o600, filepath.Dir(q.Key()): 0o700} {
+	for path, want := range map[string]os.FileMode{filepath.Join(q.Key(), lockName): 0o600, q.Key(): 0o700, filepath.Dir(q.Key()): 0o700} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
 			t.Errorf("mode of %s is %v (%v), want %v", path, info.Mode().Perm(), err, want)
 		}

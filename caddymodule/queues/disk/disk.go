@@ -25,25 +25,29 @@ func init() {
 	caddy.RegisterModule(new(Queue))
 }
 
-// Queue keeps records in one file until they are delivered, however long that
-// takes and whatever becomes of Caddy. Only one Caddy can use a file at a time.
+// Queue keeps records in a directory until they are delivered, however long
+// that takes and whatever becomes of Caddy. Only one Caddy can use it at a time.
 //
-// The file has mode 0600, since it holds identities. A damaged file is renamed
-// to `<path>.corrupt-<time>`, and the queue starts anew. While many hits arrive
-// at once, the last ones are in a journal beside it, `<path>.journal`, which a
-// crash may leave: whoever moves the file then moves both.
+// The directory has mode 0700 and its files have 0600, since they hold
+// identities. What was delivered or deleted is in none of them ten minutes
+// later. Damage to a file costs the records that it hit.
 type Queue struct {
-	// The file; made, with its directory, if it isn't there. Placeholders are
-	// resolved at load. Default: `tagged_urls/queue.db` in Caddy's data directory.
+	// The directory; made if it isn't there. Placeholders are resolved at load.
+	// What an earlier version has left is taken over: the file that is at the
+	// path, or `tagged_urls/queue.db` in Caddy's data directory. Default:
+	// `tagged_urls` beside Caddy's data directory, which `caddy storage export`
+	// would copy.
 	Path string `json:"path,omitempty"`
 
-	// How many bytes of disk the queue may take up, at least 4 MiB. An eighth
-	// of that is for giving space back, and some for noting what was delivered;
-	// when the rest is in use, hits are dropped until records have been
-	// delivered. Dead letters take up a sixteenth at most. Default: 1 GiB.
+	// How many bytes of disk the queue may take up, at least 4 MiB. A
+	// hundredth of that, or 256 KiB, is for giving space back and for dead
+	// letters, which take up a sixteenth at most. A tracker's records may take
+	// up seven times what is free, so that one that is down leaves an eighth to
+	// the others; of the last thirty-second of that one visitor's address may
+	// take as much as it leaves. What has no room is dropped. Default: 1 GiB.
 	MaxSize int64 `json:"max_size,omitempty"`
 
-	path string // absolute
+	path, former string // absolute
 }
 
 // CaddyModule returns the Caddy module information.
@@ -54,22 +58,21 @@ func (*Queue) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision implements [caddy.Provisioner]. It doesn't touch the file.
-func (q *Queue) Provision(caddy.Context) error {
-	q.path = filepath.Join(caddy.AppDataDir(), "tagged_urls", "queue.db")
-	if q.Path != "" {
-		path, err := caddy.NewReplacer().ReplaceOrErr(q.Path, true, true)
-		if err != nil {
-			return fmt.Errorf("path %s: %w", q.Path, err)
-		}
-		q.path = path
+// Provision implements [caddy.Provisioner]. It doesn't touch the directory.
+func (q *Queue) Provision(caddy.Context) (err error) {
+	q.path = filepath.Join(filepath.Dir(caddy.AppDataDir()), "tagged_urls")
+	if q.Path == "" {
+		q.former, err = filepath.Abs(filepath.Join(caddy.AppDataDir(), "tagged_urls", "queue.db"))
+	} else if q.path, err = caddy.NewReplacer().ReplaceOrErr(q.Path, true, true); err != nil {
+		return fmt.Errorf("path %s: %w", q.Path, err)
 	}
-	var err error
-	q.path, err = filepath.Abs(q.path)
+	if err == nil {
+		q.path, err = filepath.Abs(q.path)
+	}
 	return err
 }
 
-// Validate implements [caddy.Validator]. It doesn't touch the file.
+// Validate implements [caddy.Validator]. It doesn't touch the directory.
 func (q *Queue) Validate() error {
 	if q.MaxSize != 0 && q.MaxSize < leastMaxSize {
 		return fmt.Errorf("max_size is %d bytes, but has to be at least %s", q.MaxSize, humanize.IBytes(leastMaxSize))
@@ -77,7 +80,7 @@ func (q *Queue) Validate() error {
 	return nil
 }
 
-// Key implements [delivery.Opener]: the file's absolute path.
+// Key implements [delivery.Opener]: the directory's absolute path.
 func (q *Queue) Key() string { return q.path }
 
 // Resolved implements [delivery.Resolver].
@@ -85,14 +88,18 @@ func (q *Queue) Resolved() any { return &Queue{Path: q.path, MaxSize: q.MaxSize}
 
 // Exists implements [delivery.Exister].
 func (q *Queue) Exists() bool {
-	_, err := os.Stat(q.path)
-	_, journal := os.Stat(resolve(q.path) + journalSuffix)
-	return err == nil || journal == nil
+	for _, path := range []string{filepath.Join(q.path, lockName), resolve(q.path) + besideSuffix, q.former} {
+		if _, err := os.Stat(path); err == nil {
+			return true
+		}
+	}
+	info, err := os.Stat(q.path)
+	return err == nil && !info.IsDir() // an earlier version's
 }
 
 // Open implements [delivery.Opener].
 func (q *Queue) Open(logger *zap.Logger) (delivery.Queue, error) {
-	open, err := open(q.path, q.maxSize(), logger)
+	open, err := open(resolve(q.path), q.former, q.maxSize(), osFS{}, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +123,7 @@ func (q *Queue) maxSize() int64 {
 // UnmarshalCaddyfile sets up the queue. Syntax:
 //
 //	queue disk {
-//		path     <file>
+//		path     <directory>
 //		max_size <size>
 //	}
 func (q *Queue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -128,7 +135,7 @@ func (q *Queue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		switch d.Val() {
 		case "path":
 			if !d.AllArgs(&q.Path) || q.Path == "" {
-				return d.Err("path takes one value, the queue's file, as in: path /var/lib/caddy/queue.db")
+				return d.Err("path takes one value, the queue's directory, as in: path /var/lib/caddy/queue")
 			}
 		case "max_size":
 			var value string

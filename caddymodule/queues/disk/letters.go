@@ -1,301 +1,270 @@
 package disk
 
 import (
-	"bytes"
-	"errors"
+	"encoding/binary"
+	"strconv"
+	"strings"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
 const (
-	// maxLetters is how many dead letters are kept, if they don't take up too
-	// much (see limits). The oldest give way.
+	// maxLetters is how many dead letters are kept, if they don't take up more
+	// than a sixteenth of max_size. The oldest give way.
 	maxLetters = 100_000
-	// maxChunk is how many records one transaction reads, moves or deletes.
-	maxChunk = 512
-	// evictedInterval is the least time between two log entries about dead
-	// letters that gave way.
-	evictedInterval = time.Minute
+	// maxReason bounds what a tracker's answer can take up in the queue, in
+	// bytes.
+	maxReason = 512
 )
 
-// bury adds a dead letter, for which the oldest may have to give way.
-func (t *txn) bury(c *change, seq uint64, l letter) error {
-	k, v := deadKey(millis(time.Now()), seq, c.num), l.encode()
-	c.count(t, 1, k, v)
-	if err := t.letters.Put(k, v); err != nil {
-		return err
+// letter is a dead letter. Its payload is
+//
+//	attempts, status, length of reason (uvarints), reason, record
+type letter struct {
+	frame
+	attempts, status int
+	reason           string
+	record           []byte
+}
+
+// appendLetter appends a letter without its record.
+func appendLetter(b []byte, attempts, status int, reason string) []byte {
+	if len(reason) > maxReason {
+		reason = strings.ToValidUTF8(reason[:maxReason], "")
 	}
-	for cursor := t.letters.Cursor(); t.dead.letters > maxLetters || t.dead.bytes > t.limits.dead; {
-		k, v := cursor.First()
-		if k == nil {
-			return nil
+	b = binary.AppendUvarint(b, uint64(max(0, attempts)))
+	b = binary.AppendUvarint(b, uint64(max(0, status)))
+	return append(binary.AppendUvarint(b, uint64(len(reason))), reason...)
+}
+
+// letterOf reads a letter, whose checksum was right.
+func letterOf(f frame, payload []byte) letter {
+	l := letter{frame: f}
+	next := func() int {
+		v, n := binary.Uvarint(payload)
+		payload = payload[max(0, n):]
+		return int(v)
+	}
+	l.attempts, l.status = next(), next()
+	n := min(max(0, next()), len(payload))
+	l.reason, l.record = string(payload[:n]), payload[n:]
+	return l
+}
+
+// id is a dead letter's name for people and in URLs.
+func (f frame) id() string { return strconv.FormatUint(f.seq, 36) }
+
+// letters are records that were given up.
+type letters []delivery.Settlement
+
+func (l letters) add(b *batch) error {
+	for _, s := range l {
+		at := b.begin()
+		b.bytes = appendLetter(b.bytes, s.Item.Attempts+1, s.Status, s.Reason)
+		var err error
+		if b.bytes, err = s.Item.Record.AppendBinary(b.bytes); err != nil {
+			return err
 		}
-		t.evicted++
-		if err := t.drop(k, v); err != nil {
+		if err := b.end(kindLetter, s.Item.Destination, at); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// count adds n dead letters to the tallies.
-func (c *change) count(t *txn, n int64, k, v []byte) {
-	size := n * int64(len(k)+len(v))
-	c.dead += n
-	c.deadBytes += size
-	t.dead.letters += n
-	t.dead.bytes += size
+// unread is a record that can't be decoded. A later version may be able to.
+type unread struct {
+	lease  *lease
+	record []byte
+	why    string
 }
 
-// drop deletes a dead letter.
-func (t *txn) drop(k, v []byte) error {
-	_, _, num := parseDeadKey(k)
-	if d := t.q.byNumber[num]; d != nil {
-		t.change(d).count(t, -1, k, v)
-	}
-	return t.letters.Delete(k)
-}
-
-// reportEvicted logs that dead letters gave way, now and then.
-func (q *openQueue) reportEvicted(n int) {
-	q.evicted += n
-	if now := time.Now(); now.After(q.logAt) {
-		q.logger.Warn("there are too many dead letters: the oldest were deleted",
-			zap.Int("deleted", q.evicted), zap.Int64("kept", q.dead.letters))
-		q.evicted, q.logAt = 0, now.Add(evictedInterval)
-	}
-}
-
-// operation is work that isn't a put or a settlement. Its caller waits for it.
-type operation struct {
-	fn     func(*txn) error
-	result chan error
-}
-
-func (*operation) start() bool                      { return true }
-func (o *operation) apply(t *txn) error             { return o.fn(t) }
-func (o *operation) finish(_ *openQueue, err error) { o.result <- err }
-
-// operate does something in a transaction.
-func (q *openQueue) operate(fn func(*txn) error) error {
-	o := &operation{fn, make(chan error, 1)}
-	if !q.submit(o) {
-		return delivery.ErrClosed
-	}
-	return <-o.result
-}
-
-// DeadLetters implements [delivery.Queue].
-func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool) error {
-	names := make(map[uint32]string)
-	for _, d := range q.known() {
-		d.mu.Lock()
-		if d.tally.num != 0 && (id == "" || id == d.id) {
-			names[d.tally.num] = d.id
-		}
-		d.mu.Unlock()
-	}
-	var from []byte
-	for more := true; more; {
-		select {
-		case <-q.closing:
-			return delivery.ErrClosed
-		default:
-		}
-		var letters []delivery.DeadLetter
-		err := q.view(func(tx *bolt.Tx, _ int) error {
-			letters, from = readLetters(tx, names, from)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		for _, l := range letters { // outside the transaction, which would hold up others
-			if !yield(l) {
-				return nil
-			}
-		}
-		more = from != nil
-	}
-	return nil
-}
-
-// readLetters reads some of the named destinations' letters, and where to go on.
-func readLetters(tx *bolt.Tx, names map[uint32]string, from []byte) (letters []delivery.DeadLetter, next []byte) {
-	cursor := tx.Bucket(bucketDead).Cursor()
-	scanned := 0
-	for k, v := cursor.Seek(from); k != nil; k, v = cursor.Next() {
-		if scanned++; scanned > maxScan || len(letters) == maxChunk/8 {
-			return letters, bytes.Clone(k)
-		}
-		died, _, num := parseDeadKey(k)
-		name, ok := names[num]
-		if !ok {
-			continue
-		}
-		l, err := decodeLetter(v)
-		record := new(delivery.Record)
-		if err == nil {
-			err = record.UnmarshalBinary(l.record)
-		}
-		if err != nil && l.reason == "" {
-			l.reason = unreadable(err)
-		}
-		letters = append(letters, delivery.DeadLetter{
-			Entry: delivery.Entry{Destination: name, Record: record},
-			ID:    letterID(k), Attempts: l.attempts, Died: time.UnixMilli(died), Reason: l.reason, Status: l.status,
-		})
-	}
-	return letters, nil
+func (u unread) add(b *batch) error {
+	at := b.begin()
+	b.bytes = append(appendLetter(b.bytes, u.lease.slot.attempts, 0, u.why), u.record...)
+	return b.end(kindLetter, u.lease.destination.id, at)
 }
 
 // unreadable is the reason of a dead letter that can't be read.
 func unreadable(err error) string { return "the queue can't read this record: " + err.Error() }
 
-// Revive implements [delivery.Queue]. The records wait behind all others, as
-// if they were put now.
-func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
-	now := millis(time.Now())
-	return q.choose(filter, func(t *txn, c *change, k, v []byte) error {
-		l, err := decodeLetter(v)
+// discard puts a record to the dead letters that can't be decoded. The
+// destination is locked.
+func (q *openQueue) discard(l *lease, record []byte, why error) {
+	d := l.destination
+	d.leases[l.segment.place(l.number)] = l
+	q.logger.Error("a record in the queue can't be read; it is kept among the dead letters", zap.String("tracker", d.id), zap.Error(why))
+	done := func(err error) {
+		s := delivery.Settlement{Outcome: delivery.Dead}
 		if err != nil {
-			return errKeep
+			s = delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(laterIfFull)}
 		}
-		seq, err := t.records.NextSequence()
-		if err != nil {
-			return err
-		}
-		c.waiting++
-		c.wake = true
-		return t.records.Put(recordKey(c.num, seq), stored{queued: now, record: l.record}.encode())
-	})
-}
-
-// Bury implements [delivery.Queue].
-func (q *openQueue) Bury(filter delivery.DeadFilter) (int, error) {
-	return q.choose(filter, func(*txn, *change, []byte, []byte) error { return nil })
-}
-
-// errKeep says that a dead letter is to stay.
-var errKeep = errors.New("stays")
-
-// choose takes away the dead letters that a filter chooses, after doing
-// something with each. It does so in several transactions, in which others
-// get their turn.
-func (q *openQueue) choose(filter delivery.DeadFilter, act func(t *txn, c *change, k, v []byte) error) (total int, err error) {
-	var from []byte
-	if filter.ID != "" {
-		if from = parseLetterID(filter.ID); from == nil {
-			return 0, nil
+		q.files.RLock()
+		defer q.files.RUnlock()
+		if l.generation == q.generation && !q.isClosed() {
+			_ = q.settle(l, s) // else it is met again after the next start
 		}
 	}
-	for {
-		var n int
-		var next []byte
-		err := q.operate(func(t *txn) (err error) {
-			n, next, err = t.choose(filter, from, act)
-			return err
+	p := &put{letters: true, done: func(err error) { go done(err) }}
+	if full, err := hand(q, p, unread{l, record, unreadable(why)}); err != nil || full != nil {
+		go done(delivery.ErrFull)
+	}
+}
+
+// position is how far dead letters were listed.
+type position struct {
+	segment uint64 // its first number
+	seq     uint64
+}
+
+// DeadLetters implements [delivery.Queue].
+func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool) error {
+	var from position
+	for more := true; more; {
+		if q.isClosed() {
+			return delivery.ErrClosed
+		}
+		var letters []delivery.DeadLetter
+		err := q.walk(id, from.segment, func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool) {
+			f, payload, err := s.frame(int64(slot.at), w)
+			if err != nil || s.first <= from.segment && f.seq <= from.seq {
+				return false, false // damaged, or listed before
+			}
+			l := letterOf(f, payload)
+			record := new(delivery.Record)
+			if err := record.UnmarshalBinary(l.record); err != nil && l.reason == "" {
+				l.reason = unreadable(err)
+			}
+			letters = append(letters, delivery.DeadLetter{
+				Entry: delivery.Entry{Destination: d.id, Record: record},
+				ID:    f.id(), Attempts: l.attempts, Died: time.UnixMilli(f.time), Reason: l.reason, Status: l.status,
+			})
+			from = position{s.first, f.seq}
+			return false, len(letters) == 64
 		})
 		if err != nil {
-			return total, err
+			return err
 		}
-		if total += n; next == nil || filter.ID != "" {
-			return total, nil
-		}
-		from = next
-	}
-}
-
-func (t *txn) choose(filter delivery.DeadFilter, from []byte, act func(t *txn, c *change, k, v []byte) error) (n int, next []byte, err error) {
-	type pair struct{ k, v []byte }
-	var chosen []pair
-	scanned := 0
-	cursor := t.letters.Cursor()
-	for k, v := cursor.Seek(from); k != nil; k, v = cursor.Next() {
-		died, _, num := parseDeadKey(k)
-		if filter.ID != "" && !bytes.Equal(k, from) || !filter.Before.IsZero() && died >= filter.Before.UnixMilli() {
-			break // they're in the order of their death
-		}
-		if scanned++; scanned > maxScan || len(chosen) == maxChunk {
-			next = bytes.Clone(k)
-			break
-		}
-		if d := t.q.byNumber[num]; d != nil && (filter.Destination == "" || d.id == filter.Destination) {
-			chosen = append(chosen, pair{bytes.Clone(k), v})
-		}
-	}
-	for _, p := range chosen {
-		_, _, num := parseDeadKey(p.k)
-		switch err := act(t, t.change(t.q.byNumber[num]), p.k, p.v); {
-		case err == errKeep:
-		case err != nil:
-			return 0, nil, err
-		default:
-			if err := t.drop(p.k, p.v); err != nil {
-				return 0, nil, err
-			}
-			n++
-		}
-	}
-	return n, next, nil
-}
-
-// Hurry implements [delivery.Queue]. What waits for a retry becomes due at the
-// beginning of time, and so comes first, in its old order.
-func (q *openQueue) Hurry(id string) error {
-	for _, d := range q.known() {
-		if id != "" && d.id != id {
-			continue
-		}
-		d.mu.Lock()
-		chunks := d.tally.waiting/maxChunk + 1 // not what comes meanwhile
-		d.mu.Unlock()
-		for more := true; more && chunks > 0; chunks-- {
-			err := q.operate(func(t *txn) (err error) {
-				more, err = t.hurry(d)
-				return err
-			})
-			if err != nil {
-				return err
+		more = len(letters) == 64
+		for _, l := range letters { // outside of all locks
+			if !yield(l) {
+				return nil
 			}
 		}
 	}
 	return nil
 }
 
-// hurry makes a part of what waits for a retry due.
-func (t *txn) hurry(d *destination) (more bool, err error) {
-	c := t.change(d)
-	var keys [][]byte
-	cursor := t.later.Cursor()
-	for k, _ := cursor.Seek(laterKey(c.num, 1, 0)); len(keys) < maxChunk; k, _ = cursor.Next() {
-		if num, _, _ := parseLaterKey(k); num != c.num || k == nil {
-			break
+// walk calls fn for dead letters of a destination (empty: all), oldest first,
+// until it says stop. It writes the slots that fn changes.
+func (q *openQueue) walk(id string, from uint64, fn func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool)) error {
+	q.files.RLock()
+	defer q.files.RUnlock()
+	w := &window{ahead: 16 << 10}
+	for _, s := range q.list(from) {
+		holders := make(map[uint16]*destination)
+		q.mu.Lock()
+		for d, t := range s.tallies {
+			if t.dead > 0 && (id == "" || id == d.id) {
+				holders[d.number] = d
+			}
 		}
-		keys = append(keys, bytes.Clone(k))
+		q.mu.Unlock()
+		if len(holders) == 0 {
+			continue
+		}
+		stopped := false
+		err := s.each(func(number uint32, slot *slot) (changed bool) {
+			if d := holders[slot.destination]; d != nil && slot.state == dead && !stopped {
+				changed, stopped = fn(s, number, slot, d, w)
+			}
+			return changed
+		})
+		if err != nil || stopped {
+			return err
+		}
 	}
-	for _, k := range keys {
-		_, _, seq := parseLaterKey(k)
-		key := recordKey(c.num, seq)
-		s, err := decodeStored(t.records.Get(key))
-		if err != nil {
-			continue // Take deals with it
-		}
-		s.due = 0
-		if err := t.records.Put(key, s.encode()); err != nil {
-			return false, err
-		}
-		if err := t.later.Delete(k); err != nil {
-			return false, err
-		}
-		if err := t.later.Put(laterKey(c.num, 0, seq), nil); err != nil {
-			return false, err
-		}
+	return nil
+}
+
+// Revive implements [delivery.Queue]. It needs no space: the letter itself is
+// what is delivered.
+func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
+	now := millis(time.Now())
+	n := 0
+	revived := make(map[*destination]bool)
+	err := q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
+		slot.state, slot.attempts, slot.due = waiting, 0, seconds(now)
+		q.mu.Lock()
+		q.tally(s, d, dead, -1, -size)
+		q.tally(s, d, waiting, 1, size)
+		q.mu.Unlock()
+		revived[d] = true
+		n++
+	})
+	q.files.RLock()
+	defer q.files.RUnlock()
+	for d := range revived {
+		d.mu.Lock()
+		d.missed = 0 // so they are found
+		d.mu.Unlock()
+		d.signal()
 	}
-	c.later, c.wake = laterKey(c.num, 0, 0), true
-	return len(keys) == maxChunk, nil
+	return n, err
+}
+
+// Bury implements [delivery.Queue].
+func (q *openQueue) Bury(filter delivery.DeadFilter) (n int, err error) {
+	err = q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
+		slot.state = settled
+		q.settled(&lease{destination: d, segment: s, number: number, size: size}, dead)
+		n++
+	})
+	return n, err
+}
+
+// choose does something with the dead letters that a filter chooses.
+func (q *openQueue) choose(filter delivery.DeadFilter, act func(s *segment, number uint32, slot *slot, d *destination, size int64)) error {
+	if q.isClosed() {
+		return delivery.ErrClosed
+	}
+	return q.walk(filter.Destination, 0, func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool) {
+		if !filter.Before.IsZero() && int64(slot.due) > filter.Before.Unix() {
+			return false, false
+		}
+		f, _, err := s.frame(int64(slot.at), w)
+		if err != nil && filter.ID != "" || filter.ID != "" && filter.ID != f.id() {
+			return false, false
+		}
+		act(s, number, slot, d, int64(frameSize(f.length)))
+		return true, filter.ID != ""
+	})
+}
+
+// evict deletes the oldest dead letters, if there are too many.
+func (q *openQueue) evict() {
+	q.mu.Lock()
+	many, bytes := q.dead-maxLetters, q.deadBytes-q.maxSize.Load()/16
+	q.mu.Unlock()
+	if many <= 0 && bytes <= 0 {
+		return
+	}
+	n := 0
+	_ = q.walk("", 0, func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool) {
+		f, _, _ := s.frame(int64(slot.at), w)
+		slot.state = settled
+		size := int64(frameSize(f.length))
+		q.settled(&lease{destination: d, segment: s, number: number, size: size}, dead)
+		n++
+		many, bytes = many-1, bytes-size
+		return true, many <= 0 && bytes <= 0
+	})
+	q.evicted += n
+	if time.Since(q.evictedAt) > time.Minute {
+		q.logger.Warn("there are too many dead letters: the oldest were deleted", zap.Int("deleted", q.evicted))
+		q.evicted, q.evictedAt = 0, time.Now()
+	}
 }

@@ -3,7 +3,6 @@ package disk
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,11 +14,9 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // TestMain makes the test binary play another process, when it is told to.
@@ -65,7 +62,7 @@ func childOpen(path string) *openQueue {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(1) // the parent is gone
 	}()
-	q, err := open(path, defaultMaxSize, zap.NewNop())
+	q, err := open(path, "", 64<<20, osFS{}, zap.NewNop())
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -81,7 +78,7 @@ func hold(path string) {
 }
 
 // churn puts and takes records without end, and prints what it has done. The
-// records come in waves, so that the file grows, and is rewritten.
+// records come in waves, so that segments come and go.
 func churn(path string) {
 	q := childOpen(path)
 	say := func(what string, n int, err error) {
@@ -99,8 +96,7 @@ func churn(path string) {
 			first := int(n)
 			producers.Go(func() {
 				for i := range 75 {
-					r := typical(first + i)
-					r.Properties = []tagging.Property{{Name: "filler", Value: strings.Repeat("x", rand.IntN(20_000))}}
+					r := bulky(first+i, rand.IntN(20_000))
 					err := q.Put(context.Background(), delivery.Entry{Destination: "d", Record: r})
 					say("put", number(r), err)
 				}
@@ -118,10 +114,12 @@ func churn(path string) {
 				s := delivery.Settlement{Item: i, Outcome: delivery.Retry}
 				if rand.IntN(4) > 0 {
 					s.Outcome = delivery.Done
-					say("took", number(i.Record), nil)
 				}
 				if err := q.Settle(s); err != nil {
 					say("", 0, err)
+				}
+				if s.Outcome == delivery.Done {
+					say("took", number(i.Record), nil)
 				}
 			}
 		}
@@ -129,21 +127,11 @@ func churn(path string) {
 	}
 }
 
-func number(r *delivery.Record) int { return int(binary.BigEndian.Uint64(r.ID[8:])) }
-
-// waiting returns how many records wait for a destination.
-func (q *openQueue) waiting(destination string) int64 {
-	s, err := q.Stats()
-	if err != nil {
-		panic(err)
-	}
-	return s.Destinations[destination].Waiting
-}
-
-// TestKill kills a process that puts and takes records as fast as it can:
-// whatever Put returned for must be there, if it wasn't taken before.
+// TestKill kills a process that puts and takes records as fast as it can: what
+// Put returned for is there, if it wasn't taken before; and what was settled
+// isn't.
 func TestKill(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "queue.db")
+	path := filepath.Join(t.TempDir(), "queue")
 	rounds := 6
 	if testing.Short() {
 		rounds = 2
@@ -171,23 +159,16 @@ func TestKill(t *testing.T) {
 		cmd.Wait()
 
 		q := mustOpen(t, path)
-		q.takenOver(t)
-		if errs := check(q.db); len(errs) > 0 {
-			t.Fatalf("the file is damaged: %v", errs)
-		}
-		there := make(map[string]bool)
-		for n := q.waiting("d"); n > 0; {
-			items, err := q.Take(t.Context(), "d", 1000)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, i := range items {
-				there[fmt.Sprint(number(i.Record))] = true
-			}
-			n -= int64(len(items))
-		}
+		waiting, _ := contents(t, q)
 		if err := q.Close(); err != nil { // the next process gets them again
 			t.Fatal(err)
+		}
+		there := make(map[string]bool)
+		for n, times := range waiting {
+			there[fmt.Sprint(n)] = true
+			if times > 1 || took[fmt.Sprint(n)] {
+				t.Errorf("record %d is there %d times; it was settled: %v", n, times, took[fmt.Sprint(n)])
+			}
 		}
 		for n := range put {
 			if !there[n] && !took[n] {
@@ -201,74 +182,22 @@ func TestKill(t *testing.T) {
 	t.Logf("%d records were put, and %d taken", len(put), len(took))
 }
 
-// check lets bbolt check all of a file.
-func check(db *bolt.DB) (errs []error) {
-	err := db.View(func(tx *bolt.Tx) error {
-		for err := range tx.Check() {
-			errs = append(errs, err)
-		}
-		return nil
-	})
-	if err != nil {
-		errs = append(errs, err)
-	}
-	return errs
-}
-
 // TestLocked opens a queue that another process uses.
 func TestLocked(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "queue.db")
+	path := filepath.Join(t.TempDir(), "queue")
 	cmd, lines := process(t, "hold", path)
 	if !lines.Scan() || lines.Text() != "open" {
 		t.Fatal(lines.Text())
 	}
 	began := time.Now()
-	_, err := open(path, defaultMaxSize, logger(t))
+	_, err := open(path, "", defaultMaxSize, osFS{}, logger(t))
 	if err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
-		t.Fatalf("error %v, want one that names the file and the reason", err)
+		t.Fatalf("error %v, want one that names the directory and the reason", err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v to say so", took)
 	}
 	cmd.Process.Kill()
 	cmd.Wait()
-	q := mustOpen(t, path)
-	prefill(t, q, "d", 1)
-}
-
-// TestTakenOver waits for the lock of a file that is replaced meanwhile: what
-// is opened must be what the path names.
-func TestTakenOver(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "queue.db")
-	first := mustOpen(t, path)
-	prefill(t, first, "d", 40_000)
-	type result struct {
-		q   *openQueue
-		err error
-	}
-	second := make(chan result)
-	go func() {
-		for {
-			q, err := open(path, defaultMaxSize, zap.NewNop())
-			if err == nil || !strings.Contains(err.Error(), "in use") {
-				second <- result{q, err}
-				return
-			}
-		}
-	}()
-	drain(t, first, "d", 39_999) // which has the file rewritten
-	eventually(t, "the file is smaller", func() bool { return fileSize(first.path) < minRewrite })
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := <-second
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	defer r.q.Close()
-	opened, err1 := os.Stat(path)
-	if err1 != nil || !os.SameFile(opened, r.q.info) {
-		t.Errorf("%v is open, but %v is at the path (%v)", r.q.info, opened, err1)
-	}
-	drain(t, r.q, "d", 1)
+	prefill(t, mustOpen(t, path), "d", 1)
 }

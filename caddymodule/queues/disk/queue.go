@@ -3,63 +3,67 @@ package disk
 import (
 	"context"
 	"errors"
-	"maps"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/ledger"
 )
 
-// maxPending is how many bytes of records wait in memory to be written, at
-// most, unless a single call brings more. Further calls wait.
-const maxPending = 16 << 20
-
 // openQueue is an open queue.
 //
-// All writing is done by one goroutine (see commit.go), which puts what several
-// callers want into one transaction. Records are read by whoever calls Take.
+// One goroutine adds frames to the last segment (append.go), another one looks
+// after the files (upkeep.go). Records are read, and their slots written, by
+// whoever calls Take and Settle.
 type openQueue struct {
-	opener
+	path    string
+	former  string // where an earlier version had its queue, see former.go
+	fs      fileSystem
+	logger  *zap.Logger
 	maxSize atomic.Int64
-	aliases *ledger.Ledger
-	room    *semaphore.Weighted // of maxPending bytes
 
-	wake    chan struct{} // tells the committer to look
-	closing chan struct{}
-	done    chan struct{} // closed when the committer has ended
+	intake // where puts wait for the committer
 
-	// opening guards what follows, which only the committer changes, while a
-	// transaction is begun. Then bbolt keeps the file open by itself.
-	opening    sync.Mutex
-	db         *bolt.DB       // nil while the file can't be opened
-	generation int            // counts the files; leases of an earlier one are void
-	stuck      error          // why no transaction can be begun any more
-	suspicions chan suspicion // of one, for the committer to deal with
+	closing    chan struct{}
+	background sync.WaitGroup
+	closeOnce  sync.Once
+	closeErr   error
+	upkeepWake chan struct{}
 
-	// counting is held while records that were in the journal only become some
-	// of the file's, so that they aren't counted twice.
-	counting sync.Mutex
+	// files is held for reading while segments are used, and for writing while
+	// their set changes, except that one is added. Its holders may lock a
+	// destination, then a segment, then mu.
+	files      sync.RWMutex
+	generation int        // counts the times that the directory was opened
+	scratch    []slot     // while it is
+	unsealed   []*segment // while it is: to be scanned
+	lock       io.Closer
+	dir        fs.FileInfo
 
-	// mu guards what follows.
+	// mu guards what follows, and is held for no longer than it takes.
 	mu           sync.Mutex
-	closed       bool
-	pending      []work        // puts and operations
-	patient      int           // puts among them that nobody waits for yet
-	gathering    bool          // the committer waits for more of them
-	settled      []*settlement // settlements
-	settleAt     time.Time     // when the settlements are written at the latest
-	throttled    bool          // Take waits for settlements to be written
+	down         error      // why the directory isn't open
+	segments     []*segment // in the order of their numbers
+	active       *segment   // the last one, if frames can be added to it; changed by the committer
+	spare        *segment   // the next one, or nil
+	used         int64      // bytes of all segments' files
 	destinations map[string]*destination
-	journaled    []*frame // stored in the journal only; changed by the committer alone
+	numbers      map[uint16]*destination
+	dead         int64 // dead letters
+	deadBytes    int64
+	aliases      *ledger.Ledger
 
-	committer // what only the committer uses
+	committer
+	upkeep
 }
 
 var (
@@ -67,193 +71,512 @@ var (
 	_ delivery.Poster = (*openQueue)(nil)
 )
 
-// open opens the queue in a file.
-func open(path string, maxSize int64, logger *zap.Logger) (*openQueue, error) {
+// lockName is the file that says which process uses the directory.
+const lockName = "lock"
+
+// lockTimeout is how long to wait for another process to let go of the queue.
+const lockTimeout = time.Second
+
+func newQueue(path, former string, maxSize int64, fsys fileSystem, logger *zap.Logger) *openQueue {
 	q := &openQueue{
-		opener:       opener{path: resolve(path), logger: logger},
-		room:         semaphore.NewWeighted(maxPending),
-		wake:         make(chan struct{}, 1),
-		closing:      make(chan struct{}),
-		done:         make(chan struct{}),
-		suspicions:   make(chan suspicion, 1),
-		destinations: make(map[string]*destination),
+		path: path, former: former, fs: fsys, logger: logger,
+		closing: make(chan struct{}), upkeepWake: make(chan struct{}, 1),
+		destinations: make(map[string]*destination), numbers: make(map[uint16]*destination),
 	}
 	q.maxSize.Store(maxSize)
-	if err := q.openStorage(lockTimeout); err != nil {
+	q.intake.init()
+	return q
+}
+
+// open opens the queue in a directory.
+func open(path, former string, maxSize int64, fsys fileSystem, logger *zap.Logger) (*openQueue, error) {
+	q := newQueue(path, former, maxSize, fsys, logger)
+	deadline := time.Now().Add(lockTimeout)
+	err := q.load()
+	for errors.Is(err, errLocked) && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+		err = q.load()
+	}
+	if err != nil {
 		return nil, err
 	}
-	q.aliases = ledger.Open(q.path+aliasesSuffix, logger) // the file's lock is that of the directory too
-	go q.run()
+	q.warn()
+	q.background.Go(q.commitAll)
+	q.background.Go(q.lookAfter)
 	return q, nil
 }
 
-// aliasesSuffix makes the name of the directory that remembers aliases.
-const aliasesSuffix = ".aliases"
-
-// AliasMemory implements [delivery.Queue].
-func (q *openQueue) AliasMemory() uint64 { return q.aliases.Name() }
-
-// ClaimAlias implements [delivery.Queue].
-func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (bool, error) {
-	return q.aliases.Claim(ctx, memory, anonymous, made)
-}
-
-// ReleaseAlias implements [delivery.Queue].
-func (q *openQueue) ReleaseAlias(anonymous [16]byte) { q.aliases.Release(anonymous) }
-
-// kick makes the committer look for work.
-func (q *openQueue) kick() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
+// warn says what an operator may not have meant.
+func (q *openQueue) warn() {
+	if size := q.fs.Size(q.path); size > 0 && q.maxSize.Load() > size {
+		q.logger.Warn("max_size is larger than the disk that the queue is on: that is full before the queue is",
+			zap.String("path", q.path), zap.Int64("max_size", q.maxSize.Load()), zap.Int64("disk", size))
 	}
 }
 
-// submit hands work to the committer, unless the queue is closed.
-func (q *openQueue) submit(w work) bool {
+// load opens the directory, and reads what is in it. Nobody else uses the
+// queue meanwhile.
+func (q *openQueue) load() (err error) {
+	q.generation++
+	clear(q.numbers)
+	q.dead, q.deadBytes, q.used = 0, 0, 0
+	for _, d := range q.destinations {
+		d.reset()
+	}
+	if err := q.notFile(); err != nil {
+		return err
+	}
+	if err := q.fs.MkdirAll(q.path); err != nil {
+		return fmt.Errorf("making the queue's directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = q.unload()
+		}
+	}()
+	if q.lock, err = q.fs.Lock(filepath.Join(q.path, lockName)); err != nil {
+		if errors.Is(err, errLocked) {
+			return fmt.Errorf("%s is in use by another process, probably another Caddy: give each a path of its own, "+
+				"or stop the other; this is tried again until it works (%w)", q.path, err)
+		}
+		return fmt.Errorf("opening the queue in %s: %w", q.path, err)
+	}
+	if q.dir, err = q.fs.Stat(q.path); err != nil {
+		return err
+	}
+	if err := q.loadFiles(); err != nil {
+		return err
+	}
+	q.aliases = ledger.Open(q.path, q.logger)
+	return nil
+}
+
+// loadFiles reads what is in the directory.
+func (q *openQueue) loadFiles() error {
+	if err := q.finishTakingOver(); err != nil {
+		return err
+	}
+	if err := q.loadSegments(); err != nil {
+		return fmt.Errorf("opening the queue in %s: %w", q.path, err)
+	}
+	err := q.takeOver()
+	q.scratch = nil
+	return err
+}
+
+func (q *openQueue) loadSegments() error {
+	entries, err := q.fs.List(q.path)
+	if err != nil {
+		return err
+	}
+	var names []segmentName
+	for _, entry := range entries {
+		if n, ok := parseSegmentName(entry); ok {
+			names = append(names, n)
+		} else if strings.HasSuffix(entry, newSuffix) { // it was never used
+			_ = q.fs.Remove(filepath.Join(q.path, entry))
+		}
+	}
+	slices.SortFunc(names, func(a, b segmentName) int { return strings.Compare(a.String(), b.String()) })
+	for _, n := range names {
+		q.next = max(q.next, n.last+1)
+		if slices.ContainsFunc(names, func(other segmentName) bool { return other.covers(n) }) {
+			if err := q.fs.Remove(filepath.Join(q.path, n.String()+segmentSuffix)); err != nil {
+				return err
+			}
+		} else if err := q.loadSegment(n); err != nil {
+			return err
+		}
+	}
+	return q.scanUnsealed()
+}
+
+// loadSegment opens a segment, and counts what is in it, if it is sealed.
+func (q *openQueue) loadSegment(n segmentName) error {
+	s := &segment{
+		segmentName: n, seed: seedOf(n.epoch),
+		path: filepath.Join(q.path, n.String()+segmentSuffix), tallies: make(map[*destination]*tally),
+	}
+	if err := s.open(q.fs); err != nil {
+		return err
+	}
+	q.segments = append(q.segments, s)
+	sealed, err := s.readHeader()
+	if err != nil {
+		return err
+	}
+	q.used += s.size
+	if !sealed || q.countSealed(s) != nil {
+		q.unsealed = append(q.unsealed, s)
+	}
+	return nil
+}
+
+// scanUnsealed reads the frames of segments that aren't sealed, or are damaged.
+// That comes last: which number a destination has is in all segments.
+func (q *openQueue) scanUnsealed() error {
+	unsealed := q.unsealed
+	q.unsealed = nil
+	found := make([]scanned, len(unsealed))
+	for i, s := range unsealed {
+		found[i] = s.scan()
+		for number, name := range found[i].names {
+			q.name(number, name)
+		}
+	}
+	for i, s := range unsealed {
+		if len(found[i].slots) == 0 && (found[i].bytes > 0 || !s.known) {
+			s.file.Close()
+			q.segments = slices.DeleteFunc(q.segments, func(other *segment) bool { return other == s })
+			q.used -= s.size
+			if err := q.setAside(s.path, errDamaged); err != nil {
+				return err
+			}
+			continue
+		}
+		sealed := s.count > 0
+		torn := q.adopt(s, found[i])
+		if s == q.segments[len(q.segments)-1] && !sealed && !torn && s.info.Size() >= s.size {
+			q.active = s
+		}
+	}
+	return nil
+}
+
+// countSealed counts what is in a sealed segment, by its slots alone.
+func (q *openQueue) countSealed(s *segment) error {
+	if int(s.count) > cap(q.scratch) {
+		q.scratch = make([]slot, s.count+s.count/2)
+	}
+	slots, err := s.read(0, q.scratch[:s.count])
+	if err != nil {
+		return err
+	}
+	w := window{ahead: 256}
+	for _, slot := range slots {
+		if slot.state == named && q.numbers[slot.destination] == nil {
+			if _, name, err := s.frame(int64(slot.at), &w); err == nil {
+				q.name(slot.destination, string(name))
+			}
+		}
+	}
+	if unknown := q.count(s, slots); unknown > 0 {
+		q.uncount(s)
+		return errDamaged
+	}
+	return nil
+}
+
+// adopt takes a segment's slots from its frames. They are in memory until it is
+// sealed. It says whether something isn't whole. mu and the segment's are held,
+// or nobody else is there yet.
+func (q *openQueue) adopt(s *segment, r scanned) (torn bool) {
+	for i := range r.slots {
+		if r.slots[i].alive() && q.numbers[r.slots[i].destination] == nil {
+			r.slots[i].state = settled
+			r.lost++
+		}
+	}
+	q.uncount(s)
+	s.slots, s.count, s.end = r.slots, uint32(len(r.slots)), r.end
+	q.count(s, r.slots)
+	if r.lost > 0 {
+		q.logger.Error("a file of the queue is damaged: what could be read of it is delivered, the rest is lost",
+			zap.String("path", s.path), zap.Int("lost_records", r.lost), zap.Int64("unreadable_bytes", r.bytes))
+	}
+	return r.torn || r.lost > 0
+}
+
+// name gives a destination the number that it has in a segment.
+func (q *openQueue) name(number uint16, id string) *destination {
+	d := q.lookup(id)
+	d.number = number
+	q.numbers[number] = d
+	return d
+}
+
+// count adds what slots say to the tallies, and returns of how many it isn't
+// known which destination they are for. It reads millions at the start.
+func (q *openQueue) count(s *segment, slots []slot) (unknown int) {
+	type sums struct{ waiting, dead, bytes, deadBytes int64 }
+	all := make([]sums, 1<<8)
+	for i := range slots {
+		slot := &slots[i]
+		if slot.state == settled {
+			s.settled++
+		}
+		if !slot.alive() {
+			continue
+		}
+		next := s.end
+		if i+1 < len(slots) {
+			next = int64(slots[i+1].at)
+		}
+		n := int(slot.destination)
+		if n >= len(all) {
+			all = append(all, make([]sums, n+1-len(all))...)
+		}
+		if size := next - int64(slot.at); slot.state == dead {
+			all[n].dead++
+			all[n].deadBytes += size
+		} else {
+			all[n].waiting++
+			all[n].bytes += size
+		}
+	}
+	for n, sum := range all {
+		switch d := q.numbers[uint16(n)]; {
+		case sum == (sums{}):
+		case d == nil:
+			unknown += int(sum.waiting + sum.dead)
+		default:
+			q.tally(s, d, waiting, int(sum.waiting), sum.bytes)
+			q.tally(s, d, dead, int(sum.dead), sum.deadBytes)
+		}
+	}
+	return unknown
+}
+
+// tally counts frames that are needed in a segment, or no more, and their
+// bytes. mu is held.
+func (q *openQueue) tally(s *segment, d *destination, state state, n int, size int64) {
+	if n == 0 {
+		return
+	}
+	t := s.tallies[d]
+	if t == nil {
+		t = new(tally)
+		s.tallies[d] = t
+	}
+	count, bytes, all, allBytes := &t.waiting, &t.bytes, &d.waiting, &d.bytes
+	if state == dead {
+		count, bytes, all, allBytes = &t.dead, &t.deadBytes, &d.dead, &d.deadBytes
+	}
+	*count += n
+	if *count == 0 {
+		size = -*bytes // of frames that can't be read the size isn't known
+	}
+	*bytes += size
+	*all += int64(n)
+	*allBytes += size
+	s.live += size
+	if state == dead {
+		q.dead += int64(n)
+		q.deadBytes += size
+	}
+}
+
+// uncount takes back what count has counted.
+func (q *openQueue) uncount(s *segment) {
+	for d, t := range s.tallies {
+		q.tally(s, d, waiting, -t.waiting, 0)
+		q.tally(s, d, dead, -t.dead, 0)
+	}
+	clear(s.tallies)
+	s.live, s.settled = 0, 0
+}
+
+// lookup returns a destination, new if need be. mu is held, or nobody else is
+// there yet.
+func (q *openQueue) lookup(id string) *destination {
+	d := q.destinations[id]
+	if d == nil {
+		d = newDestination(id)
+		q.destinations[id] = d
+	}
+	return d
+}
+
+// all returns the destinations that are known, or the one that is asked for.
+func (q *openQueue) all(id string) (all []*destination) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed {
-		return false
+	for _, d := range q.destinations {
+		if id == "" || id == d.id {
+			all = append(all, d)
+		}
 	}
-	q.pending = append(q.pending, w)
-	if p, ok := w.(*put); ok && p.patient {
-		q.patient++
-	}
-	if !q.gathering || len(q.pending) == maxBatch {
-		q.kick()
-	}
-	return true
+	return all
+}
+
+// list returns the segments that there are, from one number on. files is held.
+func (q *openQueue) list(from uint64) []*segment {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(q.segments, from, func(s *segment, from uint64) int {
+		if s.last < from {
+			return -1
+		}
+		return 1
+	})
+	return slices.Clone(q.segments[i:])
 }
 
 // Stats implements [delivery.Queue].
 func (q *openQueue) Stats() (delivery.Stats, error) {
 	stats := delivery.Stats{MaxBytes: q.maxSize.Load(), Destinations: make(map[string]delivery.DestinationStats)}
-	q.counting.Lock()
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		q.counting.Unlock()
+	if q.isClosed() {
 		return stats, delivery.ErrClosed
 	}
-	destinations := slices.Collect(maps.Values(q.destinations))
-	for _, f := range q.journaled {
-		if f.stored {
-			continue
-		}
-		for _, e := range f.entries {
-			d := stats.Destinations[e.destination]
-			if d.Waiting == 0 { // else it's not the oldest, and visitors wait for the lock
-				if s, err := decodeStored(e.stored); err == nil {
-					d.Oldest = time.UnixMilli(s.queued)
-				}
-			}
-			d.Waiting++
-			stats.Destinations[e.destination] = d
-		}
+	// While a file is replaced, or hangs, what was the oldest has to do.
+	steady := q.files.TryRLock()
+	if steady {
+		defer q.files.RUnlock()
 	}
-	q.mu.Unlock()
-	numbers := make(map[string]uint32)
-	for _, d := range destinations {
-		d.mu.Lock()
-		if t := d.tally; t.waiting > 0 || t.dead > 0 {
-			s := stats.Destinations[d.id]
-			s.Waiting, s.Dead = s.Waiting+t.waiting, t.dead
+	for _, d := range q.all("") {
+		if steady {
+			q.findOldest(d)
+		}
+		q.mu.Lock()
+		if d.waiting > 0 || d.dead > 0 {
+			s := delivery.DestinationStats{Waiting: d.waiting, Dead: d.dead}
+			if d.waiting > 0 && d.oldest > 0 {
+				s.Oldest = time.UnixMilli(d.oldest)
+			}
 			stats.Destinations[d.id] = s
-			numbers[d.id] = t.num
 		}
-		d.mu.Unlock()
+		q.mu.Unlock()
 	}
-	q.counting.Unlock()
-	err := q.view(func(tx *bolt.Tx, _ int) error {
-		stats.Bytes = fileSize(q.path) + fileSize(q.path+journalSuffix)
-		cursor := tx.Bucket(bucketRecords).Cursor()
-		for id, num := range numbers {
-			k, v := cursor.Seek(recordKey(num, 0))
-			if n, _ := parseRecordKey(k); n != num || k == nil {
-				continue
-			}
-			if s, err := decodeStored(v); err == nil {
-				d := stats.Destinations[id]
-				d.Oldest = time.UnixMilli(s.queued)
-				stats.Destinations[id] = d
-			}
-		}
-		return nil
-	})
-	return stats, err
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	stats.Bytes = q.used
+	if q.spare != nil {
+		stats.Bytes += q.spare.size
+	}
+	return stats, q.down
 }
 
-// errUnavailable is returned while the file can't be opened again after an
-// error; each Put tries.
-var errUnavailable = errors.New("the queue's file isn't open because of an earlier error")
-
-// suspicion is about a file in which something was found that can't be.
-type suspicion struct {
-	generation int
-	err        error
+// ledger returns what remembers aliases; nil while that isn't open.
+func (q *openQueue) ledger() *ledger.Ledger {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.aliases
 }
 
-// view reads from the file. Damage that it meets is an error, and makes the
-// committer set the file aside.
-func (q *openQueue) view(fn func(tx *bolt.Tx, generation int) error) error {
-	tx, generation, err := q.begin(false)
-	if err == nil {
-		err = guard(func() error {
-			defer tx.Rollback()
-			return fn(tx, generation)
-		})
+// AliasMemory implements [delivery.Queue].
+func (q *openQueue) AliasMemory() uint64 {
+	if l := q.ledger(); l != nil {
+		return l.Name()
 	}
-	if errors.Is(err, errDamaged) {
-		q.suspect(generation, err)
+	return 0
+}
+
+// ClaimAlias implements [delivery.Queue].
+func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (bool, error) {
+	l := q.ledger()
+	switch {
+	case q.isClosed():
+		return false, delivery.ErrClosed
+	case l == nil:
+		return false, errGone
+	}
+	return l.Claim(ctx, memory, anonymous, made)
+}
+
+// ReleaseAlias implements [delivery.Queue].
+func (q *openQueue) ReleaseAlias(anonymous [16]byte) {
+	if l := q.ledger(); l != nil {
+		l.Release(anonymous)
+	}
+}
+
+// unload closes the files.
+func (q *openQueue) unload() (err error) {
+	for _, s := range q.segments {
+		if s.file != nil {
+			s.file.Close()
+		}
+	}
+	if q.spare != nil {
+		q.spare.file.Close()
+	}
+	if q.aliases != nil {
+		err = q.aliases.Close()
+	}
+	if q.lock != nil {
+		q.lock.Close()
+	}
+	q.segments, q.active, q.spare, q.lock, q.dir, q.aliases = nil, nil, nil, nil, nil, nil
+	return err
+}
+
+// reload opens the directory again, when it isn't the one that was opened.
+func (q *openQueue) reload() error {
+	q.files.Lock()
+	defer q.files.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var lost int64
+	for _, d := range q.destinations {
+		lost += d.waiting + d.dead
+	}
+	first := q.down == nil
+	_ = q.unload()
+	err := q.load()
+	q.down = err
+	for _, d := range q.destinations {
+		d.signal()
+	}
+	switch {
+	case err != nil && first:
+		q.logger.Error("the queue's directory was removed or replaced, and another one can't be opened; this is tried again until it works",
+			zap.String("path", q.path), zap.Int64("lost_records", lost), zap.Error(err))
+	case err == nil && first:
+		q.logger.Error("the queue's directory was removed or replaced; what it held is lost, and recording goes on in the one that is there now",
+			zap.String("path", q.path), zap.Int64("lost_records", lost))
+	case err == nil:
+		q.logger.Info("the queue's directory can be used again", zap.String("path", q.path))
 	}
 	return err
 }
 
-// begin begins a transaction. If bbolt panics there, in a file that is damaged,
-// its locks stay locked for good; so the file is looked at before.
-func (q *openQueue) begin(writable bool) (tx *bolt.Tx, generation int, err error) {
-	q.opening.Lock()
-	defer q.opening.Unlock()
-	switch {
-	case q.db == nil:
-		return nil, q.generation, errUnavailable
-	case q.stuck != nil:
-		return nil, q.generation, q.stuck
+// isThere says whether the directory and the last segment are what was opened.
+func (q *openQueue) isThere() bool {
+	q.mu.Lock()
+	dir, s := q.dir, q.active
+	q.mu.Unlock()
+	if dir == nil {
+		return false
 	}
-	if err = checkMeta(q.file, q.pageSize); err == nil {
-		err = guard(func() (err error) {
-			tx, err = q.db.Begin(writable)
-			return err
-		})
+	if now, err := q.fs.Stat(q.path); err != nil || !q.fs.Same(now, dir) {
+		return false
 	}
-	if errors.Is(err, errDamaged) {
-		q.stuck = err
-	}
-	return tx, q.generation, err
+	return s == nil || q.isAt(s)
 }
 
-// suspect makes the committer set the file aside, if it's still that one.
-func (q *openQueue) suspect(generation int, err error) {
-	select {
-	case q.suspicions <- suspicion{generation, err}:
-		q.kick()
-	default: // there is one already
-	}
+// isAt says whether a segment's file is at its path.
+func (q *openQueue) isAt(s *segment) bool {
+	now, err := q.fs.Stat(s.path)
+	return err == nil && q.fs.Same(now, s.info)
 }
 
 // Close implements [delivery.Queue]. What was handed in before is written.
 func (q *openQueue) Close() error {
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		<-q.done
-		return nil
+	q.closeOnce.Do(func() {
+		q.intake.close()
+		close(q.closing)
+		q.background.Wait()
+		q.sealFull() // so that the next start needn't read all of them
+		q.files.Lock()
+		defer q.files.Unlock()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, s := range q.segments {
+			if s.dirty.Load() && !s.condemned.Load() {
+				q.closeErr = errors.Join(q.closeErr, s.file.Sync())
+			}
+		}
+		q.closeErr = errors.Join(q.closeErr, q.unload())
+	})
+	return q.closeErr
+}
+
+// isClosed says whether Close was called.
+func (q *openQueue) isClosed() bool {
+	select {
+	case <-q.closing:
+		return true
+	default:
+		return false
 	}
-	q.closed = true
-	close(q.closing)
-	q.mu.Unlock()
-	q.kick()
-	<-q.done
-	return errors.Join(q.aliases.Close(), q.letGo(nil))
 }

@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -8,139 +10,129 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-const (
-	// maxSettled is how many settlements wait to be written when Take stops
-	// handing out records: delivering them would be in vain.
-	maxSettled = 4 * maxBatch
-	// settleDelay is how long a settlement may wait for others, to share one
-	// transaction with them. A crash before that only repeats a delivery.
-	settleDelay = 200 * time.Millisecond
-	// retryDelay is how long settlements wait after the storage refused them.
-	retryDelay = time.Second
-)
+// laterIfFull is when a record is tried again that was given up, when there is
+// no room for another dead letter: settling never needs space.
+const laterIfFull = time.Minute
 
-// settlement is one of those that Settle was called with, or a record that
-// can't be read.
-type settlement struct {
-	lease   *lease
-	outcome delivery.Outcome
-	retryAt time.Time
-	reason  string
-	status  int
-	unread  bool // it was never delivered
-}
-
-// Settle implements [delivery.Queue]. It only fails when the queue is closed.
+// Settle implements [delivery.Queue]. What it writes survives a crash of the
+// process at once, and power loss a second later.
 func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
+	if q.isClosed() {
 		return delivery.ErrClosed
 	}
-	var released []*lease
+	var given []delivery.Settlement
 	for _, s := range settlements {
-		l, ok := s.Item.Lease.(*lease)
-		if !ok || !l.settled.CompareAndSwap(false, true) {
-			continue // not ours, or settled before
-		}
-		switch s.Outcome {
-		case delivery.Done, delivery.Retry, delivery.Dead:
-			q.settleLocked(&settlement{lease: l, outcome: s.Outcome, retryAt: s.RetryAt, reason: s.Reason, status: s.Status})
-		default: // that isn't worth writing
-			released = append(released, l)
+		if l, ok := s.Item.Lease.(*lease); ok && s.Outcome == delivery.Dead && !l.settled.Load() {
+			given = append(given, s)
 		}
 	}
-	q.mu.Unlock()
-	for _, l := range released {
-		l.destination.release(l)
+	full := error(nil)
+	if len(given) > 0 {
+		full = putContent(context.Background(), q, letters(given), 0, true)
+		if errors.Is(full, delivery.ErrClosed) {
+			return full
+		}
+		if full != nil {
+			q.logger.Warn("there is no room for dead letters: records that were given up are tried again in a minute", zap.Error(full))
+		}
+	}
+	q.files.RLock()
+	defer q.files.RUnlock()
+	for _, s := range settlements {
+		l, ok := s.Item.Lease.(*lease)
+		if !ok || l.generation != q.generation || !l.settled.CompareAndSwap(false, true) {
+			continue // not ours, or settled before
+		}
+		if s.Outcome == delivery.Dead && full != nil {
+			s.Outcome, s.RetryAt = delivery.Retry, time.Now().Add(laterIfFull)
+		}
+		if err := q.settle(l, s); err != nil {
+			l.settled.Store(false)
+			return err
+		}
 	}
 	return nil
 }
 
-// settleLocked leaves a settlement to the committer. q.mu is held.
-func (q *openQueue) settleLocked(s *settlement) {
-	q.settled = append(q.settled, s)
-	if len(q.settled) == 1 {
-		q.settleAt = time.Now().Add(settleDelay)
+// settle ends one lease. files is held for reading.
+func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
+	d, to := l.destination, l.slot
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	due := int64(0)
+	switch s.Outcome {
+	case delivery.Done, delivery.Dead:
+		to.state = settled
+	case delivery.Retry:
+		due = millis(s.RetryAt.Add(time.Millisecond - 1)) // not too early
+		to.attempts, to.due = min(to.attempts+1, maxAttempts), seconds(due)
 	}
-	if n := len(q.settled); n == 1 || n == maxBatch {
-		q.kick()
-	}
-}
-
-// start implements [work].
-func (s *settlement) start() bool { return true }
-
-// apply implements [work].
-func (s *settlement) apply(t *txn) error {
-	l := s.lease
-	if l.generation != t.q.generation {
-		return nil // the record went with the file
-	}
-	c := t.change(l.destination)
-	c.settled = append(c.settled, l)
-	key := recordKey(c.num, l.seq)
-	v := t.records.Get(key)
-	old, unreadable := decodeStored(v)
-	index := l.index
-	if old.attempts > 0 {
-		index = laterKey(c.num, old.due, l.seq) // Hurry may have changed it
-	}
-	if index != nil {
-		if err := t.later.Delete(index); err != nil {
+	if to != l.slot {
+		if err := l.segment.set(l.number, to); err != nil {
 			return err
 		}
 	}
-	if v == nil {
+	delete(d.leases, l.segment.place(l.number))
+	if to.state == waiting {
+		d.push(retry{due, l.segment, l.number})
+		d.signal()
 		return nil
 	}
-	if s.outcome == delivery.Retry && unreadable == nil {
-		old.attempts++
-		old.due = millis(s.retryAt.Add(time.Millisecond - 1)) // not too early
-		index := laterKey(c.num, old.due, l.seq)
-		c.wake = true
-		if c.later == nil || string(index) < string(c.later) {
-			c.later = index
-		}
-		if err := t.later.Put(index, nil); err != nil {
-			return err
-		}
-		return t.records.Put(key, old.encode())
-	}
-	c.waiting--
-	if s.outcome == delivery.Dead {
-		l := letter{attempts: old.attempts + 1, queued: old.queued, status: s.status, reason: s.reason, record: old.record}
-		if s.unread {
-			l.attempts--
-		}
-		if unreadable != nil {
-			l.record = v
-		}
-		if err := t.bury(c, s.lease.seq, l); err != nil {
-			return err
-		}
-	}
-	return t.records.Delete(key)
+	q.settled(l, waiting)
+	return nil
 }
 
-// finish implements [work]. A settlement that couldn't be written stays.
-func (s *settlement) finish(q *openQueue, err error) {
-	if err == nil {
-		if q.failing {
-			q.failing = false
-			q.logger.Info("the queue can be written again", zap.String("path", q.path))
-		}
-		return
-	}
-	if !q.failing {
-		q.failing = true
-		q.logger.Error("the queue can't be written, so what is delivered now may be delivered again; this is tried until it works",
-			zap.String("path", q.path), zap.Error(err))
-	}
+// settled takes note of a frame that isn't needed any more.
+func (q *openQueue) settled(l *lease, was state) {
+	s, d := l.segment, l.destination
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.closed {
-		q.settled = append(q.settled, s)
-		q.settleAt = time.Now().Add(retryDelay)
+	q.tally(s, d, was, -1, -l.size)
+	if d.oldestIs == s.place(l.number) {
+		d.oldestIs = place{}
 	}
+	s.settled++
+	s.settling = time.Now()
+	if s.live <= 0 {
+		q.wakeUpkeep()
+	}
+}
+
+// Hurry implements [delivery.Queue]. What is leased isn't touched.
+func (q *openQueue) Hurry(id string) error {
+	if q.isClosed() {
+		return delivery.ErrClosed
+	}
+	for _, d := range q.all(id) {
+		if err := q.hurry(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *openQueue) hurry(d *destination) error {
+	q.files.RLock()
+	defer q.files.RUnlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := seconds(millis(time.Now()))
+	for _, s := range q.list(0) {
+		if !q.has(s, d) {
+			continue
+		}
+		err := s.each(func(number uint32, slot *slot) bool {
+			if slot.destination != d.number || slot.state != waiting || slot.attempts == 0 || slot.due < now || d.leases[s.place(number)] != nil {
+				return false
+			}
+			slot.due = 1
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	d.missed = 0 // so they are collected again
+	d.signal()
+	return nil
 }

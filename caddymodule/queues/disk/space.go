@@ -1,58 +1,137 @@
 package disk
 
 import (
-	"math"
-	"runtime"
+	"errors"
+	"syscall"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// limits say how far a file may grow, in bytes.
-type limits struct {
-	use     int64 // pages in use, for another record to be taken
-	puts    int   // the file, by a transaction that takes records
-	file    int   // the file, by settlements: they need pages before they free any
-	spare   int64 // a second file beside it, while that one is rewritten
-	dead    int64 // dead letters
-	journal int   // the journal
-	alloc   int   // the file's steps of growth
-}
-
-func limitsFor(maxSize int64) limits {
-	maxSize = min(maxSize, math.MaxInt)
-	spare := maxSize / 8
-	journal := min(maxSize/64, 1<<20)
-	file := maxSize - spare - journal
-	reserve := min(max(file/8, 512<<10), 64<<20)
-	return limits{
-		use:     file - reserve,
-		puts:    int(file - reserve/2),
-		file:    int(file),
-		spare:   spare,
-		dead:    maxSize / 16,
-		journal: int(journal),
-		alloc:   int(min(max(maxSize/64, 32<<10), 16<<20)),
-	}
-}
-
+// How max_size is used. Two segments are kept for what makes room: one for
+// dead letters, one for copying what is still needed out of segments of which
+// most isn't. All else is for records, in shares:
+//
+//   - A destination may take up seven times what is free, so that one whose
+//     tracker is down leaves an eighth to the others.
+//   - Of the last thirty-second that a destination may take, one client's hits
+//     may take up as much as they leave.
 const (
-	// fillStep is how many bytes are filled at once, and fillAhead how many
-	// must be left of them when a transaction begins.
-	fillStep  = 256 << 10
-	fillAhead = 128 << 10
+	shareOfFree = 7
+	lastPart    = 32
+	// maxClients is how many clients are told apart there.
+	maxClients = 4096
+
+	// leastSegment and mostSegment bound a segment's size; in between it is a
+	// two-hundred-and-fifty-sixth of max_size.
+	leastSegment = 128 << 10
+	mostSegment  = 32 << 20
+	// smallestSegment is what is tried at last on a disk that is full.
+	smallestSegment = 16 << 10
 )
 
-var zeros [fillStep]byte
+func (q *openQueue) segmentSize() int64 {
+	return min(max(q.maxSize.Load()/256, leastSegment), mostSegment)
+}
 
-// fillAhead writes zeros where the file will grow next. To sync a page that the
-// file system has yet to allocate takes several writes, one after the other,
-// and visitors wait for them.
-func (q *openQueue) fillAhead() {
-	if q.db == nil || q.high < 0 || runtime.GOOS == "windows" { // where a file has no holes
-		return
+// admit says whether a put may take up the room that it needs.
+func (q *openQueue) admit(w *writing, p *put) error {
+	if p.letters {
+		return nil // segmentFor looks
 	}
-	from := max(q.filled, q.high)
-	if from-q.high >= fillAhead || from+fillStep > int64(limitsFor(q.maxSize.Load()).puts) {
-		return
+	limit := q.maxSize.Load() - 2*q.segmentSize()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	free := limit - q.used
+	if s := q.active; s != nil {
+		end := s.end
+		if w.segment == s {
+			end = w.end
+		}
+		free += s.size - end - slotSize*int64(s.count)
 	}
-	q.filled = from + fillStep
-	_, _ = q.file.WriteAt(zeros[:], from) // what fails here will fail where it matters
+	free -= int64(p.size)
+	if free < 0 {
+		return delivery.ErrFull
+	}
+	for _, f := range w.batch.frames[p.frames[0]:p.frames[1]] {
+		d := q.lookup(f.destination)
+		left := (shareOfFree*free - d.bytes) / (shareOfFree + 1) // that it may take
+		switch {
+		case left < 0:
+			return delivery.ErrFull
+		case left > limit/lastPart:
+			clear(d.clients)
+			continue
+		case p.client == 0:
+			continue
+		}
+		if d.clients == nil {
+			d.clients = make(map[uint64]int64)
+		}
+		client := p.client
+		if _, known := d.clients[client]; !known && len(d.clients) >= maxClients {
+			client = 0
+		}
+		if d.clients[client]+int64(frameSize(f.length)) > left {
+			return delivery.ErrFull
+		}
+		d.clients[client] += int64(frameSize(f.length))
+	}
+	return nil
+}
+
+// segmentFor returns the segment that frames are added to, a new one if need
+// be. A disk that is full may have room for a smaller one.
+func (q *openQueue) segmentFor(need int64, p *put) (*segment, error) {
+	q.mu.Lock()
+	s, spare := q.active, q.spare
+	room := q.maxSize.Load() - q.segmentSize() - q.used
+	if !p.letters {
+		room -= q.segmentSize()
+	}
+	q.mu.Unlock()
+	switch {
+	case s != nil:
+		return s, nil
+	case need > room:
+		return nil, delivery.ErrFull
+	case !q.isThere():
+		if err := q.reload(); err != nil {
+			return nil, errors.Join(errGone, err)
+		}
+		return q.segmentFor(need, p)
+	}
+	if spare != nil && need <= spare.size && spare.size <= room {
+		return q.begin(spare)
+	}
+	size := min(max(q.segmentSize(), need), room)
+	s, err := makeSegment(q.fs, q.path, size)
+	for errors.Is(err, syscall.ENOSPC) && size/2 >= max(need, smallestSegment) {
+		size /= 2
+		s, err = makeSegment(q.fs, q.path, size)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return q.begin(s)
+}
+
+// begin makes a new segment the last one.
+func (q *openQueue) begin(s *segment) (*segment, error) {
+	q.mu.Lock()
+	if q.spare == s {
+		q.spare = nil
+	}
+	q.mu.Unlock()
+	if err := s.use(q.fs, segmentName{first: q.next, last: q.next}, segmentSuffix); err != nil {
+		_ = q.fs.Remove(s.path)
+		return nil, err
+	}
+	q.next++
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.segments = append(q.segments, s)
+	q.used += s.size
+	q.active = s
+	return s, nil
 }

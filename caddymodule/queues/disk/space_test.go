@@ -4,137 +4,140 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// fillUp puts records until there is an error. Their sizes differ.
-func fillUp(t *testing.T, q *openQueue, destinations int) (n int64, err error) {
+// filesSize is what a queue's files take up.
+func (q *openQueue) filesSize(t *testing.T) (size int64) {
 	t.Helper()
-	var count atomic.Int64
-	var producers sync.WaitGroup
-	errs := make(chan error, 32)
-	for range cap(errs) {
-		producers.Go(func() {
-			for {
-				n := int(count.Add(1))
-				r := typical(n)
-				if n%10 == 0 {
-					r.Properties = append(r.Properties, tagging.Property{Name: "more", Value: strings.Repeat("x", rand.IntN(30_000))})
-				}
-				if err := q.Put(t.Context(), delivery.Entry{Destination: fmt.Sprint("d", n%destinations), Record: r}); err != nil {
-					errs <- err
-					return
-				}
-			}
-		})
+	entries, err := os.ReadDir(q.path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	producers.Wait()
-	return count.Load() - int64(cap(errs)), <-errs
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			size += info.Size()
+		}
+	}
+	return size
 }
 
-// TestFull fills a queue, and empties it in several ways.
+// fill puts records of a client until there is no more room.
+func fill(t *testing.T, q *openQueue, destination string, client uint64, size int) (n int) {
+	t.Helper()
+	for ; ; n++ {
+		switch err := q.Put(t.Context(), delivery.Entry{Destination: destination, Record: bulky(n, size), Client: client}); {
+		case errors.Is(err, delivery.ErrFull):
+			return n
+		case err != nil:
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFull fills a queue up to max_size, and empties it in several ways.
+// Whatever becomes of what is there can be noted.
 func TestFull(t *testing.T) {
+	const maxSize = leastMaxSize
+	q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, osFS{}, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	for round := range 5 {
+		eventually(t, "there is room again", func() bool { return fill(t, q, "d", 0, 2000) > 100 })
+		if size := q.filesSize(t); size > maxSize || round == 0 && size < maxSize/2 {
+			t.Errorf("full with %d bytes of %d", size, maxSize)
+		}
+		for _, outcome := range []delivery.Outcome{delivery.Retry, delivery.Dead, delivery.Done} {
+			some := q.waiting("d") / 2
+			if outcome == delivery.Dead {
+				some = 30
+			}
+			for n := some; n > 0; {
+				items, err := q.Take(t.Context(), "d", int(min(n, 100)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				settle(t, q, delivery.Settlement{Outcome: outcome, RetryAt: time.Now()}, items...)
+				n -= int64(len(items))
+			}
+		}
+		drain(t, q, "d", int(q.waiting("d")))
+		if size := q.filesSize(t); size > maxSize {
+			t.Errorf("%d bytes of %d", size, maxSize)
+		}
+	}
+}
+
+// TestShares fills the queue for one destination, by one client: others have
+// room all the same.
+func TestShares(t *testing.T) {
 	for _, maxSize := range []int64{leastMaxSize, 16 << 20} {
 		t.Run(fmt.Sprint(maxSize), func(t *testing.T) {
-			const destinations = 3
-			core, logs := observer.New(zapcore.ErrorLevel)
-			q, err := open(filepath.Join(t.TempDir(), "queue.db"), maxSize, zap.New(core))
+			q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, osFS{}, zap.NewNop())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer q.Close()
-			size := func() {
-				t.Helper()
-				if size := fileSize(q.path); size > maxSize {
-					t.Errorf("the file has %d bytes, may have %d", size, maxSize)
+			flood := fill(t, q, "down", 1, 15<<10)
+			if held := int64(flood) * (15 << 10); held < maxSize/2 {
+				t.Errorf("one destination may take %d bytes of %d", held, maxSize)
+			}
+			for client := range uint64(3) { // the flooding one is among them
+				if n := fill(t, q, "down", 2+client, 300); client == 0 && n < 20 {
+					t.Errorf("another client has room for %d records", n)
 				}
 			}
-			for round := range 5 {
-				_, err := fillUp(t, q, destinations)
-				if !errors.Is(err, delivery.ErrFull) {
-					t.Fatalf("Put: %v, want %v", err, delivery.ErrFull)
-				}
-				size()
-				if used := q.used; used < maxSize/2 {
-					t.Errorf("full with %d of %d bytes", used, maxSize)
-				}
-				// Whatever becomes of what is there, it can be noted.
-				left := make(map[string]int64)
-				for d := range destinations {
-					id := fmt.Sprint("d", d)
-					left[id] = q.waiting(id)
-				}
-				for i, outcome := range []delivery.Outcome{delivery.Retry, delivery.Done, delivery.Dead, delivery.Done} {
-					id := fmt.Sprint("d", (round+i)%destinations)
-					for n := left[id] / 2; n > 0; {
-						items, err := q.Take(t.Context(), id, int(min(n, 100)))
-						if err != nil {
-							t.Fatal(err)
-						}
-						settle(t, q, delivery.Settlement{Outcome: outcome, RetryAt: time.Now()}, items...)
-						n -= int64(len(items))
-						if outcome != delivery.Retry {
-							left[id] -= int64(len(items))
-						}
-					}
-					eventually(t, "it's noted", func() bool { return q.waiting(id) == left[id] })
-					size()
+			for n := range 20 {
+				if err := q.Put(t.Context(), delivery.Entry{Destination: "well", Record: bulky(n, 15<<10), Client: 1}); err != nil {
+					t.Fatalf("record %d of another destination: %v", n, err)
 				}
 			}
-			if _, err := q.Bury(delivery.DeadFilter{}); err != nil {
-				t.Fatal(err)
-			}
-			for d := range destinations {
-				id := fmt.Sprint("d", d)
-				drain(t, q, id, int(q.waiting(id)))
-				eventually(t, "empty", func() bool { return q.waiting(id) == 0 })
-			}
-			prefill(t, q, "d", 10)
-			if err := q.Close(); err != nil {
-				t.Fatal(err)
-			}
-			for _, entry := range logs.All() {
-				t.Errorf("logged: %s %v", entry.Message, entry.ContextMap())
-			}
+			drain(t, q, "well", 20)
+			drain(t, q, "down", int(q.waiting("down")))
+			eventually(t, "there is room again", func() bool { return fill(t, q, "down", 1, 15<<10) > 10 })
 		})
 	}
 }
 
 // TestShrink empties a queue but for some records, while others come and go:
-// the file gets smaller, and nothing is lost.
+// what is still needed is copied, and nothing is lost or taken twice.
 func TestShrink(t *testing.T) {
-	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
-	const stay, pass = 10_000, 100_000
-	prefill(t, q, "stay", stay)
-	prefill(t, q, "pass", pass)
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue"))
+	const rounds, stay, pass = 20, 100, 3000
+	for range rounds {
+		prefill(t, q, "stay", stay)
+		prefill(t, q, "pass", pass)
+	}
 	leased, err := q.Take(t.Context(), "stay", 10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	large := fileSize(q.path)
+	later, err := q.Take(t.Context(), "stay", 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, later...)
+	large := q.filesSize(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var others sync.WaitGroup
-	put, taken := make(map[int]bool), make(map[int]bool)
+	put, taken := 0, make(map[int]bool)
 	others.Go(func() {
-		for n := 0; ctx.Err() == nil; n++ {
-			if err := q.Put(t.Context(), delivery.Entry{Destination: "meanwhile", Record: typical(n)}); err != nil {
+		for ; ctx.Err() == nil; put++ {
+			if err := q.Put(t.Context(), delivery.Entry{Destination: "meanwhile", Record: typical(put)}); err != nil {
 				t.Errorf("Put: %v", err)
 			}
-			put[n] = true
 		}
 	})
 	others.Go(func() {
@@ -152,52 +155,89 @@ func TestShrink(t *testing.T) {
 			settle(t, q, delivery.Settlement{Outcome: delivery.Done}, items...)
 		}
 	})
-	drain(t, q, "pass", pass)
-	eventually(t, "the file is smaller", func() bool { return fileSize(q.path) < large/2 })
+	drain(t, q, "pass", rounds*pass)
+	q.mu.Lock()
+	for _, s := range q.segments { // as if that were long ago
+		s.settling = time.Time{}
+	}
+	q.mu.Unlock()
+	eventually(t, "it takes up less", func() bool { return q.filesSize(t) < large/2 })
 	stop()
 	others.Wait()
-	for n := q.waiting("meanwhile") - int64(len(q.destinations["meanwhile"].leases)); n > 0; n-- {
-		items, err := q.Take(t.Context(), "meanwhile", 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		taken[number(items[0].Record)] = true
-	}
-	if len(put) == 0 || len(put) != len(taken) {
-		t.Errorf("%d records were put meanwhile, and %d taken", len(put), len(taken))
+	drainAll(t, q, "meanwhile", taken)
+	if put == 0 || put != len(taken) {
+		t.Errorf("%d records were put meanwhile, and %d taken", put, len(taken))
 	}
 	settle(t, q, delivery.Settlement{Outcome: delivery.Done}, leased...)
+	check := func() {
+		t.Helper()
+		waiting, _ := contents(t, q)
+		if n := sum(waiting); n != rounds*stay-10 {
+			t.Errorf("%d records stayed, want %d", n, rounds*stay-10)
+		}
+	}
+	check()
 	path := q.path
 	if err := q.Close(); err != nil {
 		t.Fatal(err)
 	}
 	q = mustOpen(t, path)
-	if errs := check(q.db); len(errs) > 0 {
-		t.Errorf("the file is damaged: %v", errs)
+	check()
+}
+
+// drainAll takes and settles what waits for a destination.
+func drainAll(t *testing.T, q *openQueue, d string, taken map[int]bool) {
+	t.Helper()
+	for q.waiting(d) > 0 {
+		items, err := q.Take(t.Context(), d, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range items {
+			taken[number(i.Record)] = true
+		}
+		settle(t, q, delivery.Settlement{Outcome: delivery.Done}, items...)
 	}
-	if n := q.waiting("stay"); n != stay-10 {
-		t.Errorf("%d records stayed, want %d", n, stay-10)
-	}
-	// What comes later is behind what was there.
-	prefill(t, q, "stay", 100)
-	prefill(t, q, "late", 1)
-	items, err := q.Take(t.Context(), "stay", 1)
-	if err != nil || number(items[0].Record) != 10 {
-		t.Errorf("took %v (%v), want the oldest", items, err)
-	}
-	drain(t, q, "stay", stay-10+100-1)
-	drain(t, q, "late", 1)
-	if err := q.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path + ".new"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a file is left: %v", err)
-	}
+}
+
+// TestManyRetries has more records wait for a retry than are known in memory:
+// they come in the order in which they are due, none is left out.
+func TestManyRetries(t *testing.T) {
+	const n = 3 * maxLater
+	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
+		prefill(t, q, "d", n)
+		begin := time.Now().Truncate(time.Second)
+		for left := n; left > 0; {
+			items, err := q.Take(t.Context(), "d", 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range items { // in an order of their own
+				due := begin.Add(time.Duration(1+number(i.Record)*7919%n/64) * time.Second)
+				settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: due}, i)
+			}
+			left -= len(items)
+		}
+		for i := range n {
+			items, err := q.Take(t.Context(), "d", 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := number(items[0].Record) * 7919 % n / 64; got != i/64 {
+				t.Fatalf("record that is due after %ds was taken after %ds", 1+got, 1+i/64)
+			}
+			settle(t, q, delivery.Settlement{Outcome: delivery.Done}, items...)
+		}
+		d := q.destinations["d"]
+		if cap(d.later) > 2*maxLater {
+			t.Errorf("%d are known in memory", cap(d.later))
+		}
+	})
 }
 
 // TestDeadLettersGiveWay makes more dead letters than are kept.
 func TestDeadLettersGiveWay(t *testing.T) {
-	q, err := open(filepath.Join(t.TempDir(), "queue.db"), leastMaxSize, logger(t))
+	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, osFS{}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,14 +253,18 @@ func TestDeadLettersGiveWay(t *testing.T) {
 			settle(t, q, delivery.Settlement{Outcome: delivery.Dead, Reason: "no"}, items...)
 			left -= len(items)
 		}
-		eventually(t, "all are dead", func() bool { return q.waiting(id) == 0 })
 	}
-	s, err := q.Stats()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept := s.Destinations["d"].Dead + s.Destinations["e"].Dead
-	if kept < 1000 || kept > 2000 || s.Destinations["d"].Dead != 0 {
+	var s delivery.Stats
+	eventually(t, "the oldest gave way", func() bool {
+		if s, err = q.Stats(); err != nil {
+			t.Fatal(err)
+		}
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return q.deadBytes <= leastMaxSize/16
+	})
+	kept := s.Destinations["e"].Dead
+	if kept < 800 || kept > 2000 || s.Destinations["d"].Dead != 0 {
 		t.Errorf("kept %+v", s.Destinations)
 	}
 	next := n - kept
@@ -230,30 +274,113 @@ func TestDeadLettersGiveWay(t *testing.T) {
 		}
 		next++
 		return true
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if next != n {
-		t.Errorf("%d dead letters, want %d", next-n+kept, kept)
+	}); err != nil || next != n {
+		t.Errorf("%d dead letters (%v), want %d", next-n+kept, err, kept)
 	}
 }
 
-// postpone is work that has no file made smaller before then.
-type postpone time.Time
+// TestForgottenDestinations uses many destinations, one after the other: what
+// is known of them doesn't add up.
+func TestForgottenDestinations(t *testing.T) {
+	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, osFS{}, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	for n := range 3000 {
+		id := fmt.Sprintf("destination %0200d", n)
+		prefill(t, q, id, 1)
+		drain(t, q, id, 1)
+	}
+	eventually(t, "most are forgotten", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return len(q.destinations) < 1000 && len(q.numbers) < 1000
+	})
+}
 
-func (postpone) start() bool                    { return true }
-func (postpone) apply(*txn) error               { return nil }
-func (p postpone) finish(q *openQueue, _ error) { q.rewriteAt = time.Time(p) }
+// TestBytesPerRecord bounds what a record takes up.
+func TestBytesPerRecord(t *testing.T) {
+	const n = 100_000
+	q := mustOpen(t, filepath.Join(t.TempDir(), "queue"))
+	content := 0
+	for range n / 500 {
+		content += prefill(t, q, "d", 500)
+	}
+	q.mu.Lock()
+	used := q.used
+	q.mu.Unlock()
+	got, want := float64(used)/n, float64(content)/n+90
+	t.Logf("%.1f bytes, of which %.1f are content", got, float64(content)/n)
+	if got > want {
+		t.Errorf("a record takes up %.1f bytes, want %.1f at most", got, want)
+	}
+}
 
-// TestShrinkLater: what couldn't be made smaller while it was busy is when
-// nothing happens any more.
-func TestShrinkLater(t *testing.T) {
-	q := mustOpen(t, filepath.Join(t.TempDir(), "queue.db"))
-	q.submit(postpone(time.Now().Add(time.Hour)))
-	prefill(t, q, "pass", 30_000)
-	drain(t, q, "pass", 30_000)
-	eventually(t, "empty", func() bool { return q.waiting("pass") == 0 })
-	large := fileSize(q.path)
-	q.submit(postpone(time.Now().Add(100 * time.Millisecond)))
-	eventually(t, "the file is smaller", func() bool { return fileSize(q.path) < large/2 })
+// TestMillion has a backlog of a million records: it must cost neither time
+// nor memory.
+func TestMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	const n = 1_000_000
+	path := filepath.Join(t.TempDir(), "queue")
+	reopen := func() *openQueue {
+		q, err := open(path, "", defaultMaxSize, osFS{}, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q
+	}
+	median := func(q *openQueue) time.Duration {
+		took := make([]time.Duration, 101)
+		for i := range took {
+			began := time.Now()
+			prefill(t, q, "e", 1)
+			took[i] = time.Since(began)
+		}
+		slices.Sort(took)
+		return took[len(took)/2]
+	}
+	q := reopen()
+	empty := median(q)
+	for range n / 1000 {
+		prefill(t, q, "d", 1000)
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = nil
+
+	opening := time.Hour
+	for range 5 {
+		began := time.Now()
+		q := reopen()
+		opening = min(opening, time.Since(began))
+		q.Close()
+	}
+	before := heap()
+	q = reopen()
+	defer q.Close()
+	items, err := q.Take(t.Context(), "d", 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, items...)
+	items = nil
+	full := median(q)
+	if waiting := q.waiting("d"); waiting != n {
+		t.Errorf("%d records wait, want %d", waiting, n)
+	}
+	grown := int64(heap()) - int64(before)
+	t.Logf("opening takes %v; Put takes %v, and %v without a backlog; %d bytes of memory", opening, full, empty, grown)
+	if opening > 100*time.Millisecond { // 50ms, on a machine that does nothing else
+		t.Errorf("opening takes %v", opening)
+	}
+	if full > 5*empty+5*time.Millisecond {
+		t.Errorf("Put takes %v, but %v without a backlog", full, empty)
+	}
+	if grown > 1<<20 {
+		t.Errorf("it takes %d bytes of memory", grown)
+	}
 }

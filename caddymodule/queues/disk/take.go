@@ -1,29 +1,29 @@
 package disk
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
 const (
-	// maxScan is how many records Take looks at in one transaction.
-	maxScan = 4096
+	// maxLater is how many retries of a destination are known in memory. Of
+	// the others it is only known when the first of them is due; then the
+	// slots are read again.
+	maxLater = 4096
 	// maxWait is how long Take waits for a time on the clock before it looks
 	// at the clock again, which may have been set.
 	maxWait = time.Minute
-	// noWait is how long Take waits if it relies on being woken.
-	noWait = 24 * time.Hour
+	// never is later than all times, in milliseconds.
+	never = math.MaxInt64
 )
 
 // destination is what is known of a destination in memory: nothing that grows
@@ -32,26 +32,65 @@ type destination struct {
 	id   string
 	wake chan struct{} // of one: there may be something to take
 
-	takers int // guarded by openQueue.mu
+	// openQueue.mu guards the following.
+	number        uint16
+	takers        int
+	waiting, dead int64
+	bytes         int64 // of what waits
+	deadBytes     int64
+	clients       map[uint64]int64
+	oldest        int64 // ms: when the oldest of what waits was put
+	oldestIs      place // where that is; zero if that has to be found out
 
-	mu    sync.Mutex
-	tally tally // as committed; num is 0 before the first record
-	// leases holds what is under way, by seq.
-	leases map[uint64]*lease
-	// Every record below scan that was never tried is leased or gone, and so
-	// is what every key below laterScan in the later bucket points to.
-	// So nothing is looked at twice, however much waits.
-	scan      uint64
-	laterScan []byte // nil: from the beginning
+	// mu guards the following, and is held while slots and frames are read.
+	mu     sync.Mutex
+	leases map[place]*lease
+	// What is before scan was leased, or is in later, or isn't due before
+	// missed, or is settled.
+	scan   place
+	later  []retry // a heap
+	missed int64
+}
+
+// place is where a frame is: in the segment that has that number, by slot.
+// Frames before it have lower places.
+type place struct {
+	segment uint64 // its first number, plus 1
+	slot    uint32
+}
+
+func (s *segment) place(slot uint32) place { return place{s.first + 1, slot} }
+
+// retry is a record that waits for its time.
+type retry struct {
+	due     int64 // ms
+	segment *segment
+	slot    uint32
 }
 
 // lease is what [delivery.Item.Lease] holds.
 type lease struct {
 	destination *destination
 	generation  int
-	seq         uint64
-	index       []byte // the key in later that led to it, if one did
+	segment     *segment
+	number      uint32
+	slot        slot
+	size        int64
 	settled     atomic.Bool
+}
+
+func byDue(a, b retry) int { return cmp.Compare(a.due, b.due) }
+
+func newDestination(id string) *destination {
+	return &destination{id: id, wake: make(chan struct{}, 1), leases: make(map[place]*lease), missed: never}
+}
+
+// reset forgets everything. Nobody else uses the queue meanwhile.
+func (d *destination) reset() {
+	d.number, d.waiting, d.dead, d.bytes, d.deadBytes, d.clients = 0, 0, 0, 0, 0, nil
+	d.oldest, d.oldestIs = 0, place{}
+	clear(d.leases)
+	d.scan, d.later, d.missed = place{}, nil, never
 }
 
 // signal wakes one caller of Take.
@@ -60,40 +99,6 @@ func (d *destination) signal() {
 	case d.wake <- struct{}{}:
 	default:
 	}
-}
-
-// release makes a leased record due again.
-func (d *destination) release(l *lease) {
-	d.mu.Lock()
-	if d.leases[l.seq] == l {
-		delete(d.leases, l.seq)
-		if l.index == nil {
-			d.scan = min(d.scan, l.seq)
-		} else {
-			d.laterScan = nil // Hurry may have moved it to the beginning
-		}
-	}
-	d.mu.Unlock()
-	d.signal()
-}
-
-// reset forgets everything, when the file was replaced by an empty one.
-func (d *destination) reset() {
-	d.mu.Lock()
-	d.tally, d.scan, d.laterScan = tally{}, 0, nil
-	clear(d.leases)
-	d.mu.Unlock()
-	d.signal()
-}
-
-// lookup returns a destination, new if need be. q.mu is held.
-func (q *openQueue) lookup(id string) *destination {
-	d := q.destinations[id]
-	if d == nil {
-		d = &destination{id: id, wake: make(chan struct{}, 1), leases: make(map[uint64]*lease)}
-		q.destinations[id] = d
-	}
-	return d
 }
 
 // Take implements [delivery.Queue].
@@ -107,23 +112,24 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 		d.takers--
 		q.mu.Unlock()
 	}()
-
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
-	for all := false; ; {
-		select { // before anything is leased
-		case <-q.closing:
+	for {
+		if q.isClosed() { // before anything is leased
 			return nil, delivery.ErrClosed
-		default:
 		}
 		if err := ctx.Err(); err != nil {
 			d.signal() // another caller may have relied on this one
 			return nil, err
 		}
-		items, wait := q.lease(d, max(1, limit), &all)
-		if len(items) > 0 {
+		items, due, err := q.take(d, max(1, limit))
+		if len(items) > 0 || err != nil {
 			d.signal() // there may be more, or something to wait for
-			return items, nil
+			return items, err
+		}
+		wait := maxWait
+		if due != never {
+			wait = min(max(0, time.Until(time.UnixMilli(due))), maxWait)
 		}
 		timer.Reset(wait)
 		select {
@@ -135,204 +141,304 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 	}
 }
 
-// lease leases what is due, or returns how long to wait. It looks at a part
-// only, as the committer can't publish meanwhile; all says that it has begun at
-// the beginning, since a record is missing.
-func (q *openQueue) lease(d *destination, limit int, all *bool) (items []delivery.Item, wait time.Duration) {
-	q.mu.Lock()
-	throttled := len(q.settled) >= maxSettled
-	q.throttled = q.throttled || throttled
-	q.mu.Unlock()
-	if throttled {
-		return nil, noWait // the committer wakes us
-	}
-	unread := make(map[*lease]error)
-	defer func() {
-		for l, err := range unread {
-			q.discard(l, err)
-		}
-	}()
+// taking is one attempt to take records.
+type taking struct {
+	q     *openQueue
+	d     *destination
+	now   int64
+	limit int
+	items []delivery.Item
+	w     window
+}
+
+// take leases what is due, or returns when something will be.
+func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due int64, err error) {
+	q.files.RLock()
+	defer q.files.RUnlock()
 	d.mu.Lock()
-	defer d.mu.Unlock() // before that, as discard locks q.mu
-	if d.tally.num == 0 {
-		return nil, noWait // a record that comes wakes us
-	}
-	r := reader{d: d, now: millis(time.Now()), wait: noWait}
-	err := q.view(func(tx *bolt.Tx, generation int) error {
-		r.generation = generation
-		r.read(tx, limit)
-		return nil
-	})
-	if err != nil {
-		return nil, retryDelay // the committer deals with it, and wakes us
-	}
-	d.scan, d.laterScan = r.scan, r.laterScan
-	for _, t := range r.taken {
-		d.leases[t.lease.seq] = t.lease
-		if item, err := t.item(); err == nil {
-			items = append(items, item)
-		} else {
-			unread[t.lease] = err
+	defer d.mu.Unlock()
+	t := &taking{q: q, d: d, now: millis(time.Now()), limit: limit}
+	t.w.ahead = min(max(1024, limit*512), 64<<10)
+	if d.missed <= t.now {
+		if err := t.collect(); err != nil {
+			return nil, 0, err
 		}
 	}
-	switch {
-	case len(items) > 0:
-		return items, 0
-	case r.more || len(r.taken) > 0:
-		return nil, 0
-	case r.pending || d.tally.waiting <= int64(len(d.leases)):
-		*all = false
-		return nil, r.wait
-	case !*all: // a record is missing: look everywhere
-		*all = true
-		d.scan, d.laterScan = 0, nil
-		return nil, 0
-	default:
-		*all = false
-		q.suspect(r.generation, fmt.Errorf("%w: %d records should wait for %s, but there are none", errDamaged, d.tally.waiting, d.id))
-		return nil, noWait
+	err = t.fresh()
+	for len(t.items) < limit && t.retries(t.now) {
+	}
+	if len(t.items) > 0 {
+		return t.items, 0, nil
+	}
+	due = d.missed
+	if len(d.later) > 0 {
+		due = min(due, d.later[0].due)
+	}
+	return nil, due, err
+}
+
+// retries leases the record that is due first, if it was so until then.
+func (t *taking) retries(until int64) bool {
+	d := t.d
+	if len(d.later) == 0 || d.later[0].due > min(until, t.now) {
+		return false
+	}
+	r := d.pop()
+	var buffer [1]slot
+	if slots, err := r.segment.read(r.slot, buffer[:]); err == nil && len(slots) == 1 && slots[0].state == waiting {
+		t.lease(r.segment, r.slot, slots[0])
+	}
+	return true
+}
+
+// fresh leases records that were never tried, those in between that are due
+// again, and collects those that will be.
+func (t *taking) fresh() error {
+	d := t.d
+	var page [chunk]slot
+	buffer := page[:min(chunk, max(16, 2*t.limit))]
+	for _, s := range t.q.list(max(1, d.scan.segment) - 1) {
+		if start := s.place(0); d.scan.segment != start.segment {
+			d.scan = start
+		}
+		if !t.q.has(s, d) {
+			continue
+		}
+		for len(t.items) < t.limit {
+			slots, err := t.q.slots(s, d.scan.slot, buffer)
+			if err != nil {
+				return err
+			}
+			if len(slots) == 0 {
+				break
+			}
+			for i, slot := range slots {
+				if len(t.items) >= t.limit {
+					return nil
+				}
+				number := d.scan.slot
+				if slot.destination == d.number && slot.state == waiting && d.leases[s.place(number)] == nil {
+					if slot.attempts > 0 {
+						d.push(retry{slot.dueAt(), s, number})
+					} else {
+						t.mix(s, slot)
+						if len(t.items) >= t.limit {
+							return nil
+						}
+						t.lease(s, number, slots[i])
+					}
+				}
+				d.scan.slot++
+			}
+		}
+		if len(t.items) >= t.limit {
+			return nil
+		}
+	}
+	return nil
+}
+
+// mix leases retries that are due for longer than a record has been waiting.
+func (t *taking) mix(s *segment, fresh slot) {
+	if len(t.d.later) == 0 || t.d.later[0].due > t.now {
+		return
+	}
+	f, _, err := s.frame(int64(fresh.at), &t.w)
+	for err == nil && len(t.items) < t.limit && t.retries(f.time) {
 	}
 }
 
-// discard puts a record to the dead letters that can't be read, so that it
-// doesn't hold up the others. A later version may be able to read it.
-func (q *openQueue) discard(l *lease, err error) {
-	s := &settlement{lease: l, outcome: delivery.Dead, unread: true,
-		reason: unreadable(err)}
-	l.settled.Store(true)
+// dueAt is when a record may be tried, in milliseconds.
+func (s slot) dueAt() int64 {
+	if s.attempts == 0 {
+		return 0
+	}
+	return int64(s.due) * 1000
+}
+
+// collect reads again which retries are due first.
+func (t *taking) collect() error {
+	d := t.d
+	d.later, d.missed = d.later[:0], never
+	var buffer [chunk]slot
+	for _, s := range t.q.list(0) {
+		if s.first+1 > d.scan.segment {
+			break
+		}
+		if !t.q.has(s, d) {
+			continue
+		}
+		end := uint32(math.MaxUint32)
+		if s.place(0).segment == d.scan.segment {
+			end = d.scan.slot
+		}
+		for from := uint32(0); from < end; from += chunk {
+			slots, err := t.q.slots(s, from, buffer[:])
+			if err != nil {
+				d.missed = t.now // try again
+				return err
+			}
+			for i, slot := range slots {
+				number := from + uint32(i)
+				if number < end && slot.destination == d.number && slot.state == waiting && d.leases[s.place(number)] == nil {
+					d.push(retry{slot.dueAt(), s, number})
+				}
+			}
+			if len(slots) < chunk {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// has says whether something waits for a destination in a segment.
+func (q *openQueue) has(s *segment, d *destination) bool {
 	q.mu.Lock()
-	q.settleLocked(s)
-	q.mu.Unlock()
-	if !errors.Is(err, errGone) {
-		q.logger.Error("a record in the queue can't be read; it is kept among the dead letters",
-			zap.String("tracker", l.destination.id), zap.Uint64("number", l.seq), zap.Error(err))
-	}
+	defer q.mu.Unlock()
+	t := s.tallies[d]
+	return t != nil && t.waiting > 0
 }
 
-// reader finds what is due for one destination.
-type reader struct {
-	d          *destination
-	now        int64
-	generation int
-
-	taken     []taken
-	scan      uint64
-	laterScan []byte
-	pending   bool          // there is something that isn't due yet
-	wait      time.Duration // until it is
-	more      bool          // it stopped before it had seen everything
-}
-
-// taken is a record that was found to be due.
-type taken struct {
-	lease  *lease
-	stored stored
-	err    error
-}
-
-// item makes what Take returns.
-func (t taken) item() (delivery.Item, error) {
-	record := new(delivery.Record)
-	err := t.err
+// slots reads slots. If they can't be read, the segment's frames are.
+func (q *openQueue) slots(s *segment, from uint32, buffer []slot) ([]slot, error) {
+	slots, err := s.read(from, buffer)
 	if err == nil {
-		err = record.UnmarshalBinary(t.stored.record)
+		return slots, nil
 	}
-	return delivery.Item{
-		Entry:    delivery.Entry{Destination: t.lease.destination.id, Record: record},
-		Attempts: t.stored.attempts,
-		Queued:   time.UnixMilli(t.stored.queued),
-		Lease:    t.lease,
-	}, err
+	q.repair(s)
+	return s.read(from, buffer)
 }
 
-// errGone says that an index points to a record that isn't there.
-var errGone = errors.New("it isn't there")
-
-// read fills taken with up to limit records, those first that were due first.
-func (r *reader) read(tx *bolt.Tx, limit int) {
-	num, leases := r.d.tally.num, r.d.leases
-	r.scan, r.laterScan = r.d.scan, r.d.laterScan
-	records := tx.Bucket(bucketRecords)
-	fresh, again := records.Cursor(), tx.Bucket(bucketLater).Cursor()
-	scanned := 0
-
-	// The next record that was never tried.
-	k, v := fresh.Seek(recordKey(num, r.scan))
-	nextFresh := func() (seq uint64, s stored, err error, ok bool) {
-		for ; scanned < maxScan; k, v = fresh.Next() {
-			n, seq := parseRecordKey(k)
-			if n != num {
-				return 0, s, nil, false
-			}
-			if seq < r.scan || seq == math.MaxUint64 {
-				panic("records aren't in order")
-			}
-			scanned++
-			s, err := decodeStored(v)
-			if leases[seq] == nil && (err != nil || s.attempts == 0) {
-				return seq, s, err, true
-			}
-			r.scan = seq + 1
-		}
-		r.more = true
-		return 0, s, nil, false
+// repair reads what is left of a segment whose slots can't be read.
+func (q *openQueue) repair(s *segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if s.slots == nil {
+		q.adopt(s, s.scan())
+		s.condemned.Store(true)
+		q.wakeUpkeep()
 	}
-	// The next one that was.
-	from := r.laterScan
-	if from == nil {
-		from = laterKey(num, 0, 0)
-	}
-	index, _ := again.Seek(from)
-	nextAgain := func() (seq uint64, due int64, ok bool) {
-		for ; scanned < maxScan; index, _ = again.Next() {
-			n, due, seq := parseLaterKey(index)
-			if n != num {
-				return 0, 0, false
-			}
-			if bytes.Compare(index, r.laterScan) < 0 {
-				panic("the index of records isn't in order")
-			}
-			scanned++
-			if leases[seq] == nil {
-				return seq, due, true
-			}
-			r.laterScan = index
-		}
-		r.more = true
-		return 0, 0, false
-	}
-
-	seqF, s, errF, okF := nextFresh()
-	seqA, due, okA := nextAgain()
-	for len(r.taken) < limit {
-		if okA && due > r.now {
-			r.pending, r.wait = true, min(time.Duration(due-r.now)*time.Millisecond, maxWait)
-			okA = false
-		}
-		switch {
-		case okA && (!okF || due <= s.queued):
-			s, err := stored{}, errGone
-			if v := records.Get(recordKey(num, seqA)); v != nil {
-				s, err = decodeStored(v)
-			}
-			r.take(seqA, index, s, err)
-			r.laterScan = index
-			index, _ = again.Next()
-			seqA, due, okA = nextAgain()
-		case okF:
-			r.take(seqF, nil, s, errF)
-			r.scan = seqF + 1
-			k, v = fresh.Next()
-			seqF, s, errF, okF = nextFresh()
-		default:
-			limit = 0
-		}
-	}
-	r.laterScan = bytes.Clone(r.laterScan) // it's only valid within the transaction
 }
 
-func (r *reader) take(seq uint64, index []byte, s stored, err error) {
-	s.record = bytes.Clone(s.record) // likewise
-	l := &lease{destination: r.d, generation: r.generation, seq: seq, index: bytes.Clone(index)}
-	r.taken = append(r.taken, taken{l, s, err})
+// lease leases a record. One that can't be read doesn't hold up the others.
+func (t *taking) lease(s *segment, number uint32, slot slot) {
+	q, d := t.q, t.d
+	f, payload, err := s.frame(int64(slot.at), &t.w)
+	l := &lease{destination: d, generation: q.generation, segment: s, number: number, slot: slot, size: int64(frameSize(f.length))}
+	if err != nil {
+		q.lose(l, err)
+		return
+	}
+	item := delivery.Item{
+		Entry:    delivery.Entry{Destination: d.id, Record: new(delivery.Record)},
+		Attempts: slot.attempts,
+		Queued:   time.UnixMilli(f.time),
+		Lease:    l,
+	}
+	if f.kind == kindLetter { // it was revived
+		item.Queued = time.Unix(int64(slot.due), 0)
+		payload = letterOf(f, payload).record
+	}
+	if err := item.Record.UnmarshalBinary(payload); err != nil {
+		q.discard(l, slices.Clone(payload), err)
+		return
+	}
+	d.leases[s.place(number)] = l
+	t.items = append(t.items, item)
+}
+
+// lose takes note of a record that is damaged.
+func (q *openQueue) lose(l *lease, err error) {
+	to := l.slot
+	to.state = settled
+	_ = l.segment.set(l.number, to) // else it is met again after the next start
+	q.settled(l, waiting)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.lost++; time.Since(q.lostAt) > time.Minute {
+		q.logger.Error("records in the queue are damaged, and lost",
+			zap.String("path", l.segment.path), zap.Int("lost_records", q.lost), zap.Error(err))
+		q.lost, q.lostAt = 0, time.Now()
+	}
+}
+
+// push adds a retry. If there are too many, those that are due last are left
+// out for now.
+func (d *destination) push(r retry) {
+	if len(d.later) >= maxLater {
+		slices.SortFunc(d.later, byDue) // which is a heap, too
+		d.missed = min(d.missed, d.later[maxLater/2].due)
+		d.later = d.later[:maxLater/2]
+	}
+	if r.due >= d.missed {
+		return // so it is found with them
+	}
+	d.later = append(d.later, r)
+	for i := len(d.later) - 1; i > 0; {
+		parent := (i - 1) / 2
+		if d.later[parent].due <= d.later[i].due {
+			break
+		}
+		d.later[i], d.later[parent] = d.later[parent], d.later[i]
+		i = parent
+	}
+}
+
+// pop removes the retry that is due first.
+func (d *destination) pop() retry {
+	first, last := d.later[0], len(d.later)-1
+	d.later[0] = d.later[last]
+	d.later = d.later[:last]
+	for i := 0; ; {
+		least := i
+		for _, child := range [...]int{2*i + 1, 2*i + 2} {
+			if child < last && d.later[child].due < d.later[least].due {
+				least = child
+			}
+		}
+		if least == i {
+			return first
+		}
+		d.later[i], d.later[least] = d.later[least], d.later[i]
+		i = least
+	}
+}
+
+// findOldest finds out when the oldest of what waits for a destination was put.
+func (q *openQueue) findOldest(d *destination) {
+	q.mu.Lock()
+	if d.waiting == 0 || d.oldestIs != (place{}) {
+		q.mu.Unlock()
+		return
+	}
+	q.mu.Unlock()
+	var buffer [chunk]slot
+	for _, s := range q.list(0) {
+		if !q.has(s, d) {
+			continue
+		}
+		for from := uint32(0); ; from += chunk {
+			slots, err := s.read(from, buffer[:])
+			if i := slices.IndexFunc(slots, func(s slot) bool { return s.destination == d.number && s.state == waiting }); i >= 0 {
+				w := window{ahead: 4096}
+				f, _, err := s.frame(int64(slots[i].at), &w)
+				if err != nil {
+					return
+				}
+				q.mu.Lock()
+				d.oldest, d.oldestIs = f.time, s.place(from+uint32(i))
+				if f.kind == kindLetter {
+					d.oldest = int64(slots[i].due) * 1000
+				}
+				q.mu.Unlock()
+				return
+			}
+			if err != nil || len(slots) < chunk {
+				break
+			}
+		}
+	}
 }

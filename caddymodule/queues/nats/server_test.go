@@ -70,7 +70,7 @@ func connected(t testing.TB, q *openQueue) *openQueue {
 // onDisk returns a queue on disk to fall back on.
 func onDisk(t testing.TB) delivery.Opener {
 	t.Helper()
-	q := &disk.Queue{Path: filepath.Join(t.TempDir(), "fallback.db")}
+	q := &disk.Queue{Path: filepath.Join(t.TempDir(), "fallback")}
 	if err := q.Provision(caddy.Context{}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,242 @@
+package disk
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// quiet is for how long nothing must have been settled in a segment before it
+// is copied: most are gone soon.
+const quiet = 5 * time.Second
+
+// compact copies what is still needed of neighbouring segments into a new one,
+// if that gives back the space of half a segment at least, or if one of them
+// can't be written. Until the new file has its name, the old ones count; from
+// then on they don't, whether they are there or not.
+func (q *openQueue) compact() {
+	if time.Since(q.triedAt) < 5*lookEvery {
+		return
+	}
+	for {
+		group := q.worthIt()
+		if len(group) == 0 {
+			return
+		}
+		if err := q.merge(group); err != nil {
+			q.triedAt = time.Now()
+			q.logger.Warn("the queue can't give space back, or copy what is in a file that can't be written; it tries again",
+				zap.String("path", group[0].path), zap.Error(err))
+			return
+		}
+	}
+}
+
+// worthIt returns segments that are to be copied into one.
+func (q *openQueue) worthIt() (group []*segment) {
+	size := q.segmentSize()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var live, gain int64
+	for _, s := range append(slices.Clone(q.segments), nil) {
+		if s != nil && s != q.active && s.live > 0 {
+			needs := s.needs()
+			if s.condemned.Load() {
+				return []*segment{s}
+			}
+			if time.Since(s.settling) > quiet && live+needs <= size {
+				group = append(group, s)
+				live += needs
+				gain += s.size - needs
+				continue
+			}
+		}
+		if gain >= size/2 && q.used+live <= q.maxSize.Load() {
+			return group
+		}
+		group, live, gain = nil, 0, 0
+	}
+	return nil
+}
+
+// needs is about how much what is needed of a segment takes up. mu is held.
+func (s *segment) needs() int64 {
+	n := int64(segmentHeader) + s.live
+	for d, t := range s.tallies {
+		if live := int64(t.waiting + t.dead); live > 0 {
+			n += live*slotSize + (s.live>>16+4)*int64(frameSize(len(d.id))+slotSize)
+		}
+	}
+	return n
+}
+
+// merge copies what is needed of segments. Deliveries wait meanwhile, visitors
+// don't.
+func (q *openQueue) merge(group []*segment) error {
+	q.files.Lock()
+	defer q.files.Unlock()
+	q.mu.Lock()
+	stale := slices.ContainsFunc(group, func(s *segment) bool { return !slices.Contains(q.segments, s) })
+	q.mu.Unlock()
+	if stale {
+		return nil // the directory was opened anew
+	}
+	c := &copying{q: q, named: make(map[uint16]int64), moved: make(map[place]uint32), starts: make(map[place]uint32)}
+	for _, s := range group {
+		if err := c.collect(s); err != nil {
+			return fmt.Errorf("reading %s: %w", s.path, err)
+		}
+	}
+	if len(c.slots) == 0 {
+		return nil
+	}
+	to, err := c.segment()
+	if err != nil {
+		return err
+	}
+	name := segmentName{first: group[0].first, last: group[len(group)-1].last}
+	for _, s := range group {
+		name.generation = max(name.generation, s.generation+1)
+	}
+	if err := to.use(q.fs, name, segmentSuffix); err != nil {
+		_ = q.fs.Remove(to.path)
+		return err
+	}
+	c.replace(group, to)
+	q.remove(group)
+	return nil
+}
+
+// copying is what is copied to a new segment.
+type copying struct {
+	q      *openQueue
+	bytes  []byte // frames, from the header on
+	heads  []frame
+	slots  []slot
+	named  map[uint16]int64
+	moved  map[place]uint32 // the new slots
+	starts map[place]uint32 // where a scan that has come to a place goes on
+}
+
+func (c *copying) end() int64 { return segmentHeader + int64(len(c.bytes)) }
+
+// add adds a frame of a destination, and its identity before it now and then.
+func (c *copying) add(d *destination, f frame, s slot, payload []byte) {
+	if at, ok := c.named[d.number]; !ok || c.end()-at > nameAgain(at) {
+		c.named[d.number] = c.end()
+		c.append(frame{kind: kindName, seq: f.seq, time: f.time, destination: d.number}, slot{destination: d.number, state: named}, []byte(d.id))
+	}
+	c.append(f, s, payload)
+}
+
+func (c *copying) append(f frame, s slot, payload []byte) {
+	s.at = uint32(c.end())
+	f.flags, f.slot, f.length = flagBatch|flagFirst|flagLast, uint32(len(c.slots)), len(payload)
+	c.bytes = append(append(c.bytes, make([]byte, frameHeader)...), payload...)
+	c.bytes = append(c.bytes, make([]byte, frameSize(len(payload))-frameHeader-len(payload))...)
+	c.heads, c.slots = append(c.heads, f), append(c.slots, s)
+}
+
+// collect reads what is needed of a segment.
+func (c *copying) collect(s *segment) error {
+	slots, err := s.read(0, make([]slot, s.count))
+	if err != nil {
+		c.q.repair(s)
+		if slots, err = s.read(0, make([]slot, s.count)); err != nil {
+			return err
+		}
+	}
+	w := window{ahead: 256 << 10}
+	for i, old := range slots {
+		c.starts[s.place(uint32(i))] = uint32(len(c.slots))
+		if !old.alive() {
+			continue
+		}
+		d := c.q.numbers[old.destination]
+		f, payload, err := s.frame(int64(old.at), &w)
+		if err != nil {
+			c.q.lose(&lease{destination: d, segment: s, number: uint32(i), slot: old}, err)
+			continue
+		}
+		c.add(d, f, old, payload)
+		c.moved[s.place(uint32(i))] = uint32(len(c.slots)) - 1
+	}
+	c.starts[s.place(uint32(len(slots)))] = uint32(len(c.slots))
+	return nil
+}
+
+// segment makes a sealed segment of what was added, without a name.
+func (c *copying) segment() (*segment, error) {
+	to, err := makeSegment(c.q.fs, c.q.path, c.end()+slotSize*int64(len(c.slots)))
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range c.heads {
+		at := int64(c.slots[i].at) - segmentHeader
+		f.encode(c.bytes[at:at+int64(frameSize(f.length))], to.seed)
+	}
+	to.slots, to.count, to.end = c.slots, uint32(len(c.slots)), c.end()
+	_, err = to.file.WriteAt(c.bytes, segmentHeader)
+	if err == nil {
+		err = to.seal()
+	}
+	if err != nil {
+		to.file.Close()
+		_ = c.q.fs.Remove(to.path)
+		return nil, err
+	}
+	return to, nil
+}
+
+// replace puts the new segment in the place of the old ones, also in all that
+// points to them. files is held for writing.
+func (c *copying) replace(group []*segment, to *segment) {
+	q := c.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, s := range group {
+		q.uncount(s)
+		q.used -= s.size
+	}
+	at := slices.Index(q.segments, group[0])
+	q.segments = slices.Replace(q.segments, at, at+len(group), to)
+	q.used += to.size
+	q.count(to, c.slots)
+	for _, d := range q.destinations {
+		d.oldestIs = place{}
+		leases := make(map[place]*lease, len(d.leases))
+		for p, l := range d.leases {
+			if slices.Contains(group, l.segment) {
+				l.segment, l.number = to, c.moved[p]
+				l.slot.at = c.slots[l.number].at
+				p = to.place(l.number)
+			}
+			leases[p] = l
+		}
+		d.leases = leases
+		later := d.later[:0]
+		for _, r := range d.later {
+			if slices.Contains(group, r.segment) {
+				number, ok := c.moved[r.segment.place(r.slot)]
+				if !ok {
+					continue
+				}
+				r.segment, r.slot = to, number
+			}
+			later = append(later, r)
+		}
+		d.later = later
+		if len(later) > 0 { // a heap still, unless some were left out
+			slices.SortFunc(d.later, byDue)
+		}
+		if group[0].first < d.scan.segment && d.scan.segment <= group[len(group)-1].last+1 {
+			start, ok := c.starts[d.scan]
+			if !ok {
+				start = uint32(len(c.slots))
+			}
+			d.scan = to.place(start)
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package disk
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"time"
+)
+
+// A segment (see segment.go) is a file of frames, one behind the other, and of
+// slots, which grow towards them from the file's end. Each frame has a slot of
+// the same number.
+//
+// A frame never changes. Its header is
+//
+//	kind and flags (1 byte), length of the payload (3), CRC-32C of the payload
+//	(4), sequence number (8), milliseconds since 1970 (6), number of the
+//	destination (2), number of the slot (4), CRC-32C of the header so far (4)
+//
+// Frames begin at multiples of 8 bytes. All checksums, also those of slots,
+// begin with the segment's epoch, a random number: what another file has left
+// on the disk never passes for a frame.
+type frame struct {
+	kind        kind
+	flags       flags
+	length      int
+	seq         uint64 // unique, and larger than that of all frames before
+	time        int64  // ms: when a record was put, or was given up
+	destination uint16
+	slot        uint32
+}
+
+// kind says what a frame's payload is.
+type kind uint8
+
+const (
+	kindRecord kind = iota + 1
+	kindLetter      // a dead letter, see letters.go
+	kindName        // the identity of the destination that has that number in this segment
+)
+
+type flags uint8
+
+const (
+	flagBatch flags = 4 << iota // the first frame that was synced with those that follow
+	flagFirst                   // of what one call puts: all of it counts, or nothing
+	flagLast
+)
+
+const (
+	frameHeader = 32
+	frameAlign  = 8
+	maxPayload  = 1<<24 - 1
+)
+
+var (
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+	order      = binary.BigEndian
+)
+
+// seedOf is what all checksums of a segment begin with.
+func seedOf(epoch uint64) uint32 {
+	return crc32.Checksum(order.AppendUint64(nil, epoch), castagnoli)
+}
+
+// frameSize is what a payload takes up as a frame.
+func frameSize(payload int) int { return (frameHeader + payload + frameAlign - 1) &^ (frameAlign - 1) }
+
+// encode writes the header in front of the payload, which is at its place in b.
+func (f frame) encode(b []byte, seed uint32) {
+	payload := b[frameHeader : frameHeader+f.length]
+	order.PutUint32(b, uint32(f.kind|kind(f.flags))<<24|uint32(f.length))
+	order.PutUint32(b[4:], crc32.Update(seed, castagnoli, payload))
+	order.PutUint64(b[8:], f.seq)
+	order.PutUint64(b[16:], uint64(max(0, f.time))<<16|uint64(f.destination))
+	order.PutUint32(b[24:], f.slot)
+	order.PutUint32(b[28:], crc32.Update(seed, castagnoli, b[:28]))
+	clear(b[frameHeader+f.length : frameSize(f.length)])
+}
+
+// decodeFrame reads a header; ok says whether it is one.
+func decodeFrame(b []byte, seed uint32) (f frame, ok bool) {
+	if len(b) < frameHeader || b[0] == 0 || order.Uint32(b[28:]) != crc32.Update(seed, castagnoli, b[:28]) {
+		return f, false
+	}
+	head, when := order.Uint32(b), order.Uint64(b[16:])
+	return frame{
+		kind: kind(head>>24) & 3, flags: flags(head>>24) &^ 3, length: int(head & maxPayload),
+		seq: order.Uint64(b[8:]), time: int64(when >> 16), destination: uint16(when), slot: order.Uint32(b[24:]),
+	}, true
+}
+
+// intact says whether the frame that begins with b has the payload that it was
+// written with.
+func (f frame) intact(b []byte, seed uint32) bool {
+	return frameHeader+f.length <= len(b) &&
+		crc32.Update(seed, castagnoli, b[frameHeader:frameHeader+f.length]) == order.Uint32(b[4:])
+}
+
+// slot is what becomes of a frame. It is changed in place: that needs no
+// space, and one sector. Its encoding is
+//
+//	offset of the frame (4 bytes), number of the destination (2), state and
+//	attempts (2), due (4), CRC-32C of that (4)
+type slot struct {
+	at          uint32 // where the frame begins
+	destination uint16
+	state       state
+	attempts    int // at most maxAttempts are counted
+	// due is in seconds since 1970: of a record that was tried when it is
+	// tried again, of a dead letter when it died, of one that was revived when
+	// that was.
+	due uint32
+}
+
+type state uint8
+
+const (
+	waiting state = iota
+	settled       // delivered or deleted
+	erased        // and its content is no longer in the file
+	dead          // a dead letter
+	named         // a destination's identity
+)
+
+const (
+	slotSize    = 16
+	maxAttempts = 1<<13 - 1
+)
+
+// initial is a frame's slot before anything becomes of it.
+func (f frame) initial(at int64) slot {
+	s := slot{at: uint32(at), destination: f.destination}
+	switch f.kind {
+	case kindLetter:
+		s.state, s.due = dead, seconds(f.time)
+	case kindName:
+		s.state = named
+	}
+	return s
+}
+
+func (s slot) encode(b []byte, seed, number uint32) {
+	order.PutUint32(b, s.at)
+	order.PutUint16(b[4:], s.destination)
+	order.PutUint16(b[6:], uint16(s.state)<<13|uint16(min(s.attempts, maxAttempts)))
+	order.PutUint32(b[8:], s.due)
+	order.PutUint32(b[12:], crc32.Update(seed+number, castagnoli, b[:12]))
+}
+
+func decodeSlot(b []byte, seed, number uint32) (s slot, ok bool) {
+	if order.Uint32(b[12:]) != crc32.Update(seed+number, castagnoli, b[:12]) {
+		return s, false
+	}
+	stateAndAttempts := order.Uint16(b[6:])
+	return slot{
+		at: order.Uint32(b), destination: order.Uint16(b[4:]), due: order.Uint32(b[8:]),
+		state: state(stateAndAttempts >> 13), attempts: int(stateAndAttempts & maxAttempts),
+	}, true
+}
+
+// alive says whether the frame is still needed.
+func (s slot) alive() bool { return s.state == waiting || s.state == dead }
+
+func millis(t time.Time) int64 { return max(0, t.UnixMilli()) }
+
+// seconds rounds up: nothing is tried too early.
+func seconds(ms int64) uint32 { return uint32((ms + 999) / 1000) }

@@ -1,0 +1,376 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// segment is a file of frames and their slots. It begins with a header, which
+// is written when the file is made and when the segment is sealed:
+//
+//	mark (16 bytes), version (4), 1 if it is sealed (4), number of slots (4),
+//	end of the frames (4), size of the file (8), CRC-32C of that (4)
+//
+// Frames are only added to the last segment. While it isn't sealed, its frames
+// are what counts: a slot that was never written is as the frame says. Of one
+// that is sealed the slots are read, and frames when they are needed.
+//
+// What the header says is in the file's name, too, or follows from its frames:
+// damage there costs nothing. The name is
+//
+//	first-last-generation-epoch.log
+//
+// in hexadecimal digits. A segment that others were copied to (see compact.go)
+// has the numbers of all of them, and a later generation.
+type segment struct {
+	segmentName
+	seed  uint32
+	path  string
+	file  file
+	info  fs.FileInfo // to know whether it is still at its path
+	size  int64       // of the file
+	known bool        // its header could be read
+
+	dirty atomic.Bool // slots were written that may not be durable
+	// condemned segments are never written to again: a write or a sync has
+	// failed. What becomes of their frames is only in slots until those that
+	// are needed have been copied.
+	condemned atomic.Bool
+
+	// mu guards slots, and is held while they are written.
+	mu    sync.Mutex
+	slots []slot // of a segment that isn't sealed; else they are in the file
+	count uint32
+	end   int64 // of the frames
+
+	// openQueue.mu guards the following.
+	tallies  map[*destination]*tally
+	live     int64     // bytes of what is still needed
+	settled  int       // frames that aren't needed, and whose content is there
+	settling time.Time // when a frame was last settled
+}
+
+// tally is what a segment holds for one destination.
+type tally struct {
+	waiting, dead    int
+	bytes, deadBytes int64 // of them
+	named            int64 // where its identity was last written
+}
+
+type segmentName struct {
+	first, last uint64
+	generation  uint32
+	epoch       uint64
+}
+
+const (
+	segmentMark    = "tagged_urls log\n"
+	segmentVersion = 1
+	segmentHeader  = 512
+	segmentSuffix  = ".log"
+	newSuffix      = ".new"
+)
+
+func (n segmentName) String() string {
+	return fmt.Sprintf("%08x-%08x-%04x-%016x", n.first, n.last, n.generation, n.epoch)
+}
+
+func parseSegmentName(name string) (n segmentName, ok bool) {
+	name, ok = strings.CutSuffix(name, segmentSuffix)
+	if !ok {
+		return n, false
+	}
+	_, err := fmt.Sscanf(name, "%x-%x-%x-%x", &n.first, &n.last, &n.generation, &n.epoch)
+	return n, err == nil && n.String() == name && n.first <= n.last
+}
+
+// covers says whether all that is in the other segment was copied to this one.
+func (n segmentName) covers(other segmentName) bool {
+	return n.first <= other.first && other.last <= n.last && n.generation > other.generation
+}
+
+// makeSegment makes a file for a segment under another name, which use gives
+// the right one. Its blocks are there: writing to it needs no space.
+func makeSegment(fsys fileSystem, dir string, size int64) (s *segment, err error) {
+	s = &segment{size: size, end: segmentHeader, tallies: make(map[*destination]*tally), slots: []slot{}}
+	s.epoch = rand.Uint64()
+	s.seed = seedOf(s.epoch)
+	s.path = filepath.Join(dir, fmt.Sprintf("%016x%s", s.epoch, newSuffix))
+	if s.file, err = fsys.Open(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL); err != nil {
+		return nil, err
+	}
+	err = s.file.Allocate(size)
+	if err == nil {
+		err = s.writeHeader(false)
+	}
+	if err == nil {
+		err = s.file.Sync()
+	}
+	if err == nil {
+		return s, nil
+	}
+	s.file.Close()
+	_ = fsys.Remove(s.path)
+	return nil, err
+}
+
+// use gives a new segment its name, durably.
+func (s *segment) use(fsys fileSystem, name segmentName, suffix string) error {
+	dir := filepath.Dir(s.path)
+	name.epoch = s.epoch
+	path := filepath.Join(dir, name.String()+suffix)
+	// Windows renames no file that is open.
+	if err := s.file.Close(); err != nil {
+		return err
+	}
+	if err := fsys.Rename(s.path, path); err != nil {
+		return err
+	}
+	s.segmentName, s.path = name, path
+	if err := fsys.SyncDir(dir); err != nil {
+		return err
+	}
+	return s.open(fsys)
+}
+
+// open opens the segment's file.
+func (s *segment) open(fsys fileSystem) (err error) {
+	if s.file, err = fsys.Open(s.path, os.O_RDWR); err != nil {
+		return err
+	}
+	if s.info, err = s.file.Stat(); err != nil {
+		s.file.Close()
+		return err
+	}
+	if s.size == 0 {
+		s.size = s.info.Size()
+	}
+	return nil
+}
+
+func (s *segment) writeHeader(sealed bool) error {
+	b := append(make([]byte, 0, segmentHeader), segmentMark...)
+	b = order.AppendUint32(b, segmentVersion)
+	state := uint32(0)
+	if sealed {
+		state = 1
+	}
+	b = order.AppendUint32(b, state)
+	b = order.AppendUint32(b, s.count)
+	b = order.AppendUint32(b, uint32(s.end))
+	b = order.AppendUint64(b, uint64(s.size))
+	b = order.AppendUint32(b, crc32.Update(s.seed, castagnoli, b))
+	_, err := s.file.WriteAt(b, 0)
+	return err
+}
+
+var errLater = errors.New("was written by a later version of this module: use that version, or another path")
+
+// readHeader says whether the segment is sealed.
+func (s *segment) readHeader() (sealed bool, err error) {
+	b := make([]byte, len(segmentMark)+28)
+	if _, err := s.file.ReadAt(b, 0); err != nil || string(b[:len(segmentMark)]) != segmentMark {
+		return false, nil // its frames tell
+	}
+	rest := b[len(segmentMark):]
+	if version := order.Uint32(rest); version > segmentVersion && version < 1<<16 {
+		return false, fmt.Errorf("%s %w", s.path, errLater)
+	}
+	if order.Uint32(rest[24:]) != crc32.Update(s.seed, castagnoli, b[:len(b)-4]) {
+		return false, nil
+	}
+	s.size, s.known = int64(order.Uint64(rest[16:])), true
+	s.count, s.end = order.Uint32(rest[8:]), int64(order.Uint32(rest[12:]))
+	return order.Uint32(rest[4:]) == 1, nil
+}
+
+// slotAt is where a slot is in the file.
+func (s *segment) slotAt(number uint32) int64 { return s.size - slotSize*(int64(number)+1) }
+
+// errDamaged is returned of slots and frames that aren't what was written.
+var errDamaged = errors.New("its checksum is wrong: the storage has changed it")
+
+// read reads slots, from a number on, into a buffer. It returns fewer at the
+// end of the segment.
+func (s *segment) read(from uint32, buffer []slot) ([]slot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.readLocked(from, buffer)
+}
+
+func (s *segment) readLocked(from uint32, buffer []slot) ([]slot, error) {
+	if from >= s.count {
+		return nil, nil
+	}
+	n := min(uint32(len(buffer)), s.count-from)
+	if s.slots != nil {
+		return buffer[:copy(buffer, s.slots[from:from+n])], nil
+	}
+	page := pages.Get().(*[chunk * slotSize]byte)
+	defer pages.Put(page)
+	b := page[:]
+	if n > chunk {
+		b = make([]byte, n*slotSize)
+	}
+	b = b[:n*slotSize]
+	if _, err := s.file.ReadAt(b, s.slotAt(from+n-1)); err != nil {
+		return nil, err
+	}
+	for i := range n {
+		var ok bool
+		if buffer[i], ok = decodeSlot(b[(n-1-i)*slotSize:], s.seed, from+i); !ok {
+			return nil, errDamaged
+		}
+	}
+	return buffer[:n], nil
+}
+
+// set changes a slot. That isn't durable at once.
+func (s *segment) set(number uint32, to slot) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.setLocked(number, to)
+}
+
+func (s *segment) setLocked(number uint32, to slot) error {
+	if !s.condemned.Load() {
+		var b [slotSize]byte
+		to.encode(b[:], s.seed, number)
+		if _, err := s.file.WriteAt(b[:], s.slotAt(number)); err != nil {
+			return err
+		}
+		s.dirty.Store(true)
+	}
+	if s.slots != nil {
+		s.slots[number] = to
+	}
+	return nil
+}
+
+// chunk is how many slots are read at once: a page of them.
+const chunk = 256
+
+var pages = sync.Pool{New: func() any { return new([chunk * slotSize]byte) }}
+
+// each calls fn for all slots, a page at a time. The slots that fn changes,
+// for which it returns true, are written.
+func (s *segment) each(fn func(number uint32, s *slot) (changed bool)) error {
+	var buffer [chunk]slot
+	for from := uint32(0); ; from += chunk {
+		s.mu.Lock()
+		slots, err := s.readLocked(from, buffer[:])
+		for i := range slots {
+			if err == nil && fn(from+uint32(i), &slots[i]) {
+				err = s.setLocked(from+uint32(i), slots[i])
+			}
+		}
+		s.mu.Unlock()
+		if err != nil || len(slots) < chunk {
+			return err
+		}
+	}
+}
+
+// seal writes the slots to the file. From then on they are read from there.
+func (s *segment) seal() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := make([]byte, len(s.slots)*slotSize)
+	for i, slot := range s.slots {
+		slot.encode(b[len(b)-(i+1)*slotSize:], s.seed, uint32(i))
+	}
+	if _, err := s.file.WriteAt(b, s.size-int64(len(b))); err != nil {
+		return err
+	}
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	if err := s.writeHeader(true); err != nil {
+		return err
+	}
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	s.slots = nil
+	return nil
+}
+
+// condemn stops all writing to the segment.
+func (s *segment) condemn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.slots == nil {
+		slots, err := s.readLocked(0, make([]slot, s.count))
+		if err != nil {
+			return // it is read anew at the next start
+		}
+		s.slots = slots
+	}
+	s.condemned.Store(true)
+}
+
+// frame reads a frame whole.
+func (s *segment) frame(at int64, w *window) (f frame, payload []byte, err error) {
+	if f, payload, err = s.tryFrame(at, w); err != nil && w.segment != nil {
+		w.segment = nil // it may have been written after that was read
+		f, payload, err = s.tryFrame(at, w)
+	}
+	return f, payload, err
+}
+
+func (s *segment) tryFrame(at int64, w *window) (f frame, payload []byte, err error) {
+	b, err := w.read(s, at, frameHeader)
+	if err != nil {
+		return f, nil, err
+	}
+	f, ok := decodeFrame(b, s.seed)
+	if !ok {
+		return f, nil, errDamaged
+	}
+	if b, err = w.read(s, at, frameHeader+f.length); err != nil {
+		return f, nil, err
+	}
+	if !f.intact(b, s.seed) {
+		return f, nil, errDamaged
+	}
+	return f, b[frameHeader : frameHeader+f.length], nil
+}
+
+// window is a part of a segment that was read, for frames that are close to
+// each other.
+type window struct {
+	segment *segment
+	at      int64
+	bytes   []byte
+	ahead   int // how much to read at once
+}
+
+func (w *window) read(s *segment, at int64, n int) ([]byte, error) {
+	if from := at - w.at; w.segment == s && from >= 0 && from+int64(n) <= int64(len(w.bytes)) {
+		return w.bytes[from : from+int64(n)], nil
+	}
+	want := int(min(int64(max(n, w.ahead)), s.size-at))
+	if want < n {
+		return nil, errDamaged
+	}
+	if cap(w.bytes) < want {
+		w.bytes = make([]byte, want)
+	}
+	w.segment = nil
+	w.bytes = w.bytes[:want]
+	got, err := s.file.ReadAt(w.bytes, at)
+	if got < n {
+		return nil, err
+	}
+	w.segment, w.at, w.bytes = s, at, w.bytes[:got]
+	return w.bytes[:n], nil
+}

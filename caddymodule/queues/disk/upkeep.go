@@ -1,0 +1,242 @@
+package disk
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// lookEvery is how often the files are looked after: slots are made
+	// durable, and a directory that was removed is noticed.
+	lookEvery = time.Second
+	// eraseEvery is how often the content of what was delivered or deleted is
+	// erased, if its segment isn't gone by then.
+	eraseEvery = 4 * time.Minute
+)
+
+// upkeep is the part of an openQueue that looks after the files in the
+// background.
+type upkeep struct {
+	missing   atomic.Bool // the directory isn't what was opened
+	erasedAt  time.Time
+	triedAt   time.Time // when copying or making a segment last failed
+	evicted   int       // dead letters that gave way, and weren't logged yet
+	evictedAt time.Time
+
+	// openQueue.mu guards the following.
+	lost   int // records that were damaged, and weren't logged yet
+	lostAt time.Time
+}
+
+func (q *openQueue) wakeUpkeep() {
+	select {
+	case q.upkeepWake <- struct{}{}:
+	default:
+	}
+}
+
+// lookAfter is the goroutine that looks after the files.
+func (q *openQueue) lookAfter() {
+	q.erasedAt = time.Now()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		ticked := false
+		select {
+		case <-q.closing:
+			return
+		case <-tick.C:
+			ticked = true
+		case <-q.upkeepWake:
+		}
+		if ticked && !q.isThere() {
+			q.missing.Store(true)
+			select {
+			case q.intake.wake <- struct{}{}:
+			default:
+			}
+			continue
+		}
+		q.removeSettled()
+		q.sealFull()
+		q.makeSpare()
+		q.evict()
+		if ticked {
+			q.syncSlots()
+			q.compact()
+		}
+		if time.Since(q.erasedAt) >= eraseEvery {
+			q.erasedAt = time.Now()
+			q.erase()
+		}
+	}
+}
+
+// failed takes note of an error of the storage. What failed is tried again
+// after a while.
+func (q *openQueue) failed(what string, s *segment, err error) {
+	if err == nil {
+		return
+	}
+	q.logger.Warn(what, zap.String("path", s.path), zap.Error(err))
+	q.condemn(s, err)
+}
+
+// sealFull seals the segments that nothing is added to any more.
+func (q *openQueue) sealFull() {
+	q.files.RLock()
+	defer q.files.RUnlock()
+	for _, s := range q.list(0) {
+		q.mu.Lock()
+		full := s != q.active && s.live > 0
+		q.mu.Unlock()
+		s.mu.Lock()
+		full = full && s.slots != nil && !s.condemned.Load()
+		s.mu.Unlock()
+		if full {
+			q.failed("a file of the queue can't be sealed; what is in it is copied", s, s.seal())
+		}
+	}
+}
+
+// makeSpare makes the next segment before it is needed: visitors mustn't wait
+// for that.
+func (q *openQueue) makeSpare() {
+	q.files.RLock()
+	defer q.files.RUnlock()
+	size := q.segmentSize()
+	q.mu.Lock()
+	s := q.active
+	wanted := s != nil && q.spare == nil && q.used+size <= q.maxSize.Load()-2*size && time.Since(q.triedAt) > lookEvery
+	q.mu.Unlock()
+	if !wanted {
+		return
+	}
+	s.mu.Lock()
+	half := s.end > s.size/2
+	s.mu.Unlock()
+	if !half {
+		return
+	}
+	spare, err := makeSegment(q.fs, q.path, size)
+	if err != nil {
+		q.triedAt = time.Now() // the committer tries again, and tells
+		return
+	}
+	q.mu.Lock()
+	q.spare = spare
+	q.mu.Unlock()
+}
+
+// syncSlots makes durable what was settled.
+func (q *openQueue) syncSlots() {
+	q.files.RLock()
+	defer q.files.RUnlock()
+	for _, s := range q.list(0) {
+		if !s.condemned.Load() && s.dirty.Swap(false) {
+			q.failed("a file of the queue can't be synced; what is in it is copied", s, s.file.Sync())
+		}
+	}
+}
+
+// removeSettled removes segments of which nothing is needed any more.
+func (q *openQueue) removeSettled() {
+	q.mu.Lock()
+	some := slices.ContainsFunc(q.segments, q.isSettled)
+	q.mu.Unlock()
+	if !some {
+		return
+	}
+	q.files.Lock()
+	defer q.files.Unlock()
+	q.mu.Lock()
+	var gone []*segment
+	q.segments = slices.DeleteFunc(q.segments, func(s *segment) bool {
+		if q.isSettled(s) {
+			gone = append(gone, s)
+			q.used -= s.size
+			return true
+		}
+		return false
+	})
+	for _, d := range q.destinations { // those that nothing is known of
+		named := func(s *segment) bool { return s.tallies[d] != nil }
+		if d.takers == 0 && d.waiting == 0 && d.dead == 0 && !slices.ContainsFunc(q.segments, named) {
+			delete(q.destinations, d.id)
+			delete(q.numbers, d.number)
+		}
+	}
+	q.mu.Unlock()
+	q.remove(gone)
+}
+
+// isSettled says whether a segment can go. mu is held.
+func (q *openQueue) isSettled(s *segment) bool { return s != q.active && s.live <= 0 }
+
+// remove removes segments' files.
+func (q *openQueue) remove(gone []*segment) {
+	for _, s := range gone {
+		s.file.Close()
+		if err := q.fs.Remove(s.path); err != nil {
+			q.logger.Warn("a file of the queue that isn't needed any more can't be removed", zap.String("path", s.path), zap.Error(err))
+		}
+	}
+	_ = q.fs.SyncDir(q.path) // else it is there again after power loss, and settled
+}
+
+// erase overwrites what was delivered or deleted. What is settled has to be
+// durable before: else it would be missed after power loss.
+func (q *openQueue) erase() {
+	q.syncSlots()
+	q.files.RLock()
+	defer q.files.RUnlock()
+	for _, s := range q.list(0) {
+		q.mu.Lock()
+		some := s.settled > 0
+		s.settled = 0
+		q.mu.Unlock()
+		if some && !s.condemned.Load() {
+			q.failed("what was delivered can't be erased from a file of the queue; what is needed is copied", s, s.erase())
+		}
+	}
+}
+
+// erase overwrites the frames of a segment that are settled. Their slots say so
+// once that is durable.
+func (s *segment) erase() error {
+	s.mu.Lock()
+	slots, err := s.readLocked(0, make([]slot, s.count))
+	end := s.end
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	from := int64(-1) // where the settled frames begin that are next to each other
+	for i := range len(slots) + 1 {
+		at, gone := end, false
+		if i < len(slots) {
+			at, gone = int64(slots[i].at), slots[i].state == settled
+		}
+		if gone && from < 0 {
+			from = at
+		} else if !gone && from >= 0 {
+			if err := zero(s.file, from, at); err != nil {
+				return err
+			}
+			from = -1
+		}
+	}
+	if err := s.file.Sync(); err != nil {
+		return err
+	}
+	return s.each(func(number uint32, now *slot) bool {
+		if int(number) >= len(slots) || slots[number].state != settled {
+			return false
+		}
+		now.state = erased
+		return true
+	})
+}
