@@ -68,6 +68,7 @@ func TestAdaptRefuses(t *testing.T) {
 		{"tagged_urls key {\n\tonce twice\n}", "Caddyfile:3", "10s"},
 		{"tagged_urls key {\n\tonce -5s\n}", "Caddyfile:3", "above zero"},
 		{"tagged_urls key {\n\tconsent\n}", "Caddyfile:3", "consent <cookie>"},
+		{"tagged_urls key {\n\tconsent agreed \"\"\n}", "Caddyfile:3", "empty pattern"},
 		{"tagged_urls key {\n\tconsent a=b\n}", "Caddyfile:3", "cookie's name"},
 		{"tagged_urls key {\n\tidentity_email hash\n}", "Caddyfile:3", "hash <key>"},
 		{"tagged_urls key {\n\tidentity_email lower\n}", "Caddyfile:3", "allow, hash <key>, drop"},

@@ -32,7 +32,7 @@ import (
 // samples stand for the README's variables.
 var samples = map[string]string{
 	"duration": "5s", "size": "2GiB", "directory": "/nowhere/queue", "key": "0123456789abcdef0123456789abcdef",
-	"api_key": "KEY", "cookie": "agreed", "value": "yes", "name": "main", "domain": "example.com", "n": "7",
+	"api_key": "KEY", "cookie": "agreed", "patterns...": "yes *agreed*", "name": "main", "domain": "example.com", "n": "7",
 	"url": "https://example.com/x", "base64": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "module": "log", "args...": "", "words...": "dnt gpc",
 }
 

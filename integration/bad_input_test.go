@@ -133,3 +133,26 @@ func TestBadCookies(t *testing.T) {
 		})
 	}
 }
+
+// TestLongLinks: Caddy's own limit comes before ours, and can be raised.
+func TestLongLinks(t *testing.T) {
+	t.Parallel()
+	c, trk, _ := startShop(t, "", shop)
+	link := c.URL + "/?kme=Long"
+	for i := range 7 {
+		link += fmt.Sprintf("&km_p%d=%s", i, strings.Repeat("x", 4<<10))
+	}
+	v := harness.NewVisitor(t)
+	if p := v.Open(link); p.Status != 431 {
+		t.Errorf("a URL of %d bytes: status %d", len(link), p.Status)
+	}
+	trk.Expect(t, c, nil)
+	c.Reload("servers {\n\t\tmax_header_size 64KiB\n\t}", shop)
+	if p := v.Open(link); p.Status != 200 {
+		t.Errorf("a URL of %d bytes, with max_header_size: status %d", len(link), p.Status)
+	}
+	c.Drained()
+	if got := trk.Records(t); len(got) != 1 || got[0].Name != "Long" || len(got[0].Properties) != 7 {
+		t.Errorf("the tracker took %d records", len(got))
+	}
+}

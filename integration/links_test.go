@@ -269,6 +269,9 @@ func TestNotAVisit(t *testing.T) {
 		"no User-Agent":  {"User-Agent", ""},
 		"script's fetch": {"Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "cors"},
 		"staff":          {"Cookie", "km_ignore=1"},
+		"staff, in JSON": {"Cookie", `km_ignore={"by":"staff"}`},
+		"mail scanner":   {"User-Agent", strings.Replace(harness.UserAgent, "Safari/537.36", "Safari/537.36 Edge/12.246 Mozilla/5.0", 1)},
+		"Turbo's hover":  {"X-Sec-Purpose", "prefetch"},
 		"later part":     {"Range", "bytes=100-"},
 		"websocket":      {"Connection", "Upgrade", "Upgrade", "websocket"},
 	} {
@@ -283,17 +286,19 @@ func TestNotAVisit(t *testing.T) {
 			trk.Expect(t, c, nil)
 		})
 	}
-	t.Run("prefetch", func(t *testing.T) {
-		before := len(upstream.Got())
-		p := v.Open(c.URL+"/?kme=E&kmi=ann", "Sec-Purpose", "prefetch;prerender")
-		if p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Header.Get("Cache-Control"), "no-store") || p.SetCookie("tu_id") != nil {
-			t.Errorf("%d %v", p.Status, p.Header)
-		}
-		if len(upstream.Got()) != before {
-			t.Error("the site behind saw it")
-		}
-		trk.Expect(t, c, nil)
-	})
+	for name, purpose := range map[string]string{"Sec-Purpose": "prefetch;prerender", "X-Purpose": "preview", "Purpose": "instant"} {
+		t.Run("prefetch by "+name, func(t *testing.T) {
+			before := len(upstream.Got())
+			p := v.Open(c.URL+"/?kme=E&kmi=ann", name, purpose)
+			if p.Status != http.StatusServiceUnavailable || !strings.Contains(p.Header.Get("Cache-Control"), "no-store") || p.SetCookie("tu_id") != nil {
+				t.Errorf("%d %v", p.Status, p.Header)
+			}
+			if len(upstream.Got()) != before {
+				t.Error("the site behind saw it")
+			}
+			trk.Expect(t, c, nil)
+		})
+	}
 	t.Run("POST", func(t *testing.T) {
 		req, err := http.NewRequest("POST", c.URL+"/?kme=E&kmi=ann", strings.NewReader("kme=x"))
 		if err != nil {
@@ -307,6 +312,10 @@ func TestNotAVisit(t *testing.T) {
 		}
 		trk.Expect(t, c, nil)
 	})
+	t.Run("a page in a person's User-Agent", func(t *testing.T) {
+		harness.NewVisitor(t).Open(c.URL+"/?kme=E", "User-Agent", harness.UserAgent+" ||| ReqID: 472 | Initiator: https://shop.example.in")
+		trk.Expect(t, c, nil, "/e person=anon1 name=E")
+	})
 	t.Run("reload", func(t *testing.T) {
 		v := harness.NewVisitor(t)
 		for range 3 {
@@ -314,6 +323,24 @@ func TestNotAVisit(t *testing.T) {
 		}
 		trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=E")
 	})
+}
+
+// TestConsentWithinACookie: a consent manager's cookie as it sets it, which
+// net/http would leave out.
+func TestConsentWithinACookie(t *testing.T) {
+	t.Parallel()
+	c, trk, upstream := startShop(t, "", strings.Replace(shop, "tagged_urls {", "tagged_urls {\n\t\tconsent CookieControl `*\"analytics\":\"accepted\"*`", 1))
+	for answer, recorded := range map[string]bool{"accepted": true, "revoked": false, "": false} {
+		cookie := `CookieControl={"necessaryCookies":["a","b c"],"optionalCookies":{"analytics":"` + answer + `"},"interactedWith":true}`
+		if answer == "" {
+			cookie = "theme=dark"
+		}
+		p := harness.NewVisitor(t).Open(c.URL+"/?kme=E&q=1", "Cookie", cookie)
+		if p.Status != 200 || (p.SetCookie("tu_id") != nil) != recorded || upstream.LastTarget() != "/?kme=E&q=1" {
+			t.Errorf("%q: status %d, cookies %v, the site behind got %s", answer, p.Status, p.Header["Set-Cookie"], upstream.LastTarget())
+		}
+	}
+	trk.Expect(t, c, nil, "/e person=anon1 name=E")
 }
 
 // TestTabsAtOnce: one browser opens several links at the same moment, all with

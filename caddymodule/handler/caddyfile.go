@@ -34,7 +34,7 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    }
 //	    alias    on | off
 //	    once     off | <duration>
-//	    consent  <cookie> [<value>]
+//	    consent  <cookie> [<patterns...>]
 //	    identity_email  allow | hash <key> | drop
 //	    identity_reject <words...> | off
 //	    skip     none | <words...>
@@ -100,13 +100,10 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		return app.UnmarshalDuration(d, &h.Once, "off")
 	case "consent":
 		args := d.RemainingArgs()
-		if len(args) != 1 && len(args) != 2 {
-			return d.Err("consent takes a cookie's name, and its value if not any will do: consent <cookie> [<value>]")
+		if len(args) == 0 {
+			return d.Err("consent takes a cookie's name, and patterns if not any value will do: consent <cookie> [<patterns...>]")
 		}
-		h.Consent = &Consent{Cookie: args[0]}
-		if len(args) == 2 {
-			h.Consent.Value = args[1]
-		}
+		h.Consent = &Consent{Cookie: args[0], Patterns: args[1:]}
 		err = h.Consent.validate()
 	case "identity_email":
 		args := d.RemainingArgs()

@@ -105,8 +105,10 @@ type host interface {
 type Consent struct {
 	// The cookie's name.
 	Cookie string `json:"cookie"`
-	// Its value. Default: any that isn't empty.
-	Value string `json:"value,omitempty"`
+	// What its value may look like, as it is sent or URL-decoded. `*` stands
+	// for anything: `*analytics:yes*` fits a value that has that anywhere in
+	// it. Default: any that isn't empty.
+	Patterns []string `json:"patterns,omitempty"`
 }
 
 // IdentityEmail says what becomes of e-mail addresses as identities.

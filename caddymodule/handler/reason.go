@@ -2,6 +2,7 @@ package handler
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -46,8 +47,9 @@ func (h *Handler) Why(reason tagging.Reason) string {
 	case reasonGPC:
 		return "The visitor's browser says Sec-GPC: 1 (skip gpc)."
 	case reasonConsent:
-		if h.Consent.Value != "" {
-			return fmt.Sprintf("The visitor hasn't agreed: no cookie %s says %q (consent).", h.Consent.Cookie, h.Consent.Value)
+		if len(h.Consent.Patterns) > 0 {
+			return fmt.Sprintf("The visitor hasn't agreed: there is no cookie %s, or its value doesn't fit %s (consent).",
+				h.Consent.Cookie, strings.Join(h.Consent.Patterns, " or "))
 		}
 		return fmt.Sprintf("The visitor hasn't agreed: there is no cookie %s (consent).", h.Consent.Cookie)
 	case ReasonEmpty:

@@ -63,23 +63,22 @@ func (h *Handler) SkipReason(r *http.Request) tagging.Reason {
 		return reasonFetch
 	case h.skip.bots && bots.Is(r.UserAgent()):
 		return reasonBots
-	case h.skip.optOut && len(r.CookiesNamed("km_ignore")) > 0:
+	case h.skip.optOut && hasCookie(r, "km_ignore"):
 		return reasonOptOut
 	case h.skip.dnt && r.Header.Get("DNT") == "1":
 		return reasonDNT
 	case h.skip.gpc && r.Header.Get("Sec-GPC") == "1":
 		return reasonGPC
-	case h.Consent != nil && !h.Consent.given(r):
+	case h.Consent != nil && !(*tagging.Consent)(h.Consent).Given(r.Header):
 		return reasonConsent
 	}
 	return ""
 }
 
-func (c *Consent) given(r *http.Request) bool {
-	for _, cookie := range r.CookiesNamed(c.Cookie) {
-		if cookie.Value != "" && (c.Value == "" || cookie.Value == c.Value) {
-			return true
-		}
+// hasCookie reports whether there is a cookie of that name, whatever its value.
+func hasCookie(r *http.Request, name string) bool {
+	for range tagging.CookieValues(r.Header, name) {
+		return true
 	}
 	return false
 }
@@ -87,6 +86,9 @@ func (c *Consent) given(r *http.Request) bool {
 func (c *Consent) validate() error {
 	if !httpguts.ValidHeaderFieldName(c.Cookie) {
 		return fmt.Errorf("consent: %q can't be a cookie's name", c.Cookie)
+	}
+	if slices.Contains(c.Patterns, "") {
+		return errors.New("consent: an empty pattern fits no value; leave it out if any will do")
 	}
 	return nil
 }
