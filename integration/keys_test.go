@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -76,4 +78,33 @@ func TestStorageCannotBeWritten(t *testing.T) {
 	trk.Up()
 	c.Start()
 	trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Waits", "/e person=anon1 name=With")
+}
+
+// TestSecretChanges: what waits for a tracker is delivered after the secret has
+// changed, by a reload or between two starts, and the tracker's id stays.
+func TestSecretChanges(t *testing.T) {
+	t.Parallel()
+	c, trk, _ := startShop(t, "tagged_urls {\n\tsecret first-secret-of-ours\n}", shop)
+	trk.Down()
+	v := harness.NewVisitor(t)
+	want := []string{}
+	visit := func(event string) {
+		v.Load(c.URL+"/?kmi=ann&kme="+event, "image")
+		want = append(want, "/e person=ann name="+event)
+	}
+	visit("First")
+	ids := slices.Collect(maps.Keys(c.Trackers(t)))
+	c.Reload("tagged_urls {\n\tsecret second-secret-of-ours\n}", shop)
+	visit("Second")
+	c.Reload("", shop)
+	visit("Third")
+	c.Stop()
+	c.Start()
+	visit("Fourth")
+	if now := slices.Collect(maps.Keys(c.Trackers(t))); len(ids) != 1 || !slices.Equal(now, ids) {
+		t.Errorf("trackers were %q, and are %q", ids, now)
+	}
+	trk.Up()
+	c.API("POST", "/tagged_urls/retry")
+	trk.Expect(t, c, []string{"ann"}, want...)
 }

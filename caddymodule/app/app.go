@@ -175,7 +175,7 @@ func (a *App) awaitSecret() {
 			return
 		case <-time.After(secretRetry):
 		}
-		err := a.loadKeys()
+		_, err := a.loadKeys()
 		a.lease.SetKeyError(err)
 		if err == nil {
 			a.log.Info("the key for cookies is available now: visitors get cookies again")
@@ -199,25 +199,24 @@ func (a *App) Cleanup() error {
 
 // prepare gets the secret, and gives the trackers their ids, also without one.
 func (a *App) prepare() error {
-	err := a.loadKeys()
+	secret, err := a.loadKeys()
+	current, former := a.destinationKeys(secret)
 	for _, t := range a.trackers {
-		t.name(a.keys.Load())
+		t.name(current, former)
 	}
 	close(a.ready)
 	return err
 }
 
 // loadKeys gets the secret.
-func (a *App) loadKeys() error {
-	secret := []byte(a.Secret)
-	if len(secret) == 0 {
-		var err error
+func (a *App) loadKeys() (secret []byte, err error) {
+	if secret = []byte(a.Secret); len(secret) == 0 {
 		if secret, err = a.storedSecret(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	a.keys.Store(tagging.NewKeys(secret))
-	return nil
+	return secret, nil
 }
 
 // storedSecret loads the secret from Caddy's storage, or makes it.
@@ -239,7 +238,7 @@ func (a *App) storedSecret() ([]byte, error) {
 	if err := a.storage.Lock(ctx, secretKey); err != nil {
 		return nil, err
 	}
-	defer func() { _ = a.storage.Unlock(context.WithoutCancel(ctx), secretKey) }()
+	defer unlock(ctx, a.storage, secretKey)
 	if secret, err = load(); !errors.Is(err, fs.ErrNotExist) {
 		return secret, err
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
-	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // Tracker is a tracker as a site configured it.
@@ -24,7 +23,7 @@ type Tracker struct {
 	ID string
 
 	// former are other ids under which its records may wait: what ID was while
-	// its key's placeholder was empty, and while there was no secret.
+	// its key's placeholder was empty, and what it was by other keys of hashes.
 	former []string
 }
 
@@ -48,12 +47,8 @@ func (a *App) AddTracker(module any) (*Tracker, error) {
 	return t, nil
 }
 
-// unkeyed make the ids while there is no secret. They hide a key as well as the
-// others do, unless it is so short that it can be guessed.
-var unkeyed = tagging.NewKeys([]byte("no secret"))
-
-// name gives the tracker its id. keys are nil while there is no secret.
-func (t *Tracker) name(keys *tagging.Keys) {
+// name gives the tracker its id, and those that it may have had before.
+func (t *Tracker) name(current destinationKey, former []destinationKey) {
 	if t.ID = t.Options.ID; t.ID != "" {
 		return
 	}
@@ -75,13 +70,10 @@ func (t *Tracker) name(keys *tagging.Keys) {
 	if key == "" {
 		return
 	}
-	without := t.ID + "#" + unkeyed.Destination(key)
-	if keys == nil {
-		t.ID = without
-		return
+	for _, k := range former {
+		t.former = append(t.former, t.ID+"#"+k.hash(key))
 	}
-	t.former = append(t.former, without)
-	t.ID += "#" + keys.Destination(key)
+	t.ID += "#" + current.hash(key)
 }
 
 // conflict refuses a tracker that has the id of a different one: the records of
