@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"slices"
-	"sort"
 	"sync"
 	"time"
 )
@@ -55,7 +54,8 @@ type OnceKey [16]byte
 func (o *Once) Key(site, person, event string, properties []Property) OnceKey {
 	byName := func(a, b Property) int { return cmp.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(properties, byName) {
-		properties = sorted(properties)
+		properties = slices.Clone(properties)
+		slices.SortStableFunc(properties, byName)
 	}
 	parts := append(make([]string, 0, 16), site, person, event)
 	for _, p := range properties {
@@ -63,14 +63,6 @@ func (o *Once) Key(site, person, event string, properties []Property) OnceKey {
 	}
 	sum := o.key.authenticate(parts...)
 	return OnceKey(sum[:])
-}
-
-// sorted returns a copy that is in the order of the names. (The function of package slices would be compiled for it: it
-// takes up 20 KB.)
-func sorted(properties []Property) []Property {
-	properties = slices.Clone(properties)
-	sort.SliceStable(properties, func(i, j int) bool { return properties[i].Name < properties[j].Name })
-	return properties
 }
 
 // appendString appends s behind its length, so that what follows another can't be taken for a part of it.

@@ -92,8 +92,8 @@ func runExplain(cmd *cobra.Command, args []string) error {
 
 // loadTrial loads the configuration that the flags name, or the default, and
 // returns what it is called.
-func loadTrial(flags caddycmd.Flags) (t *explain.Trial, name string, err error) {
-	if t, err = explain.NewTrial(); err != nil {
+func loadTrial(flags caddycmd.Flags) (t *explain.DryRun, name string, err error) {
+	if t, err = explain.NewDryRun(); err != nil {
 		return nil, "", err
 	}
 	config, name := []byte(explain.DefaultConfig), "the default"

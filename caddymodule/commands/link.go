@@ -129,7 +129,7 @@ func sameTags(asked, recorded tagging.Tags) error {
 }
 
 // checkSite says what a site would record otherwise than a link says it.
-func checkSite(t *explain.Trial, name, link string) error {
+func checkSite(t *explain.DryRun, name, link string) error {
 	visit, err := explain.NewVisit(link, http.MethodGet, nil, nil)
 	if err != nil {
 		return err

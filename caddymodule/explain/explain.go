@@ -126,7 +126,7 @@ const DefaultConfig = `{"apps":{"http":{"servers":{"default":{"listen":[":80",":
 
 // Explain says what becomes of a visit. Errors call the configuration by its
 // name.
-func (t *Trial) Explain(name string, v *Visit) (*Explanation, error) {
+func (t *DryRun) Explain(name string, v *Visit) (*Explanation, error) {
 	if t.directives == 0 {
 		return nil, fmt.Errorf("%s has no tagged_urls directive in any site: nothing is recorded, and nothing removed", name)
 	}
@@ -137,11 +137,11 @@ func (t *Trial) Explain(name string, v *Visit) (*Explanation, error) {
 				continue
 			}
 			redirected := !serves && v.url.Scheme == "http" && v.url.Port() == "" && server.https
-			m, err := t.try(server, v.request(v.url.Scheme == "https" || redirected))
+			m, err := t.run(server, v.request(v.url.Scheme == "https" || redirected))
 			if err != nil {
 				return nil, fmt.Errorf("%s: server %s: %v", name, server.name, err)
 			}
-			if len(m.met) == 0 {
+			if len(m.directives) == 0 {
 				answered = cmp.Or(answered, m.answered)
 				continue
 			}
@@ -163,8 +163,8 @@ func (t *Trial) Explain(name string, v *Visit) (*Explanation, error) {
 }
 
 // explain says what became of the visit.
-func (m *meeting) explain(v *Visit) *Explanation {
-	first := m.met[0]
+func (m *observation) explain(v *Visit) *Explanation {
+	first := m.directives[0]
 	e := &Explanation{
 		URL: v.url.String(), Notes: m.notes(v), Site: m.forwarded, Response: m.response(),
 		Recorded: recordedExplained{Records: []recordExplained{}, OnceSeconds: first.once.Seconds()},
@@ -303,7 +303,7 @@ func preview(tracker delivery.Tracker, r *delivery.Record) string {
 }
 
 // response is what the directives do to the response.
-func (m *meeting) response() (e responseExplained) {
+func (m *observation) response() (e responseExplained) {
 	e.Headers = make(http.Header)
 	names := []string{"Cache-Control", "Set-Cookie"}
 	if m.forwarded == nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // notes are what people get wrong in links, and where a server may differ.
-func (m *meeting) notes(v *Visit) (all []string) {
+func (m *observation) notes(v *Visit) (all []string) {
 	if separator := tagging.Damaged(v.url.RawQuery); separator != "" {
 		all = append(all, fmt.Sprintf("The link is damaged: in front of a tag is %q where & should be. It is read as &, for tags alone.", separator))
 	}
@@ -33,7 +33,7 @@ func (m *meeting) notes(v *Visit) (all []string) {
 		}
 		all = append(all, note)
 	}
-	h := m.met[0]
+	h := m.directives[0]
 	if !h.Cookie.Off && len(v.cookies(h.Cookie.Name)) > 0 {
 		all = append(all, "Only the server can verify its cookie "+h.Cookie.Name+". Here it counts as absent.")
 	}

@@ -36,7 +36,7 @@ type Gate interface {
 type Writer struct {
 	caddyhttp.ResponseWriterWrapper
 	gate   Gate
-	guard  *lastWord
+	guard  *headerGuard
 	hosts  []string
 	begun  bool
 	status int         // kept; 0 if there is none
@@ -59,7 +59,7 @@ const maxKept = 2 << 10
 // New returns a writer for the response to a request of a site, which waits for
 // the gate. The hosts are the site's, as the visitor and the request name it.
 func New(w http.ResponseWriter, gate Gate, hosts ...string) *Writer {
-	rw := &Writer{gate: gate, guard: haveLastWord(w, hosts), hosts: hosts}
+	rw := &Writer{gate: gate, guard: guardHeader(w, hosts), hosts: hosts}
 	rw.ResponseWriter = w
 	return rw
 }
@@ -82,7 +82,7 @@ func (w *Writer) Begin() {
 	if cookie := w.gate.Cookie(); cookie != "" {
 		header.Add("Set-Cookie", cookie)
 	}
-	w.guard.uncache(header)
+	w.guard.preventCaching(header)
 	cleanRedirects(header, w.hosts)
 	if w.status != 0 {
 		w.ResponseWriterWrapper.WriteHeader(w.status)

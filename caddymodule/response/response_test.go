@@ -218,9 +218,9 @@ func TestHijackBegins(t *testing.T) {
 	}
 }
 
-func TestUncacheKeepsWhatIsStricter(t *testing.T) {
+func TestPreventCachingKeepsWhatIsStricter(t *testing.T) {
 	header := http.Header{"Cache-Control": {"No-Store, max-age=0"}, "Expires": {"0"}, "Etag": {`"1"`}}
-	new(lastWord).uncache(header)
+	new(headerGuard).preventCaching(header)
 	if got := header.Get("Cache-Control"); got != "private, no-cache, no-store" {
 		t.Errorf("Cache-Control is %q", got)
 	}
@@ -249,7 +249,7 @@ func TestRedirectsLoseTags(t *testing.T) {
 }
 
 // Whatever wrapped the writer before us, ours is the last word.
-func TestLastWord(t *testing.T) {
+func TestHeaderGuard(t *testing.T) {
 	for name, answer := range map[string]func(w http.ResponseWriter){
 		"WriteHeader": func(w http.ResponseWriter) { w.WriteHeader(200) },
 		"Write":       func(w http.ResponseWriter) { _, _ = io.WriteString(w, "a") },
@@ -260,8 +260,8 @@ func TestLastWord(t *testing.T) {
 		outer := struct {
 			*caddyhttp.ResponseWriterWrapper
 		}{&caddyhttp.ResponseWriterWrapper{ResponseWriter: recorder}}
-		haveLastWord(outer, []string{"example.com"})
-		haveLastWord(outer, []string{"example.com"}) // another directive
+		guardHeader(outer, []string{"example.com"})
+		guardHeader(outer, []string{"example.com"}) // another directive
 		outer.Header().Set("Cache-Control", "public, max-age=600")
 		outer.Header().Set("Cdn-Cache-Control", "max-age=600")
 		outer.Header().Set("Location", "https://example.com/?a=1&kme=Clicked")

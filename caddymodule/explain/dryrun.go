@@ -20,27 +20,27 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// Trial is a configuration to try requests on without a server: its routes
+// DryRun is a configuration to try requests on without a server: its routes
 // with their matchers, its tagged_urls directives, and of the other handlers
 // those that decide which directives a request meets. It opens no queue,
 // touches no storage and sends nothing.
-type Trial struct {
+type DryRun struct {
 	ctx        caddy.Context
 	app        *app.App
-	servers    []trialServer
-	directives int      // in the configuration
-	meeting    *meeting // the one under way
+	servers    []dryRunServer
+	directives int          // in the configuration
+	seen       *observation // the one under way
 }
 
-type trialServer struct {
+type dryRunServer struct {
 	*caddyhttp.Server
 	name        string
 	http, https bool // whether it listens at their port
 }
 
-// NewTrial makes a trial without a configuration. From now on Caddy logs
+// NewDryRun makes a dry run without a configuration. From now on Caddy logs
 // nothing: what matters of it, the explanation says.
-func NewTrial() (*Trial, error) {
+func NewDryRun() (*DryRun, error) {
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
 		AppsRaw: caddy.ModuleMap{"tagged_urls": json.RawMessage("{}")},
 		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{
@@ -54,11 +54,11 @@ func NewTrial() (*Trial, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Trial{ctx: ctx, app: loaded.(*app.App)}, nil
+	return &DryRun{ctx: ctx, app: loaded.(*app.App)}, nil
 }
 
 // Load sets up a configuration in Caddy's JSON to be tried.
-func (t *Trial) Load(config []byte) error {
+func (t *DryRun) Load(config []byte) error {
 	var parsed struct {
 		Apps struct {
 			HTTP struct {
@@ -82,13 +82,13 @@ func (t *Trial) Load(config []byte) error {
 				return fmt.Errorf("named route %s: %v", route, err)
 			}
 		}
-		t.servers = append(t.servers, trialServer{
+		t.servers = append(t.servers, dryRunServer{
 			Server: server, name: name,
 			http:  listensAt(server, cmp.Or(httpApp.HTTPPort, caddyhttp.DefaultHTTPPort)),
 			https: listensAt(server, cmp.Or(httpApp.HTTPSPort, caddyhttp.DefaultHTTPSPort)),
 		})
 	}
-	return t.app.DryRun(func(entries []delivery.Entry) { t.meeting.entries = append(t.meeting.entries, entries...) })
+	return t.app.DryRun(func(entries []delivery.Entry) { t.seen.entries = append(t.seen.entries, entries...) })
 }
 
 func listensAt(server *caddyhttp.Server, port int) bool {
@@ -99,7 +99,7 @@ func listensAt(server *caddyhttp.Server, port int) bool {
 }
 
 // serves reports whether the server listens where a URL leads.
-func (s trialServer) serves(u *url.URL) bool {
+func (s dryRunServer) serves(u *url.URL) bool {
 	if port, err := strconv.Atoi(u.Port()); err == nil {
 		return listensAt(s.Server, port)
 	}
@@ -110,7 +110,7 @@ func (s trialServer) serves(u *url.URL) bool {
 }
 
 // prepare makes routes of those handlers that count.
-func (t *Trial) prepare(routes caddyhttp.RouteList) error {
+func (t *DryRun) prepare(routes caddyhttp.RouteList) error {
 	for i := range routes {
 		if err := t.prepareRoute(&routes[i]); err != nil {
 			return err
@@ -119,7 +119,7 @@ func (t *Trial) prepare(routes caddyhttp.RouteList) error {
 	return nil
 }
 
-func (t *Trial) prepareRoute(route *caddyhttp.Route) error {
+func (t *DryRun) prepareRoute(route *caddyhttp.Route) error {
 	for _, raw := range route.HandlersRaw {
 		handler, err := t.handler(raw)
 		if err != nil {
@@ -135,7 +135,7 @@ func (t *Trial) prepareRoute(route *caddyhttp.Route) error {
 
 // handler returns what takes a handler's place, or nil for one that would
 // merely pass the request on.
-func (t *Trial) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
+func (t *DryRun) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
 	var options struct {
 		Handler        string            `json:"handler"`
 		Status         any               `json:"status_code"`
@@ -153,7 +153,7 @@ func (t *Trial) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error
 		}
 		t.directives++
 		h := loaded.(*handler.Handler)
-		return &directive{Handler: h, trial: t, once: h.WithoutOnce()}, nil // each trial is a first visit
+		return &directive{Handler: h, dryRun: t, once: h.WithoutOnce()}, nil // each run is a first visit
 	case "subroute":
 		var sub caddyhttp.Subroute
 		if err := json.Unmarshal(raw, &sub); err != nil {
@@ -181,7 +181,7 @@ func (t *Trial) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error
 	return nil, nil
 }
 
-func (t *Trial) module(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
+func (t *DryRun) module(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
 	holder := struct {
 		Raw json.RawMessage `caddy:"namespace=http.handlers inline_key=handler"`
 	}{raw}
@@ -192,11 +192,11 @@ func (t *Trial) module(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error)
 	return loaded.(caddyhttp.MiddlewareHandler), nil
 }
 
-// meeting is what was seen of a request on its way past the directives.
-type meeting struct {
-	met    []*directive
-	reason tagging.Reason // why the first of them skips the request
-	hit    *handler.Inspection
+// observation is what was seen of a request on its way past the directives.
+type observation struct {
+	directives []*directive
+	reason     tagging.Reason // why the first of them skips the request
+	hit        *handler.Inspection
 	// entries are what the queue was given.
 	entries   []delivery.Entry
 	arrived   http.Header
@@ -206,10 +206,10 @@ type meeting struct {
 	answered string
 }
 
-// try makes a request to a server.
-func (t *Trial) try(server trialServer, r *http.Request) (*meeting, error) {
-	m := &meeting{arrived: r.Header.Clone(), writer: recordingWriter{header: make(http.Header)}}
-	t.meeting = m
+// run makes a request to a server.
+func (t *DryRun) run(server dryRunServer, r *http.Request) (*observation, error) {
+	m := &observation{arrived: r.Header.Clone(), writer: recordingWriter{header: make(http.Header)}}
+	t.seen = m
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), &m.writer, server.Server)
 	site := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	if err := server.Routes.Compile(site).ServeHTTP(&m.writer, r); err != nil {
@@ -219,9 +219,9 @@ func (t *Trial) try(server trialServer, r *http.Request) (*meeting, error) {
 	return m, nil
 }
 
-// trackers are those of the directives that were met, each once.
-func (m *meeting) trackers() (all []*app.Tracker) {
-	for _, d := range m.met {
+// trackers are those of the directives that it passed, each once.
+func (m *observation) trackers() (all []*app.Tracker) {
+	for _, d := range m.directives {
 		for _, t := range d.Trackers() {
 			if !slices.ContainsFunc(all, func(other *app.Tracker) bool { return other.ID == t.ID }) {
 				all = append(all, t)
@@ -231,17 +231,17 @@ func (m *meeting) trackers() (all []*app.Tracker) {
 	return all
 }
 
-// directive is a handler under trial.
+// directive is a handler in a dry run.
 type directive struct {
 	*handler.Handler
-	trial *Trial
-	once  time.Duration
+	dryRun *DryRun
+	once   time.Duration
 }
 
 // ServeHTTP is the handler's own, watched.
 func (d *directive) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	m := d.trial.meeting
-	if m.met = append(m.met, d); len(m.met) == 1 {
+	m := d.dryRun.seen
+	if m.directives = append(m.directives, d); len(m.directives) == 1 {
 		m.reason = d.SkipReason(r)
 	}
 	return d.Handler.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
@@ -257,13 +257,13 @@ func (d *directive) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 
 // answerer takes the place of a handler that answers itself.
 type answerer struct {
-	trial *Trial
-	name  string
+	dryRun *DryRun
+	name   string
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler.
 func (a answerer) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler) error {
-	if m := a.trial.meeting; len(m.met) == 0 {
+	if m := a.dryRun.seen; len(m.directives) == 0 {
 		m.answered = a.name
 	}
 	return nil

@@ -11,9 +11,9 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// uncache makes a response that no cache may reuse: a cached landing page
+// preventCaching makes a response that no cache may reuse: a cached landing page
 // would hide visits, and a cached Set-Cookie give one person's identity to all.
-func (w *lastWord) uncache(header http.Header) {
+func (w *headerGuard) preventCaching(header http.Header) {
 	control := "private, no-cache"
 	for _, value := range header["Cache-Control"] {
 		if strings.Contains(strings.ToLower(value), "no-store") {
@@ -51,26 +51,26 @@ func cleanRedirects(header http.Header, hosts []string) {
 	}
 }
 
-// lastWord makes a response uncacheable, and a redirect without tags, just
+// headerGuard makes a response uncacheable, and a redirect without tags, just
 // before it leaves, beneath what handlers before this one have wrapped around
 // the writer: a `header` directive whose operations are deferred (all of them
 // are if one removes a field) sets fields after everybody else, and error
 // routes never get to see our own writer.
-type lastWord struct {
+type headerGuard struct {
 	caddyhttp.ResponseWriterWrapper
 	hosts   []string
-	said    bool
+	amended bool
 	noStore bool // see [Writer.NoStore]
 }
 
-// haveLastWord puts a lastWord beneath the wrappers of w, if there isn't one
+// guardHeader puts a headerGuard beneath the wrappers of w, if there isn't one
 // already. Caddy's server puts a wrapper around each response, unless its
 // write_idle timeout is turned off.
-func haveLastWord(w http.ResponseWriter, hosts []string) *lastWord {
+func guardHeader(w http.ResponseWriter, hosts []string) *headerGuard {
 	var lowest *caddyhttp.ResponseWriterWrapper
 	for {
-		if last, ok := w.(*lastWord); ok {
-			return last // of another directive
+		if guard, ok := w.(*headerGuard); ok {
+			return guard // of another directive
 		}
 		below, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
@@ -81,44 +81,44 @@ func haveLastWord(w http.ResponseWriter, hosts []string) *lastWord {
 		}
 		w = below.Unwrap()
 	}
-	last := &lastWord{hosts: hosts}
+	guard := &headerGuard{hosts: hosts}
 	if lowest != nil {
-		last.ResponseWriter = lowest.ResponseWriter
-		lowest.ResponseWriter = last
+		guard.ResponseWriter = lowest.ResponseWriter
+		lowest.ResponseWriter = guard
 	}
-	return last
+	return guard
 }
 
-// WriteHeader has the last word on a final header.
-func (w *lastWord) WriteHeader(status int) {
+// WriteHeader amends a final header.
+func (w *headerGuard) WriteHeader(status int) {
 	if status >= 200 || status == http.StatusSwitchingProtocols {
-		w.say()
+		w.amend()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }
 
-func (w *lastWord) say() {
-	if !w.said {
-		w.said = true
-		w.uncache(w.Header())
+func (w *headerGuard) amend() {
+	if !w.amended {
+		w.amended = true
+		w.preventCaching(w.Header())
 		cleanRedirects(w.Header(), w.hosts)
 	}
 }
 
-// Write has the last word on a header that wasn't written before.
-func (w *lastWord) Write(data []byte) (int, error) {
-	w.say()
+// Write amends a header that wasn't written before.
+func (w *headerGuard) Write(data []byte) (int, error) {
+	w.amend()
 	return w.ResponseWriterWrapper.Write(data)
 }
 
-// ReadFrom has the last word on a header that wasn't written before.
-func (w *lastWord) ReadFrom(r io.Reader) (int64, error) {
-	w.say()
+// ReadFrom amends a header that wasn't written before.
+func (w *headerGuard) ReadFrom(r io.Reader) (int64, error) {
+	w.amend()
 	return w.ResponseWriterWrapper.ReadFrom(r)
 }
 
-// FlushError has the last word on a header that wasn't written before.
-func (w *lastWord) FlushError() error {
-	w.say()
+// FlushError amends a header that wasn't written before.
+func (w *headerGuard) FlushError() error {
+	w.amend()
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
