@@ -2,26 +2,46 @@ package caddycompat
 
 import (
 	"bytes"
+	"encoding/json"
 	"reflect"
+	"regexp"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 )
 
-// MayMention reports whether the http app's configuration that is being loaded
-// has a word in it. Caddy doesn't show the whole configuration to a module; if
-// it is kept in another way one day, the answer is yes.
-func MayMention(ctx caddy.Context, word string) bool {
+// Placeholders returns the placeholders with a prefix that the http app's
+// configuration names, which is being loaded. Caddy doesn't show the whole
+// configuration to a module: if it is kept in another way one day, ok is false.
+func Placeholders(ctx caddy.Context, prefix string) (names []string, ok bool) {
 	config := reflect.ValueOf(ctx).FieldByName("cfg")
 	if !config.IsValid() || config.Kind() != reflect.Pointer || config.IsNil() {
-		return true
+		return nil, false
 	}
 	apps := config.Elem().FieldByName("AppsRaw")
 	if !apps.IsValid() || apps.Kind() != reflect.Map {
-		return true
+		return nil, false
 	}
 	http := apps.MapIndex(reflect.ValueOf("http"))
 	if !http.IsValid() || http.Kind() != reflect.Slice || http.Len() == 0 {
-		return true
+		return nil, false
 	}
-	return bytes.Contains(http.Bytes(), []byte(word))
+	raw := http.Bytes()
+	if !bytes.Contains(raw, []byte(prefix)) {
+		return nil, true
+	}
+	// In CEL a placeholder may also be an argument, with quotes around it.
+	form := regexp.MustCompile(regexp.QuoteMeta(prefix) + "(?:[^{}]*}|[^{}'\"`]*['\"`])")
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	for {
+		token, err := decoder.Token()
+		if err != nil {
+			slices.Sort(names)
+			return slices.Compact(names), true
+		}
+		text, _ := token.(string)
+		for _, name := range form.FindAllString(text, -1) {
+			names = append(names, name[:len(name)-1])
+		}
+	}
 }

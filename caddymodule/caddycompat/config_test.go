@@ -2,6 +2,7 @@ package caddycompat_test
 
 import (
 	"net/http"
+	"slices"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,7 +13,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
-const word = "http.tagged_urls."
+const prefix = "http.tagged_urls."
 
 func init() {
 	caddy.RegisterModule(looker{})
@@ -22,18 +23,21 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("looker", httpcaddyfile.Before, "respond")
 }
 
-// looker is a handler that looks into the configuration. The last one found
-// what seen says.
+// looker is a handler that looks into the configuration. What the last one
+// found is in seen.
 type looker struct{}
 
-var seen bool
+var seen []string
 
 func (looker) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.looker", New: func() caddy.Module { return new(looker) }}
 }
 
 func (*looker) Provision(ctx caddy.Context) error {
-	seen = caddycompat.MayMention(ctx, word)
+	var ok bool
+	if seen, ok = caddycompat.Placeholders(ctx, prefix); !ok {
+		seen = []string{"unknown"}
+	}
 	return nil
 }
 
@@ -41,23 +45,29 @@ func (*looker) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 	return next.ServeHTTP(w, r)
 }
 
-// TestMayMention looks into what Caddy doesn't show. If Caddy changes that, all
-// is well but for the time that untagged requests take, and this test fails.
-func TestMayMention(t *testing.T) {
-	for site, want := range map[string]bool{
-		"respond page":                     false,
-		"respond {http.request.uri}":       false,
-		"respond {http.tagged_urls.event}": true,
-		"@a expression `{http.tagged_urls.property.a} == \"b\"`\nrespond @a page": true,
+// TestPlaceholders looks into what Caddy doesn't show. If Caddy changes that,
+// this test fails.
+func TestPlaceholders(t *testing.T) {
+	for site, want := range map[string][]string{
+		"respond page":               nil,
+		"respond {http.request.uri}": nil,
+		"respond `{http.tagged_urls.event} & {http.tagged_urls.property.it's \"<x>\"}` {http.tagged_urls.other": {"event", `property.it's "<x>"`},
+		"header {http.tagged_urls.event} {http.tagged_urls.event}":                                              {"event"},
+		"@a expression `{http.tagged_urls.property.a} == \"b\"`\nrespond @a page":                               {"property.a"},
+		"@a expression `ph(req, 'http.tagged_urls.property.a b') == \"b\"`\nrespond @a page":                    {"property.a b"},
 	} {
 		t.Run(site, func(t *testing.T) {
 			livetest.Start(t, "", "looker\n"+site)
-			if seen != want {
-				t.Errorf("the word may be there: %t", seen)
+			var names []string
+			for _, name := range seen {
+				names = append(names, name[len(prefix):])
+			}
+			if !slices.Equal(names, want) {
+				t.Errorf("found %q; want %q", names, want)
 			}
 		})
 	}
-	if !caddycompat.MayMention(caddy.Context{}, word) {
-		t.Error("unknown means no")
+	if _, ok := caddycompat.Placeholders(caddy.Context{}, prefix); ok {
+		t.Error("what isn't there is known")
 	}
 }

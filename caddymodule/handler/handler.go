@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -89,8 +90,8 @@ type Handler struct {
 	rules    *tagging.Rules
 	once     time.Duration
 	skip     skipSet
-	// placeholders is whether any handler may ask for ours.
-	placeholders bool
+	// placeholders are those of ours that any handler may ask for.
+	placeholders []string
 }
 
 // host is what a handler asks of the app, see [app.App].
@@ -148,7 +149,12 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision sets up the handler and its trackers.
-func (h *Handler) Provision(ctx caddy.Context) error {
+func (h *Handler) Provision(ctx caddy.Context) error { return h.provision(ctx, protects) }
+
+func (h *Handler) provision(ctx caddy.Context, protects func() error) error {
+	if err := protects(); err != nil {
+		return err
+	}
 	h.log = ctx.Logger()
 	loaded, err := ctx.App("tagged_urls")
 	if err != nil {
@@ -156,12 +162,18 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	shared := loaded.(*app.App)
 	h.app, h.timeout = shared, time.Duration(shared.QueueTimeout)
-	h.placeholders = caddycompat.MayMention(ctx, placeholderPrefix)
+	h.placeholders = placeholderNames(ctx)
 	if err := h.provisionOptions(); err != nil {
 		return fmt.Errorf("tagged_urls: %v", err)
 	}
 	return h.provisionTrackers(ctx, shared)
 }
+
+// protects says whether tags can be kept from the site with this Caddy, which
+// may be newer than any that this version was tested with.
+var protects = sync.OnceValue(func() error {
+	return caddycompat.Check(func(r, original *http.Request) { strip.Request(r, original, tagging.StripAll) })
+})
 
 func (h *Handler) provisionOptions() (err error) {
 	if h.strip, err = parseStrip(h.Strip); err != nil {
@@ -268,10 +280,10 @@ func parseEmailPolicy(word string) (tagging.EmailPolicy, error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	arrived := caddycompat.OriginalRequest(r)
 	known := hitOf(r, arrived)
+	if known == nil {
+		emptyPlaceholders(r, h.placeholders)
+	}
 	if known == nil && !tagged(r, arrived) {
-		if h.placeholders {
-			registerPlaceholders(r, nil)
-		}
 		strip.Headers(r, h.strip)
 		return next.ServeHTTP(w, r)
 	}

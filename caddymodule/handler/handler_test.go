@@ -1,9 +1,17 @@
 package handler
 
 import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -28,5 +36,56 @@ func TestDefaultsAreWordsToo(t *testing.T) {
 	}
 	if unset, err := parseEmailPolicy(""); err != nil || unset != tagging.EmailAllow {
 		t.Error("identity_email's default isn't allow")
+	}
+}
+
+// With a Caddy in which identities would leak, no configuration is loaded.
+func TestUnknownCaddyIsRefused(t *testing.T) {
+	leaks := errors.New("it leaks")
+	if err := new(Handler).provision(caddy.Context{}, func() error { return leaks }); err != leaks {
+		t.Errorf("provisioned with %v", err)
+	}
+	if err := protects(); err != nil {
+		t.Errorf("the Caddy that is tested is refused: %v", err)
+	}
+}
+
+// The transport of an earlier forward_auth that got a connection elsewhere may
+// still be dialing, and reads the request's variables and placeholders then.
+// The race detector sees whether we write to them without their lock; without
+// it, Go ends Caddy if it happens.
+func TestRequestIsReadByABackgroundDial(t *testing.T) {
+	a := &testHost{keys: tagging.NewKeys([]byte("0123456789abcdef")), post: func(done func(error)) delivery.Posted {
+		done(nil)
+		return delivery.Underway{}
+	}}
+	h := a.directive("main")
+	h.rules = tagging.NewRules(tagging.RulesOptions{})
+	h.placeholders = []string{placeholderPrefix + "event", placeholderPrefix + "property.Plan"}
+	page := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	for target, want := range map[string]string{"/?kme=Clicked&kmi=john&km_Plan=gold": "Clicked gold", "/": " "} {
+		r := httptest.NewRequest(http.MethodGet, target, nil)
+		r.Header.Set("Sec-Fetch-Mode", "navigate")
+		repl := caddy.NewReplacer()
+		r = caddyhttp.PrepareRequest(r, repl, httptest.NewRecorder(), nil)
+		var dial sync.WaitGroup
+		dialing := make(chan struct{})
+		for _, reads := range []func(){
+			func() { caddyhttp.GetVar(r.Context(), "reverse_proxy.something") },
+			func() { repl.ReplaceAll("{system.os}", "") }, // found without the lock
+		} {
+			dial.Go(func() {
+				<-dialing
+				reads()
+			})
+		}
+		close(dialing)
+		if err := h.ServeHTTP(httptest.NewRecorder(), r, page); err != nil {
+			t.Error(err)
+		}
+		dial.Wait()
+		if got := repl.ReplaceKnown("{http.tagged_urls.event} {http.tagged_urls.property.Plan}", ""); got != want {
+			t.Errorf("%s: the placeholders are %q; want %q", target, got, want)
+		}
 	}
 }

@@ -80,28 +80,11 @@ var (
 	daily        tagging.Daily
 )
 
-// hitVar is the name of the request's variable that holds its hit.
-const hitVar = "tagged_urls"
-
-// hitOf returns the hit that an earlier directive made of the request, or nil.
-// The original request, if there is one, is marked by that, because a look at
-// the variables of each request would take longer than all the rest.
-func hitOf(r, arrived *http.Request) *hit {
-	if !caddycompat.Marked(arrived) {
-		return nil
-	}
-	t, _ := caddyhttp.GetVar(r.Context(), hitVar).(*hit)
-	return t
-}
-
 // tagged reports whether a request has tags, or had some when it arrived.
 func tagged(r, arrived *http.Request) bool {
 	return tagging.HasTags(r.URL.RawQuery) ||
 		arrived != nil && arrived.URL.RawQuery != r.URL.RawQuery && tagging.HasTags(arrived.URL.RawQuery)
 }
-
-// String keeps the hit's content out of {http.vars.tagged_urls}.
-func (*hit) String() string { return "" }
 
 // newHit reads the tags of a request. They count as they arrived: a rewrite
 // may have removed them before the directive.
@@ -126,9 +109,8 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	if t.tags.DroppedMore > 0 {
 		metrics.DroppedTags.WithLabelValues("more").Add(float64(t.tags.DroppedMore))
 	}
-	caddyhttp.SetVar(r.Context(), hitVar, t)
+	t.keep(r)
 	caddycompat.Mark(arrived)
-	registerPlaceholders(r, t)
 	return t
 }
 
@@ -183,6 +165,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	}
 	if !t.resolved {
 		t.resolve(h, r)
+		t.setPerson(r)
 	}
 	entries := t.entries(h, r)
 	if len(entries) == 0 {

@@ -2,50 +2,89 @@ package handler
 
 import (
 	"net/http"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 )
 
+// placeholderPrefix begins the names of our placeholders. Their values are set
+// in the request's replacer, which has a lock for that. A function that finds
+// them would be added without one, and so would a variable of the request,
+// while the transport of an earlier forward_auth may still be dialing in the
+// background, and read both.
 const placeholderPrefix = "http.tagged_urls."
 
-// noPlaceholders are the placeholders of an untagged request: known, and empty.
-var noPlaceholders caddy.ReplacerFunc = func(key string) (any, bool) {
-	return "", strings.HasPrefix(key, placeholderPrefix)
+// hitKey is where the replacer has a request's hit.
+const hitKey = "tagged_urls.\x00hit"
+
+// placeholderNames returns the names that any handler may ask for: on untagged
+// requests they are to be known, and empty.
+func placeholderNames(ctx caddy.Context) []string {
+	if names, ok := caddycompat.Placeholders(ctx, placeholderPrefix); ok {
+		return names
+	}
+	return []string{placeholderPrefix + "event", placeholderPrefix + "identity", placeholderPrefix + "person"}
 }
 
-// registerPlaceholders makes the hit's placeholders known; t may be nil.
-func registerPlaceholders(r *http.Request, t *hit) {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return
-	}
-	if t == nil {
-		repl.Map(noPlaceholders)
-		return
-	}
-	repl.Map(t.placeholder)
+// replacer returns a request's replacer, or nil.
+func replacer(r *http.Request) *caddy.Replacer {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	return repl
 }
 
-func (t *hit) placeholder(key string) (any, bool) {
-	name, ok := strings.CutPrefix(key, placeholderPrefix)
-	if !ok {
-		return nil, false
+// emptyPlaceholders makes placeholders known. To find a request's replacer
+// takes longer than all else that an untagged request pays, so only those who
+// need it pay for it.
+func emptyPlaceholders(r *http.Request, names []string) {
+	if len(names) == 0 {
+		return
 	}
-	switch name {
-	case "event":
-		return t.tags.Event, true
-	case "identity":
-		return t.tags.Identity, true
-	case "person":
-		return t.person.ID, true
-	}
-	if name, ok = strings.CutPrefix(name, "property."); ok {
-		for _, property := range t.tags.Properties {
-			if property.Name == name {
-				return property.Value, true
-			}
+	if repl := replacer(r); repl != nil {
+		for _, name := range names {
+			repl.Set(name, "")
 		}
 	}
-	return "", true
 }
+
+// keep keeps the hit with its request, and sets what placeholders say of it but
+// the person.
+func (t *hit) keep(r *http.Request) {
+	repl := replacer(r)
+	if repl == nil {
+		return
+	}
+	repl.Set(hitKey, t)
+	repl.Set(placeholderPrefix+"event", t.tags.Event)
+	repl.Set(placeholderPrefix+"identity", t.tags.Identity)
+	repl.Set(placeholderPrefix+"person", "")
+	for _, property := range t.tags.Properties {
+		repl.Set(placeholderPrefix+"property."+property.Name, property.Value)
+	}
+}
+
+// setPerson sets the placeholder that says whom the hit is recorded for.
+func (t *hit) setPerson(r *http.Request) {
+	if repl := replacer(r); repl != nil {
+		repl.Set(placeholderPrefix+"person", t.person.ID)
+	}
+}
+
+// hitOf returns the hit that an earlier directive made of the request, or nil.
+// The original request, if there is one, is marked by that, because a look into
+// the replacer of each request would take longer than all the rest.
+func hitOf(r, arrived *http.Request) *hit {
+	if !caddycompat.Marked(arrived) {
+		return nil
+	}
+	repl := replacer(r)
+	if repl == nil {
+		return nil
+	}
+	kept, _ := repl.Get(hitKey)
+	t, _ := kept.(*hit)
+	return t
+}
+
+// String keeps the hit's content out of what shows the replacer's values.
+func (*hit) String() string { return "" }
