@@ -1,7 +1,7 @@
 // Package caddymodule is Tagged URLs for Caddy. It has no code of its own: what
 // imports it has the directive, its matcher, placeholders, log filter, metrics,
 // admin API and commands, the queue `disk`, and the trackers `kissmetrics`,
-// `webhook` and `log`. Other queues and trackers are added to a build by
+// `segment`, `posthog`, `mixpanel`, `webhook` and `log`. Other queues and trackers are added to a build by
 // importing them beside this package.
 package caddymodule
 
@@ -13,5 +13,8 @@ import (
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/kissmetrics"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/log"
+	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/mixpanel"
+	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/posthog"
+	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/segment"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/webhook"
 )

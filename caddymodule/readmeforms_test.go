@@ -26,13 +26,17 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
 	kmtracker "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/kissmetrics"
 	logtracker "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/log"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/mixpanel"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/posthog"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/segment"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/webhook"
 )
 
 // samples stand for the README's variables.
 var samples = map[string]string{
 	"duration": "5s", "size": "2GiB", "directory": "/nowhere/queue", "key": "0123456789abcdef0123456789abcdef",
-	"api_key": "KEY", "cookie": "agreed", "patterns...": "yes *agreed*", "name": "main", "domain": "example.com", "n": "7",
+	"api_key": "KEY", "token": "TOKEN", "user": "importer", "secret": "SECRET", "id": "1234567",
+	"cookie": "agreed", "patterns...": "yes *agreed*", "name": "main", "domain": "example.com", "n": "7",
 	"url": "https://example.com/x", "base64": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "module": "log", "args...": "", "words...": "dnt gpc",
 }
 
@@ -58,6 +62,11 @@ func expand(t *testing.T, form string) (all []string) {
 	return all
 }
 
+// keyOptions are the options of the trackers' keys.
+var keyOptions = map[string]string{
+	"kissmetrics": "api_key", "segment": "write_key", "posthog": "project_key", "mixpanel": "project_token",
+}
+
 // configWith returns a Caddyfile in which the line stands where it belongs.
 func configWith(of owner, line string) string {
 	global, site := "", "tagged_urls KEY"
@@ -72,8 +81,11 @@ func configWith(of owner, line string) string {
 		global = string(of) + " {\n" + line + "\n}"
 	case module == "webhook":
 		site = "tagged_urls {\ntracker webhook https://example.com/x {\n" + line + "\n}\n}"
-	case module == "kissmetrics" && !strings.HasPrefix(line, "api_key"):
-		site = "tagged_urls {\ntracker kissmetrics KEY {\n" + line + "\n}\n}"
+	case keyOptions[module] != "" && !strings.HasPrefix(line, keyOptions[module]):
+		if strings.HasPrefix(line, "service_account") {
+			line += "\nproject_id 1"
+		}
+		site = "tagged_urls {\ntracker " + module + " KEY {\n" + line + "\n}\n}"
 	default:
 		site = "tagged_urls {\ntracker " + module + " {\n" + line + "\n}\n}"
 	}
@@ -84,7 +96,9 @@ func configWith(of owner, line string) string {
 func jsonFields(of reflect.Type) (names []string) {
 	for i := range of.NumField() {
 		field := of.Field(i)
-		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name == "-" {
+			continue
+		} else if name != "" {
 			names = append(names, name)
 		} else if field.Anonymous {
 			names = append(names, jsonFields(field.Type)...)
@@ -103,6 +117,8 @@ func TestReadmeForms(t *testing.T) {
 		"handle": reflect.TypeFor[handler.Handler](), "handle.cookie": reflect.TypeFor[handler.Cookie](), "handle.consent": reflect.TypeFor[handler.Consent](),
 		"handle.identity_email": reflect.TypeFor[handler.IdentityEmail](), "handle.identity_reject": reflect.TypeFor[handler.IdentityReject](),
 		"handle.trackers.kissmetrics": reflect.TypeFor[kmtracker.Tracker](), "handle.trackers.webhook": reflect.TypeFor[webhook.Tracker](),
+		"handle.trackers.segment": reflect.TypeFor[segment.Tracker](), "handle.trackers.posthog": reflect.TypeFor[posthog.Tracker](),
+		"handle.trackers.mixpanel": reflect.TypeFor[mixpanel.Tracker](), "handle.trackers.mixpanel.service_account": reflect.TypeFor[mixpanel.ServiceAccount](),
 		"handle.trackers.log": reflect.TypeFor[logtracker.Tracker](),
 	} {
 		for _, name := range jsonFields(of) {
@@ -197,6 +213,16 @@ func TestReadmeDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	endpoint, _ := tracker.Identity()
+	others := map[string]string{}
+	for name, tracker := range map[string]interface {
+		caddy.Provisioner
+		delivery.Identifier
+	}{"segment": new(segment.Tracker), "posthog": new(posthog.Tracker), "mixpanel": new(mixpanel.Tracker)} {
+		if err := tracker.Provision(caddy.Context{}); err != nil {
+			t.Fatal(err)
+		}
+		others[name], _ = tracker.Identity()
+	}
 	const (
 		off  = "off"
 		none = "\x00" // it must be given
@@ -214,8 +240,13 @@ func TestReadmeDefaults(t *testing.T) {
 		"tracker kissmetrics id": text, "tracker kissmetrics concurrency": delivery.DefaultConcurrency, "tracker kissmetrics client_info": off,
 		"tracker webhook secret": text, "tracker webhook batch": new(webhook.Tracker).BatchSize(), "tracker webhook gzip": off,
 	}
+	for name, endpoint := range others {
+		want["tracker "+name+" "+keyOptions[name]], want["tracker "+name+" endpoint"] = none, endpoint
+	}
+	want["tracker segment send_alias"], want["tracker mixpanel original_id_merge"] = off, off
+	want["tracker mixpanel service_account"], want["tracker mixpanel project_id"] = text, text
 	for _, option := range []string{"timeout", "id", "concurrency", "client_info"} {
-		for _, of := range []string{"webhook", "log"} {
+		for _, of := range []string{"webhook", "log", "segment", "posthog", "mixpanel"} {
 			want["tracker "+of+" "+option] = want["tracker kissmetrics "+option]
 		}
 	}

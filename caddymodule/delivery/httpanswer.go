@@ -46,23 +46,51 @@ const (
 // https) and keeps method and query: anything else would lose the record, or
 // tell somebody else.
 func SendHTTP(transport http.RoundTripper, req *http.Request, accept func(*http.Response) (wrong string)) error {
+	answer, err := Exchange(transport, req, 0)
+	if err != nil {
+		return err
+	}
+	return answer.Judge(accept)
+}
+
+// Answer is what a tracker answered.
+type Answer struct {
+	// Response is the answer without its body.
+	*http.Response
+	// Text is the body, as much of it as was asked for.
+	Text []byte
+
+	wrong string
+}
+
+// Exchange sends a tracker's request as [SendHTTP] does, and returns the
+// answer with up to so many bytes of its body. Answer.Judge says what it means.
+func Exchange(transport http.RoundTripper, req *http.Request, body int64) (*Answer, error) {
 	for range maxRedirects + 1 {
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
-			return &RetryError{Reason: networkReason(req, err), Unreached: unreached(err)}
+			return nil, &RetryError{Reason: networkReason(req, err), Unreached: unreached(err)}
 		}
+		answer := &Answer{Response: resp}
 		if resp.StatusCode != http.StatusSwitchingProtocols { // whose "body" may never end
+			answer.Text, _ = io.ReadAll(io.LimitReader(resp.Body, body))
 			_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 		}
 		resp.Body.Close()
 
-		next, wrong := redirect(req, resp)
+		var next *http.Request
+		next, answer.wrong = redirect(req, resp)
 		if next == nil {
-			return judge(resp, wrong, accept)
+			return answer, nil
 		}
 		req = next
 	}
-	return &RetryError{Reason: fmt.Sprintf("more than %d redirects on %s", maxRedirects, req.URL.Host)}
+	return nil, &RetryError{Reason: fmt.Sprintf("more than %d redirects on %s", maxRedirects, req.URL.Host)}
+}
+
+// Judge returns what the answer means, see [SendHTTP].
+func (a *Answer) Judge(accept func(*http.Response) (wrong string)) error {
+	return judge(a.Response, a.wrong, accept)
 }
 
 func judge(resp *http.Response, wrong string, accept func(*http.Response) string) error {

@@ -50,10 +50,9 @@ func UnmarshalOption(d *caddyfile.Dispenser, o *delivery.TrackerOptions) (bool, 
 		}
 		o.Concurrency = n
 	case "client_info":
-		if d.NextArg() {
-			return true, d.Err("client_info takes no argument: it stands there, or it doesn't")
+		if err := UnmarshalFlag(d, &o.ClientInfo); err != nil {
+			return true, err
 		}
-		o.ClientInfo = true
 	default:
 		return false, nil
 	}

@@ -18,64 +18,27 @@ import (
 //	}
 func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the tracker's name
-	if d.NextArg() {
-		t.APIKey = d.Val()
-		if d.NextArg() {
-			return d.Errf("%q is one argument too many: tracker kissmetrics takes one API key", d.Val())
-		}
-		if err := checkKey(d, t.APIKey); err != nil {
-			return err
-		}
-	}
-	for d.NextBlock(0) {
-		if known, err := trackers.UnmarshalOption(d, &t.TrackerOptions); err != nil {
-			return err
-		} else if known {
+	err := trackers.UnmarshalKeyArgument(d, &t.APIKey, "api_key", "API key")
+	for err == nil && d.NextBlock(0) {
+		var known bool
+		if known, err = trackers.UnmarshalOption(d, &t.TrackerOptions); known {
 			continue
 		}
 		switch option := d.Val(); option {
 		case "api_key":
-			if t.APIKey != "" {
-				return d.Err("the API key is there already: give one")
-			}
-			if !d.AllArgs(&t.APIKey) {
-				return d.Err("api_key takes one key, such as: api_key {env.KISSMETRICS_API_KEY}")
-			}
-			if err := checkKey(d, t.APIKey); err != nil {
-				return err
-			}
+			err = trackers.UnmarshalKey(d, &t.APIKey, "API key", "KISSMETRICS_API_KEY")
 		case "endpoint":
-			if !d.AllArgs(&t.Endpoint) {
-				return d.Err("endpoint takes one URL, such as: endpoint " + defaultEndpoint)
-			}
-			if !trackers.HasPlaceholder(t.Endpoint) {
-				if _, err := parseEndpoint(t.Endpoint); err != nil {
-					return d.WrapErr(err)
-				}
-			}
+			err = trackers.UnmarshalEndpoint(d, &t.Endpoint, defaultEndpoint)
 		case "timeout":
-			if err := trackers.UnmarshalTimeout(d, &t.Timeout); err != nil {
-				return err
-			}
+			err = trackers.UnmarshalTimeout(d, &t.Timeout)
 		default:
-			return d.Errf("tracker kissmetrics has no option %q: it has api_key, endpoint, timeout, id, concurrency, client_info", option)
+			err = d.Errf("tracker kissmetrics has no option %q: it has api_key, endpoint, timeout, id, concurrency, client_info", option)
 		}
 	}
-	if t.APIKey == "" {
-		return d.WrapErr(errNoKey)
+	if err == nil && t.APIKey == "" {
+		err = d.WrapErr(errNoKey)
 	}
-	return nil
-}
-
-// checkKey says what is wrong with a key that d stands at.
-func checkKey(d *caddyfile.Dispenser, key string) error {
-	if trackers.HasPlaceholder(key) {
-		return nil // once it is resolved
-	}
-	if err := trackers.CheckKey("api_key", key); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
+	return err
 }
 
 var _ caddyfile.Unmarshaler = (*Tracker)(nil)

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -53,8 +52,7 @@ type Tracker struct {
 	// How long one delivery may take, at most 1m. Default: `15s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	key      string
-	endpoint *url.URL
+	trackers.Account `json:"-"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -66,19 +64,8 @@ func (*Tracker) CaddyModule() caddy.ModuleInfo {
 }
 
 // Provision resolves the placeholders.
-func (t *Tracker) Provision(caddy.Context) error {
-	var err error
-	if t.key, err = trackers.ResolveKey("api_key", t.APIKey); err != nil {
-		return err
-	}
-	endpoint := t.Endpoint
-	if endpoint == "" {
-		endpoint = defaultEndpoint
-	}
-	if endpoint, err = trackers.Resolve("endpoint", endpoint); err != nil {
-		return err
-	}
-	t.endpoint, err = parseEndpoint(endpoint)
+func (t *Tracker) Provision(caddy.Context) (err error) {
+	t.Account, err = trackers.NewAccount("api_key", t.APIKey, t.Endpoint, defaultEndpoint)
 	return err
 }
 
@@ -95,39 +82,6 @@ func (t *Tracker) Validate() error {
 
 var errNoKey = errors.New("no API key: give the one from the site's settings at Kissmetrics " +
 	"(tracker kissmetrics {env.KISSMETRICS_API_KEY}); to try without one, use `tracker log`")
-
-func parseEndpoint(value string) (*url.URL, error) {
-	u, err := trackers.ParseURL(value)
-	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
-		err = errors.New("the URL has a query: leave out what follows the ?")
-	}
-	if err == nil && u.User != nil {
-		err = errors.New("the URL has a user name: the API knows only its key")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("endpoint: %w", err)
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}, nil
-}
-
-// Identity implements [delivery.Identifier].
-func (t *Tracker) Identity() (endpoint, key string) { return t.endpoint.String(), t.key }
-
-// Disabled implements [delivery.Disabler].
-func (t *Tracker) Disabled() string {
-	if t.key == "" {
-		return "the placeholder of its API key is empty: " + t.APIKey
-	}
-	return ""
-}
-
-// Placeholder implements [delivery.Placeheld].
-func (t *Tracker) Placeholder() string {
-	if t.APIKey == t.key {
-		return ""
-	}
-	return strings.TrimSpace(t.Endpoint + " " + t.APIKey)
-}
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
@@ -163,7 +117,7 @@ var (
 
 // request makes a record's request.
 func (t *Tracker) request(ctx context.Context, r *delivery.Record) (*http.Request, error) {
-	u := *t.endpoint
+	u := *t.Account.Endpoint
 	switch r.Kind {
 	case delivery.Event:
 		u.Path += "/e"
@@ -190,7 +144,7 @@ func (t *Tracker) request(ctx context.Context, r *delivery.Record) (*http.Reques
 // Preview shows a record's request, without sending it and without the key.
 func (t *Tracker) Preview(r *delivery.Record) string {
 	shown := *t
-	shown.key = "YOUR_API_KEY"
+	shown.Key = "YOUR_API_KEY"
 	req, err := shown.request(context.Background(), r)
 	if err != nil {
 		return err.Error()
@@ -209,7 +163,7 @@ func (t *Tracker) query(r *delivery.Record) string {
 	defer buffers.Put(b)
 	b.Reset()
 	b.WriteString("_k=")
-	b.WriteString(url.QueryEscape(t.key))
+	b.WriteString(url.QueryEscape(t.Key))
 	add := func(name, value string) {
 		b.WriteByte('&')
 		b.WriteString(url.QueryEscape(name))
@@ -242,18 +196,10 @@ func (t *Tracker) query(r *delivery.Record) string {
 func accept(resp *http.Response) string {
 	// The tracker answers with a GIF, whatever it was sent. HTML is from
 	// something in between: a login page, a proxy, a parked domain.
-	if isHTML(resp.Header.Get("Content-Type")) && resp.StatusCode != http.StatusNotModified {
+	if trackers.IsHTML(resp.Header.Get("Content-Type")) && resp.StatusCode != http.StatusNotModified {
 		return "the answer is a web page, so this isn't Kissmetrics' API (is the endpoint right? is there a proxy in between?)"
 	}
 	return ""
-}
-
-// isHTML reports whether a Content-Type is HTML's, however badly it goes on.
-func isHTML(contentType string) bool {
-	if end := strings.IndexAny(contentType, ";,"); end >= 0 {
-		contentType = contentType[:end]
-	}
-	return strings.EqualFold(strings.TrimSpace(contentType), "text/html")
 }
 
 // Interface guards

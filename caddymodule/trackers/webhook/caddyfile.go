@@ -56,10 +56,9 @@ func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 			t.Batch = n
 		case "gzip":
-			if d.NextArg() {
-				return d.Err("gzip takes no argument: it stands there, or it doesn't")
+			if err := trackers.UnmarshalFlag(d, &t.Gzip); err != nil {
+				return err
 			}
-			t.Gzip = true
 		case "timeout":
 			if err := trackers.UnmarshalTimeout(d, &t.Timeout); err != nil {
 				return err

@@ -3,7 +3,6 @@ package webhook
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -17,7 +16,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -45,11 +43,13 @@ const (
 //	    "time": "2026-01-02T03:04:05.678Z",  // of the visitor's request
 //	    "site": "example.com",
 //	    "person": "john.smith",              // of an alias: the anonymous identity
+//	    "named": true,                       // if the person is a name; not of an alias
 //	    "name": "Clicked Link",              // of an alias: the identity that it gets; not with "properties"
 //	    "properties": {"Link location": "top"}
 //	}]
 //
-// With `client_info` there are also `client_ip` and `user_agent`.
+// With `client_info` there are also `client_ip` and `user_agent`; beside an alias
+// of the same visit there is `anonymous`, the identity that became the person.
 //
 // A record may come more than once; its id tells. With a secret the request is
 // signed after the [Standard Webhooks](https://www.standardwebhooks.com/)
@@ -244,7 +244,7 @@ func (t *Tracker) request(records []*delivery.Record, now time.Time) (*http.Requ
 	}
 	header := t.header.Clone()
 	if t.Gzip && len(body) > gzipAbove {
-		body = compress(body)
+		body = trackers.Compress(body)
 		header["Content-Encoding"] = []string{"gzip"}
 	}
 	if t.key != nil {
@@ -282,6 +282,8 @@ type message struct {
 	Time       time.Time         `json:"time"`
 	Site       string            `json:"site"`
 	Person     string            `json:"person"`
+	Named      bool              `json:"named,omitempty"`
+	Anonymous  string            `json:"anonymous,omitempty"`
 	Name       string            `json:"name,omitempty"`
 	Properties map[string]string `json:"properties,omitempty"`
 	ClientIP   string            `json:"client_ip,omitempty"`
@@ -293,7 +295,7 @@ func encode(records []*delivery.Record) ([]byte, error) {
 	for i, r := range records {
 		m := message{
 			ID: hex.EncodeToString(r.ID[:]), Kind: r.Kind.String(), Time: r.Time.UTC(),
-			Site: r.Site, Person: r.Person, Name: r.Name,
+			Site: r.Site, Person: r.Person, Named: r.Named, Anonymous: r.Anonymous, Name: r.Name,
 			ClientIP: r.ClientIP, UserAgent: r.UserAgent,
 		}
 		if len(r.Properties) > 0 {
@@ -305,18 +307,6 @@ func encode(records []*delivery.Record) ([]byte, error) {
 		messages[i] = m
 	}
 	return json.Marshal(messages)
-}
-
-var compressors = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
-
-func compress(body []byte) []byte {
-	var b bytes.Buffer
-	w := compressors.Get().(*gzip.Writer)
-	defer compressors.Put(w)
-	w.Reset(&b)
-	_, _ = w.Write(body) // a buffer takes everything
-	_ = w.Close()
-	return b.Bytes()
 }
 
 // messageID is the same for the same records, and for no others.

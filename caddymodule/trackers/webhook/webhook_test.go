@@ -65,6 +65,7 @@ func records() []*delivery.Record {
 		},
 		{ID: [16]byte{2}, Kind: delivery.Alias, Time: at, Site: "example.com", Person: "anon", Name: "bob@x.com"},
 		{ID: [16]byte{3}, Kind: delivery.Properties, Time: at, Site: "example.com", Person: "anon"},
+		{ID: [16]byte{4}, Kind: delivery.Event, Time: at, Site: "example.com", Person: "bob@x.com", Named: true, Anonymous: "anon", Name: "E"},
 	}
 }
 
@@ -77,7 +78,8 @@ func TestBody(t *testing.T) {
 	const want = `[{"id":"01000000000000000000000000000000","kind":"event","time":"2026-01-02T03:04:05.678Z","site":"example.com",` +
 		`"person":"bob@x.com","name":"\u003cClicked\u003e","properties":{"a":"\u0000\u2028","b":"2"},"client_ip":"192.0.2.1","user_agent":"B"},` +
 		`{"id":"02000000000000000000000000000000","kind":"alias","time":"2026-01-02T03:04:05.678Z","site":"example.com","person":"anon","name":"bob@x.com"},` +
-		`{"id":"03000000000000000000000000000000","kind":"properties","time":"2026-01-02T03:04:05.678Z","site":"example.com","person":"anon"}]`
+		`{"id":"03000000000000000000000000000000","kind":"properties","time":"2026-01-02T03:04:05.678Z","site":"example.com","person":"anon"},` +
+		`{"id":"04000000000000000000000000000000","kind":"event","time":"2026-01-02T03:04:05.678Z","site":"example.com","person":"bob@x.com","named":true,"anonymous":"anon","name":"E"}]`
 	if h.body != want {
 		t.Errorf("body\n%s\nwant\n%s", h.body, want)
 	}
