@@ -83,21 +83,23 @@ http://rewritten.localhost:$PORT {
 	}
 }
 `, harness.Vars{"A": a.URL, "B": b.URL, "UPSTREAM": upstream.Addr})
-	event := "/e person=ann name=E p:1"
+	before, event := "/e person=anon1 name=Before", "/e person=ann name=E p:1"
 	for host, test := range map[string]struct {
 		a, b     []string
 		upstream string
 	}{
-		"twice":      {a: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1&kme=E&km_p=1"},
-		"two":        {a: []string{"/a person=anon1 name=ann", event}, b: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
-		"late":       {a: []string{"/a person=anon1 name=ann", event}, b: []string{"/a person=anon1 name=ann", event}, upstream: "/rewritten"},
-		"invoked":    {a: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1&kme=E&km_p=1"},
-		"errors":     {a: []string{"/a person=anon1 name=ann", event}, b: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
-		"errorsonly": {b: []string{"/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
-		"rewritten":  {a: []string{"/a person=anon1 name=ann", event}, upstream: "/plain"},
+		"twice":      {a: []string{before, "/a person=anon1 name=ann", event}, upstream: "/x?q=1&kme=E&km_p=1"},
+		"two":        {a: []string{before, "/a person=anon1 name=ann", event}, b: []string{before, "/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
+		"late":       {a: []string{before, "/a person=anon1 name=ann", event}, b: []string{before, "/a person=anon1 name=ann", event}, upstream: "/rewritten"},
+		"invoked":    {a: []string{before, "/a person=anon1 name=ann", event}, upstream: "/x?q=1&kme=E&km_p=1"},
+		"errors":     {a: []string{before, "/a person=anon1 name=ann", event}, b: []string{before, "/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
+		"errorsonly": {b: []string{before, "/a person=anon1 name=ann", event}, upstream: "/x?q=1"},
+		"rewritten":  {a: []string{before, "/a person=anon1 name=ann", event}, upstream: "/plain"},
 	} {
 		t.Run(host, func(t *testing.T) {
-			p := harness.NewVisitor(t).Open(c.URL+"/x?q=1&kme=E&kmi=ann&km_p=1", "Host", host+".localhost")
+			v := harness.NewVisitor(t)
+			v.Open(c.URL+"/x?kme=Before", "Host", host+".localhost")
+			p := v.Open(c.URL+"/x?q=1&kme=E&kmi=ann&km_p=1", "Host", host+".localhost")
 			if n := len(p.Header["Set-Cookie"]); n != 1 {
 				t.Errorf("%d cookies: %q", n, p.Header["Set-Cookie"])
 			}
@@ -176,7 +178,7 @@ http://:$PORT {`+directive+`
 		t.Errorf("%q %v", p.Body, p.Header)
 	}
 	p = v.Open(c.URL + "/?kme=Again")
-	records := trk.Expect(t, c, []string{"ann"}, "/a person=anon1 name=ann", "/e person=ann name=Click it color:€", "/e person=anon1 name=Again")
+	records := trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Click it color:€", "/e person=ann name=Again")
 	for _, r := range records {
 		if want := "Again||||" + r.Person; r.Name == "Again" && p.Body != want {
 			t.Errorf("%q, want %q", p.Body, want)

@@ -25,7 +25,9 @@ func TestExample(t *testing.T) {
 		"\n{\n", "\n{\n\tadmin "+c.Admin+"\n\tdefault_bind 127.0.0.1\n\tskip_install_trust\n",
 	).Replace(string(text))
 	c.Start()
-	p := harness.NewVisitor(t).Open(c.URL + "/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top")
+	v := harness.NewVisitor(t)
+	v.Open(c.URL + "/offer?kme=Visited")
+	p := v.Open(c.URL + "/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top")
 	if p.Status != http.StatusOK || !strings.Contains(p.Body, "/offer?kme=Clicked+Link&km_Link+Location=top\n") {
 		t.Errorf("%d %s", p.Status, p.Body)
 	}

@@ -84,8 +84,9 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	c, trk, metrics := startMetered(t)
 	v := harness.NewVisitor(t)
-	v.Open(c.URL + "/?kme=E&kmi=ann&km__k=x&km_=y") // an alias and an event
-	v.Open(c.URL + "/?kme=E&kmi=ann")               // a repeat but for what is dropped: once
+	v.Open(c.URL + "/?kme=Before")
+	v.Open(c.URL + "/?kme=E&kmi=ann&km__k=x&km_=y")
+	v.Open(c.URL + "/?kme=E&kmi=ann") // a repeat but for what is dropped: once
 	v.Open(c.URL+"/?kme=E", "User-Agent", "Googlebot/2.1")
 	v.Open(c.URL+"/?kme=E", "Sec-Purpose", "prefetch")
 	v.Open(c.URL + "/?kmi=%7B%7B+email+%7D%7D")
@@ -100,7 +101,7 @@ func TestMetrics(t *testing.T) {
 
 	got := metrics()
 	for name, want := range map[string]float64{
-		`hits_total{outcome="recorded",reason=""}`:            3,
+		`hits_total{outcome="recorded",reason=""}`:            4,
 		`hits_total{outcome="skipped",reason="bots"}`:         1,
 		`hits_total{outcome="skipped",reason="prefetch"}`:     1,
 		`hits_total{outcome="skipped",reason="once"}`:         1,
@@ -110,10 +111,13 @@ func TestMetrics(t *testing.T) {
 		`tags_dropped_total{reason="reserved_name"}`:          1,
 		`tags_dropped_total{reason="empty"}`:                  1,
 		`tags_dropped_total{reason="identity_merge_field"}`:   1,
-		`deliveries_total{result="delivered",tracker="main"}`: 2,
+		`aliases_total{outcome="sent"}`:                       1,
+		`aliases_total{outcome="known"}`:                      0,
+		`aliases_total{outcome="doubt"}`:                      0,
+		`deliveries_total{result="delivered",tracker="main"}`: 3,
 		`deliveries_total{result="dead",tracker="main"}`:      1,
 		`deliveries_total{result="retried",tracker="main"}`:   1,
-		`delivery_duration_seconds_count{tracker="main"}`:     4,
+		`delivery_duration_seconds_count{tracker="main"}`:     5,
 		`queue_records{tracker="main"}`:                       1,
 		`dead_letters{tracker="main"}`:                        1,
 		`queue_up`:                                            1,
@@ -131,7 +135,7 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("the oldest record is %v s old", age)
 	}
 	open := v.Get("http://"+harness.Loopback(atoi(t, c.Vars["METRICS"]))+"/metrics", "Accept", "application/openmetrics-text; version=1.0.0")
-	if !strings.HasSuffix(strings.TrimSpace(open.Body), "# EOF") || !strings.Contains(open.Body, metricsPrefix+`hits_total{outcome="recorded",reason=""} 3`) {
+	if !strings.HasSuffix(strings.TrimSpace(open.Body), "# EOF") || !strings.Contains(open.Body, metricsPrefix+`hits_total{outcome="recorded",reason=""} 4`) {
 		t.Errorf("OpenMetrics:\n%s", open.Body)
 	}
 }

@@ -2,147 +2,186 @@ package tagging
 
 import (
 	"crypto/hmac"
-	"crypto/sha256"
+	"crypto/rand"
 	"encoding/base32"
 	"encoding/base64"
-	"encoding/hex"
-	"hash"
-	"io"
-	"sync"
+	"encoding/binary"
+	"time"
 )
 
-// Cookie is what this module's own cookie says about a browser. It holds no personal data.
-type Cookie struct {
-	Anonymous string // the anonymous identity, at most 255 bytes
-	Claim     Claim  // by whom it is claimed; zero if by nobody
-}
-
-// Claim is the keyed hash of the name that an anonymous identity has been aliased to.
-type Claim [16]byte
-
-const (
-	anonymousSize = 128 / 8 // bytes of randomness
-	macSize       = 128 / 8 // bytes of a cookie's HMAC
-	maxAnonymous  = 255     // bytes
-)
+// Anonymous is a random identity of ours.
+type Anonymous [128 / 8]byte
 
 // anonymousEncoding makes identities of letters and digits, so they need no encoding anywhere, and no spreadsheet
 // takes one for a formula.
 var anonymousEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
-// newAnonymous returns a fresh anonymous identity.
-func newAnonymous(random io.Reader) (string, error) {
-	var b [anonymousSize]byte
-	if _, err := io.ReadFull(random, b[:]); err != nil {
-		return "", err
+// String returns the identity as it is recorded.
+func (a Anonymous) String() string {
+	return string(anonymousEncoding.AppendEncode(make([]byte, 0, 32), a[:]))
+}
+
+func newAnonymous() (a Anonymous) {
+	rand.Read(a[:])
+	return a
+}
+
+// Cookie is what this module's own cookie says about a browser. The zero value says nothing.
+type Cookie struct {
+	Anonymous Anonymous
+	// Made is when the identity was first sent to the browser, to the millisecond. It is zero until somebody does.
+	Made time.Time
+	// Memory names what remembers whether the identity was aliased; 0 if nothing does, so that it never is.
+	Memory uint64
+	// History is whether anything was recorded under the identity.
+	History bool
+	// Name is the name that a link gave the visitor, or "". Rules have accepted it, but may have changed since.
+	Name string
+}
+
+// None reports whether there is no cookie.
+func (c Cookie) None() bool { return c.Anonymous == Anonymous{} }
+
+// Former reports whether the former version has set the cookie.
+func (c Cookie) Former() bool { return c.Made.Equal(formerMade) }
+
+// Better reports whether a cookie counts before another one that came with it: if it alone knows a name, else if its
+// identity is newer.
+func (c Cookie) Better(other Cookie) bool {
+	if c.None() || other.None() {
+		return other.None() && !c.None()
 	}
-	return string(anonymousEncoding.AppendEncode(make([]byte, 0, 32), b[:])), nil
-}
-
-// Keys are made from one secret, a separate one for each purpose. Nodes with the same secret understand each other's
-// cookies.
-type Keys struct{ seal, claim, destination *key }
-
-// NewKeys derives the keys from a secret, which should have at least 128 bits of randomness.
-func NewKeys(secret []byte) *Keys {
-	return &Keys{
-		seal:        newKey(secret, "tagged-urls cookie"),
-		claim:       newKey(secret, "tagged-urls claim"),
-		destination: newKey(secret, "tagged-urls destination"),
+	if (c.Name == "") != (other.Name == "") {
+		return c.Name != ""
 	}
+	return c.Made.After(other.Made)
 }
 
-// key is one of the keys.
-type key struct {
-	secret []byte
-	ready  sync.Pool // of *mac, keyed: to key one takes longer than to use it
+// Scope is where browsers send a cookie: to a host, or to a domain and all that is below it.
+type Scope struct {
+	Name   string
+	Domain bool
 }
 
-type mac struct {
-	hash.Hash
-	buf []byte
-}
-
-func newKey(secret []byte, purpose string) *key {
-	derived := (&key{secret: secret}).authenticate(purpose)
-	return &key{secret: derived[:]}
-}
-
-// authenticate returns the HMAC-SHA-256 of the parts, which can't be taken for other ones with the same bytes.
-func (k *key) authenticate(parts ...string) [sha256.Size]byte {
-	m, ok := k.ready.Get().(*mac)
-	if !ok {
-		m = &mac{Hash: hmac.New(sha256.New, k.secret)}
-	}
-	defer k.ready.Put(m)
-	m.buf = m.buf[:0]
-	for _, p := range parts {
-		m.buf = appendString(m.buf, p)
-	}
-	m.Reset()
-	m.Write(m.buf)
-	m.buf = m.Sum(m.buf[:0])
-	sum := [sha256.Size]byte(m.buf)
-	if cap(m.buf) > 4<<10 { // of a hit with a lot to say
-		m.buf = nil
-	}
-	return sum
-}
-
-// Destination returns a short keyed hash of a tracker's API key, in hexadecimal: it tells trackers apart without
-// giving the key away.
-func (k *Keys) Destination(key string) string {
-	sum := k.destination.authenticate(key)
-	return hex.EncodeToString(sum[:8])
-}
-
-func (k *Keys) claimOf(name string) Claim {
-	sum := k.claim.authenticate(name)
-	return Claim(sum[:len(Claim{})])
-}
-
-// A cookie's value is one character for the version and whether there is a claim, then, in URL-safe base64,
-// the HMAC, the claim, and the anonymous identity.
+// A cookie's value is one character for the version, then, in URL-safe base64, a nonce and what is encrypted under it:
+// a byte of flags, when the identity was made in Unix milliseconds (8 bytes), its memory (8), the identity, the name's
+// length (2), the name, and zeros up to a multiple of 32 bytes, so that the length says little of it.
 const (
-	versionUnclaimed = "1"
-	versionClaimed   = "2"
+	versionEncrypted = "3"
+
+	flagHistory = 1
+
+	fixedSize = 1 + 8 + 8 + len(Anonymous{}) + 2
+	padding   = 32
+
+	// maxPlain has room for a name of [MaxName] characters of four bytes.
+	maxPlain = (fixedSize + 4*MaxName + padding - 1) / padding * padding
+	// maxValue is the length of the longest cookie.
+	maxValue = 1 + ((nonceSize+maxPlain+aeadOverhead)*8+5)/6
 )
 
 var cookieEncoding = base64.RawURLEncoding.Strict()
 
-// Seal returns the cookie's value: letters, digits, '-' and '_'. The scope is where browsers send it, the site's host
-// or the cookie's domain: under another one it doesn't verify.
-func (k *Keys) Seal(c Cookie, scope string) string {
-	version, body := versionUnclaimed, c.Anonymous
-	if c.Claim != (Claim{}) {
-		version, body = versionClaimed, string(c.Claim[:])+c.Anonymous
+// Seal returns the cookie's value: letters, digits, '-' and '_', at most 1,463 of them. The scope is where browsers
+// send it: under another one it doesn't verify.
+func (k *Keys) Seal(c Cookie, scope Scope) string {
+	flags := byte(0)
+	if c.History {
+		flags = flagHistory
 	}
-	sum := k.seal.authenticate(scope, version, body)
-	raw, value := make([]byte, 0, 128), make([]byte, 0, 256) // enough for most
-	raw = append(append(raw, sum[:macSize]...), body...)
-	return string(cookieEncoding.AppendEncode(append(value, version...), raw))
+	size := (fixedSize + len(c.Name) + padding - 1) / padding * padding
+	plain := append(make([]byte, 0, size), flags)
+	plain = binary.BigEndian.AppendUint64(plain, uint64(c.Made.UnixMilli()))
+	plain = binary.BigEndian.AppendUint64(plain, c.Memory)
+	plain = append(plain, c.Anonymous[:]...)
+	plain = binary.BigEndian.AppendUint16(plain, uint16(len(c.Name)))
+	plain = append(plain, c.Name...)
+	plain = plain[:size] // the rest is zeros
+
+	raw := make([]byte, nonceSize, nonceSize+size+aeadOverhead)
+	rand.Read(raw)
+	raw = k.cookie.seal(raw, raw, plain, additional(scope))
+	return versionEncrypted + cookieEncoding.EncodeToString(raw)
 }
 
-// Open returns the cookie that Seal made for the same scope; not ok is any other value.
-func (k *Keys) Open(value, scope string) (c Cookie, ok bool) {
-	const maxValue = 1 + (macSize+len(c.Claim)+maxAnonymous)*4/3 + 1
+// additional is what a cookie is bound to.
+func additional(scope Scope) []byte {
+	b := append(make([]byte, 0, 64), versionEncrypted...)
+	kind := "host"
+	if scope.Domain {
+		kind = "domain"
+	}
+	return appendString(appendString(b, scope.Name), kind)
+}
+
+// Open returns the cookie that Seal made for the same scope, or one of the former version, see [Keys.openFormer]. Any
+// other value is none.
+func (k *Keys) Open(value string, scope Scope) Cookie {
 	if len(value) < 2 || len(value) > maxValue {
-		return Cookie{}, false
+		return Cookie{}
 	}
-	version := value[:1]
 	raw, err := cookieEncoding.DecodeString(value[1:])
-	if err != nil || len(raw) < macSize {
-		return Cookie{}, false
+	switch {
+	case err != nil:
+		return Cookie{}
+	case value[:1] != versionEncrypted:
+		return k.openFormer(value[:1], raw, scope)
+	case len(raw) < nonceSize:
+		return Cookie{}
 	}
-	mac, body := raw[:macSize], string(raw[macSize:])
-	if sum := k.seal.authenticate(scope, version, body); !hmac.Equal(mac, sum[:macSize]) {
-		return Cookie{}, false
+	nonce, sealed := raw[:nonceSize], raw[nonceSize:]
+	plain, err := k.cookie.open(sealed[:0], nonce, sealed, additional(scope))
+	if err != nil || len(plain) < fixedSize {
+		return Cookie{}
 	}
-	if version == versionClaimed { // what verifies, Seal has made: there is a claim
-		c.Claim, body = Claim([]byte(body[:len(c.Claim)])), body[len(c.Claim):]
+	c := Cookie{
+		History: plain[0]&flagHistory != 0,
+		Made:    time.UnixMilli(int64(binary.BigEndian.Uint64(plain[1:]))),
+		Memory:  binary.BigEndian.Uint64(plain[9:]),
 	}
-	c.Anonymous = body
-	return c, c.Anonymous != ""
+	plain = plain[17:]
+	plain = plain[copy(c.Anonymous[:], plain):]
+	size, plain := int(binary.BigEndian.Uint16(plain)), plain[2:]
+	if size > len(plain) {
+		return Cookie{}
+	}
+	c.Name = string(plain[:size])
+	return c
+}
+
+// The former version's cookies weren't encrypted: an HMAC, and in the second version the keyed hash of the name that
+// the identity was aliased to, are followed by the identity.
+const (
+	formerUnclaimed = "1"
+	formerClaimed   = "2"
+	formerMAC       = 128 / 8 // bytes
+	formerClaim     = 128 / 8 // bytes
+)
+
+// formerMade is before all others: nobody knows when.
+var formerMade = time.UnixMilli(0)
+
+// openFormer reads a cookie of the former version. It tells who the browser was. What was aliased then isn't known any
+// more, and a cookie from before its alias can be replayed; so no identity from there is aliased. One that was the
+// library's is none: it was never ours.
+func (k *Keys) openFormer(version string, raw []byte, scope Scope) Cookie {
+	if version != formerUnclaimed && version != formerClaimed || len(raw) < formerMAC {
+		return Cookie{}
+	}
+	mac, body := raw[:formerMAC], string(raw[formerMAC:])
+	if sum := k.former.authenticate(scope.Name, version, body); !hmac.Equal(mac, sum[:formerMAC]) {
+		return Cookie{}
+	}
+	if version == formerClaimed { // it verifies, so there is a claim
+		body = body[formerClaim:]
+	}
+	c := Cookie{History: true, Made: formerMade}
+	identity, err := anonymousEncoding.DecodeString(body)
+	if err != nil || len(identity) != len(c.Anonymous) {
+		return Cookie{}
+	}
+	copy(c.Anonymous[:], identity)
+	return c
 }
 
 // LibraryCookie decodes the value of one of the cookies of Kissmetrics' library, km_ai or km_ni, which are

@@ -1,69 +1,159 @@
 package tagging
 
 import (
+	"encoding/base64"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
+var someCookie = Cookie{
+	Anonymous: Anonymous([]byte("abcdefghijklmnop")), Made: time.UnixMilli(1_800_000_000_123), Memory: 1<<63 + 5,
+	History: true, Name: "john",
+}
+
 func TestCookieRoundTrip(t *testing.T) {
-	keys := NewKeys([]byte("secret"))
+	keys, scope := NewKeys([]byte("secret")), Scope{Name: "example.com"}
+	lengths := map[int]bool{}
 	for _, c := range []Cookie{
-		{Anonymous: "MFRGGZDFMZTWQ2LKNNWG23TPOA"},
-		{Anonymous: "MFRGGZDFMZTWQ2LKNNWG23TPOA", Claim: keys.claimOf("john")},
-		{Anonymous: "25YBKTiJMbTlCT7VDuM7YKcL9Lw=", Claim: Claim{0: 1}},
-		{Anonymous: strings.Repeat("x", 255), Claim: Claim{15: 1}},
-		{Anonymous: "x"},
+		someCookie,
+		{Anonymous: Anonymous{1}, Made: time.UnixMilli(0)},
+		{Anonymous: Anonymous{15: 1}, Made: time.UnixMilli(1 << 45), History: true},
+		{Anonymous: Anonymous{1}, Made: time.UnixMilli(1), Name: "jörg@example.com"},
+		{Anonymous: Anonymous{1}, Made: time.UnixMilli(1), Name: strings.Repeat("\U0001F600", MaxName)},
 	} {
-		value := keys.Seal(c, "example.com")
-		if got, ok := keys.Open(value, "example.com"); !ok || got != c {
-			t.Errorf("%v comes back as %v, %v", c, got, ok)
+		value := keys.Seal(c, scope)
+		if got := keys.Open(value, scope); got != c {
+			t.Errorf("%v comes back as %v", c, got)
 		}
-		if strings.Trim(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			t.Errorf("%q isn't made of letters, digits, '-' and '_'", value)
+		if strings.Trim(value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" || value[0] != '3' {
+			t.Errorf("%q isn't of version 3, or of other characters than letters, digits, '-' and '_'", value)
 		}
-		if len(c.Anonymous) < 30 && len(value) > 100 {
-			t.Errorf("%d bytes for a cookie", len(value))
+		// With its name and attributes it has to be less than 4,096 bytes.
+		if len(value) > maxValue || maxValue > 1500 || len(c.Name) < 30 && len(value) > 140 {
+			t.Errorf("%d bytes for a cookie with a name of %d", len(value), len(c.Name))
 		}
-		if again, _ := keys.Open(value, "example.com"); keys.Seal(again, "example.com") != value {
-			t.Error("sealed again, the cookie differs")
+		if keys.Seal(c, scope) == value {
+			t.Error("two cookies are the same: who sees both knows that they say the same")
+		}
+	}
+	for n := range 29 {
+		c := someCookie
+		c.Name = strings.Repeat("x", n)
+		lengths[len(keys.Seal(c, scope))] = true
+	}
+	if len(lengths) != 1 {
+		t.Errorf("the lengths %v tell names apart", lengths)
+	}
+}
+
+// Nobody but the server reads what is in a cookie.
+func TestCookieIsEncrypted(t *testing.T) {
+	value := NewKeys([]byte("secret")).Seal(someCookie, Scope{Name: "example.com"})
+	raw, err := base64.RawURLEncoding.DecodeString(value[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"john", "abcdefgh", "example"} {
+		if strings.Contains(value+string(raw), secret) {
+			t.Errorf("%s is in the cookie", secret)
 		}
 	}
 }
 
 func TestForeignCookies(t *testing.T) {
 	keys, others := NewKeys([]byte("secret")), NewKeys([]byte("another"))
-	c := Cookie{Anonymous: "anonymous", Claim: keys.claimOf("john")}
-	value := keys.Seal(c, "example.com")
-	if _, ok := others.Open(value, "example.com"); ok {
+	scope := Scope{Name: "example.com"}
+	value := keys.Seal(someCookie, scope)
+	if c := others.Open(value, scope); !c.None() {
 		t.Error("another secret's cookie verifies")
 	}
-	for _, scope := range []string{"", "example.co", "www.example.com", "Example.com", "example.com."} {
-		if _, ok := keys.Open(value, scope); ok {
-			t.Errorf("a cookie for example.com verifies for %q", scope)
+	for _, name := range []string{"", "example.co", "www.example.com", "Example.com", "example.com."} {
+		if c := keys.Open(value, Scope{Name: name}); !c.None() {
+			t.Errorf("a cookie for example.com verifies for %q", name)
 		}
 	}
-	// What is signed can't be shifted from one part to another.
-	if a, b := keys.Seal(Cookie{Anonymous: "bc"}, "a"), keys.Seal(Cookie{Anonymous: "c"}, "ab"); a[:20] == b[:20] {
-		t.Error("scope and identity are signed as one string")
+	if c := keys.Open(value, Scope{Name: "example.com", Domain: true}); !c.None() {
+		t.Error("a host's cookie verifies for the domain")
 	}
-	unclaimed := keys.Seal(Cookie{Anonymous: string(c.Claim[:]) + "anonymous"}, "example.com")
-	if _, ok := keys.Open("2"+unclaimed[1:], "example.com"); ok {
-		t.Error("an unclaimed cookie verifies as a claimed one")
+	if c := keys.Open(keys.Seal(someCookie, Scope{Name: "example.com", Domain: true}), scope); !c.None() {
+		t.Error("a domain's cookie verifies for the host")
 	}
 	for i := range value {
 		forged := []byte(value)
 		forged[i] ^= 1
-		if got, ok := keys.Open(string(forged), "example.com"); ok {
+		if got := keys.Open(string(forged), scope); !got.None() {
 			t.Errorf("with byte %d changed, the cookie is %v", i, got)
 		}
 	}
-	for _, value := range []string{"", "1", "2", "1AA", "3" + value[1:], value + "A", value[:len(value)-1], value + "=", " " + value, strings.Repeat("A", 1<<20), "1" + strings.Repeat("=", 100), "MFRGGZDFMZTWQ2LKNNWG23TPOA"} {
-		if got, ok := keys.Open(value, "example.com"); ok || got != (Cookie{}) {
+	for _, value := range []string{"", "1", "2", "3", "1AA", "3AA", "1" + value[1:], "2" + value[1:], "4" + value[1:], value + "A", value[:len(value)-1], value + "=", " " + value,
+		strings.Repeat("A", 1<<20), "3" + strings.Repeat("A", 1<<20), "1" + strings.Repeat("=", 100), "MFRGGZDFMZTWQ2LKNNWG23TPOA"} {
+		if got := keys.Open(value, scope); got != (Cookie{}) {
 			t.Errorf("%.100q is opened as %v", value, got)
 		}
 	}
-	if _, ok := keys.Open(keys.Seal(Cookie{}, "example.com"), "example.com"); ok {
-		t.Error("a cookie without an identity is opened")
+}
+
+// formerSeal makes a cookie as the former version did.
+func formerSeal(k *Keys, version, body, scope string) string {
+	sum := k.former.authenticate(scope, version, body)
+	return version + cookieEncoding.EncodeToString(append(sum[:formerMAC], body...))
+}
+
+// What the former version has set, here by that version itself.
+func TestFormerCookies(t *testing.T) {
+	keys, scope := NewKeys([]byte("secret")), Scope{Name: "test.com"}
+	known := Cookie{Anonymous: Anonymous([]byte("abcdefghklmnmnop")), Made: time.UnixMilli(0), History: true}
+	copy(known.Anonymous[:], must(anonymousEncoding.DecodeString("MFRGGZDFMZTWQ2LKNNWG23TPOA")))
+	for value, want := range map[string]Cookie{
+		"19ca7ER_HGTEXR-DvtUh0sk1GUkdHWkRGTVpUV1EyTEtOTldHMjNUUE9B":                         known, // unclaimed
+		"2ybFaqlj0aM4ksrleVgaw6AzYi7CnI8NOo68VYG7eWtlNRlJHR1pERk1aVFdRMkxLTk5XRzIzVFBPQQ":   known, // John's
+		"1pIyziZ-99-TWYXdRHjXYJzI1WUJLVGlKTWJUbENUN1ZEdU03WUtjTDlMdz0":                      {},    // the library's
+		"2am5INQZiga8uyEL-WIIuwAzYi7CnI8NOo68VYG7eWtkyNVlCS1RpSk1iVGxDVDdWRHVNN1lLY0w5THc9": {},    // the library's, John's
+		"1CUlTFuX31gNXa4f7GzF4IHg": {}, // nobody's
+	} {
+		if got := keys.Open(value, scope); got != want {
+			t.Errorf("%s is opened as %+v, want %+v", value, got, want)
+		}
+		if got := keys.Open(value, Scope{Name: "other.com"}); !got.None() {
+			t.Errorf("%s verifies elsewhere", value)
+		}
+		if want.None() {
+			continue
+		}
+		for i := range value {
+			forged := []byte(value)
+			forged[i] ^= 1
+			if got := keys.Open(string(forged), scope); !got.None() {
+				t.Errorf("with byte %d changed, the cookie is %v", i, got)
+			}
+		}
+	}
+	if got := formerSeal(keys, "1", "MFRGGZDFMZTWQ2LKNNWG23TPOA", "test.com"); got != "19ca7ER_HGTEXR-DvtUh0sk1GUkdHWkRGTVpUV1EyTEtOTldHMjNUUE9B" {
+		t.Errorf("these tests make other cookies than the former version did: %s", got)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestBetterCookie(t *testing.T) {
+	at := func(ms int64, name string) Cookie {
+		return Cookie{Anonymous: Anonymous{1}, Made: time.UnixMilli(ms), Name: name}
+	}
+	order := []Cookie{{}, at(0, ""), at(1, ""), at(2, ""), at(1, "john"), at(2, "mary")}
+	for i, a := range order {
+		for j, b := range order {
+			if got := a.Better(b); got != (i > j) {
+				t.Errorf("%v counts before %v: %v", a, b, got)
+			}
+		}
 	}
 }
 
@@ -76,11 +166,8 @@ func TestKeysDifferByPurpose(t *testing.T) {
 	if len(d) != 16 || strings.Trim(d, "0123456789abcdef") != "" {
 		t.Errorf("the destination %q isn't 16 hexadecimal digits", d)
 	}
-	if string(keys.seal.secret) == string(keys.claim.secret) || string(keys.claim.secret) == string(keys.destination.secret) {
+	if string(keys.former.secret) == string(keys.destination.secret) || keys.cookie.k1 == newAEAD([32]byte(keys.former.secret)).k1 {
 		t.Error("one key serves two purposes")
-	}
-	if keys.claimOf("john") == others.claimOf("john") || keys.claimOf("john") == keys.claimOf("mary") || keys.claimOf("john") != same.claimOf("john") {
-		t.Error("a claim isn't a keyed hash of the name")
 	}
 }
 
@@ -100,23 +187,49 @@ func TestLibraryCookie(t *testing.T) {
 	}
 }
 
+// Whatever a browser sends is a cookie that was sealed for the scope, or none.
 func FuzzCookieOpen(f *testing.F) {
-	keys := NewKeys([]byte("secret"))
-	f.Add(keys.Seal(Cookie{Anonymous: "anonymous"}, "example.com"), "example.com")
-	f.Add(keys.Seal(Cookie{Anonymous: "anonymous", Claim: Claim{1}}, "example.com"), "example.com")
-	f.Add("2AAAAAAAAAAAAAAAAAAAAAA", "")
-	f.Fuzz(func(t *testing.T, value, scope string) {
-		if c, ok := keys.Open(value, scope); ok && strings.Trim(value, "\r\n") == value && keys.Seal(c, scope) != strings.NewReplacer("\r", "", "\n", "").Replace(value) {
-			t.Errorf("%q is opened as %v, which is sealed as %q", value, c, keys.Seal(c, scope))
+	keys, scope := NewKeys([]byte("secret")), Scope{Name: "example.com"}
+	genuine := []string{
+		keys.Seal(someCookie, scope), keys.Seal(Cookie{Anonymous: Anonymous{1}}, scope),
+		formerSeal(keys, "1", "MFRGGZDFMZTWQ2LKNNWG23TPOA", scope.Name),
+		formerSeal(keys, "2", strings.Repeat("x", formerClaim)+"MFRGGZDFMZTWQ2LKNNWG23TPOA", scope.Name),
+	}
+	for _, value := range genuine {
+		f.Add(value)
+	}
+	f.Add("2AAAAAAAAAAAAAAAAAAAAAA")
+	f.Add(keys.Seal(someCookie, Scope{Name: "example.com", Domain: true}))
+	f.Fuzz(func(t *testing.T, value string) {
+		c := keys.Open(value, scope)
+		if c.None() != (c == Cookie{}) {
+			t.Errorf("%q is opened as %v", value, c)
 		}
-		for _, c := range []Cookie{{Anonymous: value}, {Anonymous: value, Claim: Claim{1}}} {
-			got, ok := keys.Open(keys.Seal(c, scope), scope)
-			if should := value != "" && len(value) <= 255; ok != should || ok && got != c {
-				t.Errorf("%v comes back as %v, %v", c, got, ok)
-			}
-			if _, ok := keys.Open(keys.Seal(c, scope), scope+"x"); ok {
-				t.Errorf("the cookie verifies for another scope")
-			}
+		// Line breaks can't be in a header; the decoder passes over them.
+		if !c.None() && !slices.Contains(genuine, strings.NewReplacer("\r", "", "\n", "").Replace(value)) {
+			t.Errorf("%q is opened as %v, but nobody has sealed it", value, c)
 		}
 	})
+}
+
+// Whatever is in a cookie, it comes back.
+func FuzzCookieRoundTrip(f *testing.F) {
+	keys := NewKeys([]byte("secret"))
+	f.Add([]byte("abcdefghijklmnop"), int64(1_800_000_000_123), uint64(5), true, "john", "example.com", false)
+	f.Fuzz(func(t *testing.T, anonymous []byte, made int64, memory uint64, history bool, name, host string, domain bool) {
+		if len(anonymous) != len(Anonymous{}) || len(name) > 4*MaxName {
+			return
+		}
+		c := Cookie{Anonymous: Anonymous(anonymous), Made: time.UnixMilli(made), Memory: memory, History: history, Name: name}
+		if got := keys.Open(keys.Seal(c, Scope{host, domain}), Scope{host, domain}); got != c {
+			t.Errorf("%v comes back as %v", c, got)
+		}
+		if got := keys.Open(keys.Seal(c, Scope{host, domain}), Scope{host, !domain}); !got.None() {
+			t.Error("it verifies elsewhere")
+		}
+	})
+}
+
+func (c Cookie) String() string {
+	return fmt.Sprintf("{%s made %d memory %d history %v name %q}", c.Anonymous, c.Made.UnixMilli(), c.Memory, c.History, c.Name)
 }

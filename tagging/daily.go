@@ -26,7 +26,7 @@ func (d *Daily) Identity(site, clientIP, userAgent string, now time.Time) string
 	}
 	mac := hmac.New(sha256.New, d.keyOf(now))
 	mac.Write(appendString(appendString(appendString(nil, site), clientIP), userAgent))
-	return anonymousEncoding.EncodeToString(mac.Sum(nil)[:anonymousSize])
+	return anonymousEncoding.EncodeToString(mac.Sum(nil)[:len(Anonymous{})])
 }
 
 // keyOf returns the day's key. A request that arrived before midnight and is looked at after it gets the

@@ -5,41 +5,31 @@ import (
 	"strings"
 )
 
-// Navigation reports whether a request is for a page that a person goes to, rather than for a part of one: whether
-// Sec-Fetch-Mode says so. Without any Sec-Fetch header (older browsers, and all of them without HTTPS), it is one
-// unless Accept names a type that only parts have. Since browsers also accept images as pages, that doesn't count
-// where HTML is accepted.
+// Navigation reports whether a request is for a page that a person goes to, rather than for a part of one or a page
+// inside another: whether Sec-Fetch-Mode and Sec-Fetch-Dest say so ("empty" is a service worker that passes a
+// navigation on). Without any Sec-Fetch header (older browsers, and all of them without HTTPS), it is one if Accept
+// names text/html: for images, scripts and the like browsers accept anything, but don't name that.
 func Navigation(h http.Header) bool {
 	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
-		return isToken(mode, "navigate")
+		dest := h.Get("Sec-Fetch-Dest")
+		return isToken(mode, "navigate") && (dest == "" || isToken(dest, "document") || isToken(dest, "empty"))
 	}
 	if h.Get("Sec-Fetch-Dest") != "" || h.Get("Sec-Fetch-Site") != "" || h.Get("Sec-Fetch-User") != "" {
 		return false
 	}
-	part := false
 	for typ := range members(h, "Accept") {
 		typ, _, _ = strings.Cut(typ, ";")
-		switch typ = strings.ToLower(strings.TrimSpace(typ)); {
-		case typ == "text/html" || typ == "application/xhtml+xml":
+		if isToken(typ, "text/html") {
 			return true
-		case isPart(typ):
-			part = true
 		}
 	}
-	return !part
+	return false
 }
 
-// isPart reports whether a media type, in lower case, is an image's, audio, video, a font's, style or script.
-func isPart(typ string) bool {
-	major, minor, _ := strings.Cut(typ, "/")
-	switch major {
-	case "image", "audio", "video", "font":
-		return true
-	case "text", "application":
-		return minor == "css" || strings.HasSuffix(minor, "javascript") || strings.HasSuffix(minor, "ecmascript") ||
-			strings.HasPrefix(minor, "font-") || strings.HasPrefix(minor, "x-font-")
-	}
-	return false
+// Foreign reports whether a navigation is another site's doing: it comes from there, and the visitor didn't activate
+// it, by a click or a key.
+func Foreign(h http.Header) bool {
+	return isToken(h.Get("Sec-Fetch-Site"), "cross-site") && strings.TrimSpace(h.Get("Sec-Fetch-User")) != "?1"
 }
 
 // Prefetch reports whether a browser or an app asks for a page before anybody

@@ -20,12 +20,19 @@ func TestNavigation(t *testing.T) {
 		h    http.Header
 		want bool
 	}{
-		{"curl, or a header-less request", header(), true},
-		{"any type", header("Accept", "*/*"), true},
+		{"no headers", header(), false},
+		{"curl; or over HTTP a script, a video, a fetch", header("Accept", "*/*"), false},
 		{"Chrome, a page", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Accept", "text/html,image/avif,*/*;q=0.8"), true},
 		{"Chrome, an image", header("Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image", "Accept", "image/avif,image/webp,*/*;q=0.8"), false},
 		{"Chrome, fetch of a page", header("Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty", "Accept", "text/html"), false},
 		{"a service worker's navigation", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "empty"), true},
+		{"an early browser's navigation", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-User", "?1"), true},
+		{"an iframe", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe", "Accept", "text/html"), false},
+		{"a frame", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "frame", "Accept", "text/html"), false},
+		{"an object", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "object", "Accept", "text/html"), false},
+		{"an embed", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "embed", "Accept", "text/html"), false},
+		{"a fenced frame", header("Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "fencedframe", "Accept", "text/html"), false},
+		{"an early browser's iframe", header("Sec-Fetch-Mode", "nested-navigate", "Accept", "text/html"), false},
 		{"a web socket", header("Sec-Fetch-Mode", "websocket"), false},
 		{"a Sec-Fetch header, but no mode", header("Sec-Fetch-Dest", "image"), false},
 		{"a Sec-Fetch header, but no mode", header("Sec-Fetch-Site", "none"), false},
@@ -44,11 +51,34 @@ func TestNavigation(t *testing.T) {
 		{"a font", header("Accept", "font/woff2"), false},
 		{"a font", header("Accept", "application/font-woff2;q=1.0,*/*"), false},
 		{"several Accept headers", http.Header{"Accept": {"*/*", "image/png"}}, false},
-		{"a download", header("Accept", "application/pdf"), true},
-		{"an API", header("Accept", "application/json"), true},
+		{"several Accept headers", http.Header{"Accept": {"*/*", "text/html"}}, true},
+		{"a download", header("Accept", "application/pdf"), false},
+		{"an API", header("Accept", "application/json"), false},
+		{"almost HTML", header("Accept", "text/html5,text/htm,application/xhtml+xml"), false},
 	} {
 		if got := Navigation(test.h); got != test.want {
 			t.Errorf("%s, %v: navigation %v", test.what, test.h, got)
+		}
+	}
+}
+
+func TestForeign(t *testing.T) {
+	for _, test := range []struct {
+		what string
+		h    http.Header
+		want bool
+	}{
+		{"a click on another site", header("Sec-Fetch-Site", "cross-site", "Sec-Fetch-User", "?1"), false},
+		{"a script of another site", header("Sec-Fetch-Site", "cross-site"), true},
+		{"a script of another site", header("Sec-Fetch-Site", "Cross-Site", "Sec-Fetch-User", "?0"), true},
+		{"a script of a neighbour", header("Sec-Fetch-Site", "same-site"), false},
+		{"the site's own script", header("Sec-Fetch-Site", "same-origin"), false},
+		{"typed, or from a mail program", header("Sec-Fetch-Site", "none", "Sec-Fetch-User", "?1"), false},
+		{"typed, or from a mail program", header("Sec-Fetch-Site", "none"), false},
+		{"a browser that doesn't say", header("Accept", "text/html"), false},
+	} {
+		if got := Foreign(test.h); got != test.want {
+			t.Errorf("%s, %v: foreign %v", test.what, test.h, got)
 		}
 	}
 }

@@ -1,17 +1,22 @@
 package tagging
 
 import (
-	"crypto/rand"
-	"testing"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
 )
 
 // tracker does what Kissmetrics does with aliases: both identities are one person from then on.
 type tracker struct {
-	t       *testing.T
 	parents map[string]string
-	sent    map[Alias]bool
-	repeats bool // an alias may be sent twice, which changes nothing
+	sent    map[string]int // aliases by what they are from and to
+	wrong   []string       // what must not happen, and did
 }
+
+// names are people; who has one is never another.
+var names = []string{"john", "mary", "zoe"}
 
 func (tr *tracker) person(id string) string {
 	for tr.parents[id] != "" {
@@ -20,115 +25,239 @@ func (tr *tracker) person(id string) string {
 	return id
 }
 
-func (tr *tracker) alias(a Alias) {
-	if !tr.repeats && (tr.sent[a] || tr.sent[Alias{a.To, a.From}]) {
-		tr.t.Errorf("the alias %v is sent twice", a)
-	}
-	tr.sent[a] = true
-	from, to := tr.person(a.From), tr.person(a.To)
-	if from == to {
+func (tr *tracker) alias(from, to string) {
+	tr.sent[from+" "+to]++
+	a, b := tr.person(from), tr.person(to)
+	if a == b {
 		return
 	}
-	tr.parents[from] = to
+	tr.parents[a] = b
 	for i, name := range names {
 		for _, other := range names[:i] {
 			if tr.person(name) == tr.person(other) {
-				tr.t.Errorf("the alias %v makes one person of %s and %s", a, name, other)
+				tr.wrong = append(tr.wrong, fmt.Sprintf("the alias %s to %s makes one person of %s and %s", from, to, name, other))
 			}
 		}
 	}
 }
 
-// names are people; who has one is never another.
-var names = []string{"john", "mary", "zoe"}
+// memory is what a queue remembers of aliases.
+type memory struct {
+	name     uint64
+	claimed  map[Anonymous]time.Time
+	horizon  time.Time
+	careless bool // it forgets, and doesn't say so
+}
+
+// claim is what [delivery.Queue.ClaimAlias] promises.
+func (m *memory) claim(name uint64, a Anonymous, made time.Time) (first bool, err error) {
+	if m.careless {
+		return true, nil
+	}
+	if name != m.name || !made.After(m.horizon) {
+		return false, errors.New("in doubt")
+	}
+	if _, ok := m.claimed[a]; ok {
+		return false, nil
+	}
+	m.claimed[a] = made
+	return true, nil
+}
+
+// evict forgets the older half.
+func (m *memory) evict() {
+	if len(m.claimed) == 0 {
+		return
+	}
+	mades := slices.SortedFunc(maps.Values(m.claimed), time.Time.Compare)
+	m.horizon = mades[len(mades)/2]
+	maps.DeleteFunc(m.claimed, func(_ Anonymous, made time.Time) bool { return !made.After(m.horizon) })
+}
+
+// host is one of the site's, and how its cookie is configured.
+type host struct {
+	name   string
+	domain bool // `cookie { domain auto }`
+}
+
+const domain = "test.com"
+
+// scopes are those whose cookies the host reads; it sets the first.
+func (h *host) scopes() []Scope {
+	own := Scope{Name: h.name}
+	if h.domain {
+		return []Scope{{Name: domain, Domain: true}, own}
+	}
+	return []Scope{own}
+}
 
 // browser is one browser's cookies.
 type browser struct {
-	ours             string
+	jar              map[Scope]string
+	library          bool   // the pages have the library
 	libraryAnonymous string // decoded
 	libraryName      string
 }
 
-// world is a site, its tracker, and time.
+func newBrowser() *browser { return &browser{jar: map[Scope]string{}} }
+
+// sends returns our cookies for a host, the older first, as browsers do.
+func (b *browser) sends(h *host) (values []string) {
+	for _, s := range []Scope{{Name: h.name}, {Name: domain, Domain: true}} {
+		if value := b.jar[s]; value != "" {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// world is a site of several hosts and nodes, its tracker, its visitors' library, and time.
 type world struct {
-	t       *testing.T
-	tracker *tracker
+	tracker tracker
 	keys    *Keys
-	claims  *Claims
+	rules   *Rules
+	www     *host
+	shop    *host
+	nodes   []*memory // of aliases; those of one queue share it
+	now     time.Time
+	issued  []string // all cookies that were ever set
+	random  int      // for the library's identities and memories' names
 }
 
-func newWorld(t *testing.T) *world {
-	return &world{t, &tracker{t: t, parents: map[string]string{}, sent: map[Alias]bool{}}, NewKeys([]byte("secret")), NewClaims(1000)}
+func newWorld() *world {
+	shared := &memory{name: 1, claimed: map[Anonymous]time.Time{}}
+	return &world{
+		tracker: tracker{parents: map[string]string{}, sent: map[string]int{}},
+		keys:    NewKeys([]byte("secret")),
+		www:     &host{name: domain}, shop: &host{name: "shop." + domain},
+		nodes: []*memory{shared, shared},
+		now:   time.UnixMilli(1_800_000_000_000),
+	}
 }
 
-const scope = "test.com"
+// visit is one request.
+type visit struct {
+	host    *host
+	node    int
+	kmi     string
+	planted []string // our cookies that come along with the browser's own
+	part    bool     // not a navigation
+	foreign bool
+	noAlias bool
+	bare    bool // the link says nothing but the name
+}
 
 // request is a hit on its way: who sent it, and what is going to happen.
 type request struct {
+	visit
 	browser *browser
 	person  Person
+	aliased bool
 }
 
-func (w *world) request(b *browser, name string, navigation, noAlias bool) request {
-	w.t.Helper()
-	cookie, ok := w.keys.Open(b.ours, scope)
-	name, _ = defaultRules.Accept(name)
-	libraryName, _ := defaultRules.Accept(b.libraryName)
-	p, err := w.keys.Resolve(Browser{
-		Navigation: navigation, Name: name, Cookie: cookie, HasCookie: ok,
-		LibraryAnonymous: b.libraryAnonymous, LibraryName: libraryName, LibraryNamed: b.libraryName != "", NoAlias: noAlias,
-	}, w.claims, rand.Reader)
-	if err != nil {
-		w.t.Fatal(err)
+// request is what the handler does before the site's answer begins.
+func (w *world) request(b *browser, v visit) request {
+	if v.host == nil {
+		v.host = w.www
 	}
-	if !navigation && (p.SetCookie || p.Aliases != nil) {
-		w.t.Errorf("what isn't a navigation changes something: %+v", p)
+	name, _ := w.rules.Accept(v.kmi)
+	says := Browser{
+		Navigation: !v.part, Foreign: v.foreign, Name: name, Recorded: !v.bare, NoAlias: v.noAlias,
+		LibraryAnonymous: b.libraryAnonymous, LibraryName: b.libraryName, LibraryNamed: b.libraryName != "",
 	}
-	if noAlias && p.Aliases != nil {
-		w.t.Errorf("aliases where there may be none: %v", p.Aliases)
-	}
-	return request{b, p}
-}
-
-// respond is the request's end: if the queue takes the hit, all of it happens, else nothing.
-func (w *world) respond(r request, taken bool) {
-	w.t.Helper()
-	if !taken {
-		w.claims.Forget(r.person)
-		return
-	}
-	for _, a := range r.person.Aliases {
-		w.tracker.alias(a)
-	}
-	if cookie, ok := w.claims.Cookie(r.person); ok {
-		r.browser.ours = w.keys.Seal(cookie, scope)
-	}
-	w.checkCookie(r.browser)
-}
-
-// doubt is the request's end if nobody knows whether the queue took the hit.
-func (w *world) doubt(r request, taken bool) {
-	w.t.Helper()
-	w.claims.Doubt(r.person)
-	if taken {
-		for _, a := range r.person.Aliases {
-			w.tracker.alias(a)
+	for _, value := range append(v.planted, b.sends(v.host)...) {
+		for _, scope := range v.host.scopes() {
+			if c := w.keys.Open(value, scope); c.Better(says.Cookie) {
+				says.Cookie = c
+			}
 		}
 	}
-}
-
-// checkCookie checks that a cookie claims no alias that the tracker didn't get.
-func (w *world) checkCookie(b *browser) {
-	w.t.Helper()
-	c, _ := w.keys.Open(b.ours, scope)
-	for _, name := range names {
-		if c.Claim == w.keys.claimOf(name) && w.tracker.person(c.Anonymous) != w.tracker.person(name) {
-			w.t.Errorf("the cookie of %q claims an alias to %s that was never sent", c.Anonymous, name)
+	r := request{visit: v, browser: b, person: Resolve(says, w.rules)}
+	alias := r.person.Alias
+	switch to := alias.To; {
+	case to == "":
+	case v.part, v.foreign, v.noAlias:
+		w.tracker.wrong = append(w.tracker.wrong, fmt.Sprintf("%+v aliases", v))
+	case madeByLibrary(to) || alias.Memory == 0 || alias.From != says.Cookie.Anonymous || to == alias.From.String():
+		w.tracker.wrong = append(w.tracker.wrong, fmt.Sprintf("an alias from %s to %s", alias.From, to))
+	default:
+		r.aliased, _ = w.nodes[v.node].claim(alias.Memory, alias.From, alias.Made)
+	}
+	if c := r.person.Cookie; c.Name != "" && c.History {
+		w.tracker.wrong = append(w.tracker.wrong, fmt.Sprintf("%v: what comes after a name would be connected with the next", c))
+	}
+	if v.part && !r.person.Cookie.None() {
+		w.tracker.wrong = append(w.tracker.wrong, "what isn't a navigation changes the cookie")
+	}
+	if before := says.Cookie.Name; v.foreign && !v.noAlias && r.person.Cookie.Name != before {
+		if accepted, _ := w.rules.Accept(before); r.person.Cookie.Name != accepted && !v.part {
+			w.tracker.wrong = append(w.tracker.wrong, "another site changes the cookie's name")
 		}
 	}
+	return r
 }
+
+// fate is what becomes of a hit in the queue.
+type fate int
 
 const (
-	library1 = "25YBKTiJMbTlCT7VDuM7YKcL9Lw="
-	library2 = "IGA8hlfVMTlhZTHbwA/+EfBgxv8"
+	taken fate = iota
+	refused
+	inDoubt // it may or may not have been taken: here it has
 )
+
+// respond is the request's end.
+func (w *world) respond(r request, f fate) {
+	if r.aliased {
+		if f == refused {
+			delete(w.nodes[r.node].claimed, r.person.Alias.From)
+			return
+		}
+		w.tracker.alias(r.person.Alias.From.String(), r.person.Alias.To)
+	}
+	c := r.person.Cookie
+	if f != taken || c.None() {
+		return
+	}
+	if c.Made.IsZero() {
+		c.Made, c.Memory = w.now, w.nodes[r.node].name
+	}
+	scope := r.host.scopes()[0]
+	value := w.keys.Seal(c, scope)
+	r.browser.jar[scope] = value
+	w.issued = append(w.issued, value)
+}
+
+// visit is a request whose hit the queue takes.
+func (w *world) visit(b *browser, v visit) request {
+	r := w.request(b, v)
+	w.respond(r, taken)
+	w.now = w.now.Add(time.Minute)
+	return r
+}
+
+// identify is what a page does by KM.identify. The library aliases the anonymous identity to the first name, once.
+func (w *world) identify(b *browser, name string) {
+	w.load(b)
+	if b.libraryName == "" && name != b.libraryAnonymous {
+		w.tracker.alias(b.libraryAnonymous, name)
+	}
+	b.libraryName = name
+}
+
+// load is the library on a page.
+func (w *world) load(b *browser) {
+	if b.libraryAnonymous == "" {
+		w.random++
+		b.libraryAnonymous = fmt.Sprintf("%027d=", w.random)
+	}
+}
+
+// logOut is KM.clearIdentity: who comes next is another.
+func (w *world) logOut(b *browser) { b.libraryAnonymous, b.libraryName = "", "" }
+
+// forget is a node whose queue's storage was lost, or replaced.
+func (w *world) forget(node int) {
+	w.random++
+	w.nodes[node] = &memory{name: uint64(1000 + w.random), claimed: map[Anonymous]time.Time{}}
+}

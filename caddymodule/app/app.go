@@ -284,6 +284,24 @@ func (a *App) Post(deadline time.Time, entries []delivery.Entry, done func(error
 	return a.lease.Post(deadline, entries, done)
 }
 
+// AliasMemory names what ClaimAlias remembers, see
+// [delivery.Queue.AliasMemory].
+func (a *App) AliasMemory() uint64 {
+	if a.capture != nil {
+		return 0
+	}
+	return a.lease.AliasMemory()
+}
+
+// ClaimAlias asks the queue whether an identity was ever aliased, see
+// [delivery.Queue.ClaimAlias].
+func (a *App) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (first bool, err error) {
+	return a.lease.ClaimAlias(ctx, memory, anonymous, made)
+}
+
+// ReleaseAlias takes a claim back, see [delivery.Queue.ReleaseAlias].
+func (a *App) ReleaseAlias(anonymous [16]byte) { a.lease.ReleaseAlias(anonymous) }
+
 // Recorded tells other modules of a hit's records, once they are durable.
 func (a *App) Recorded(records []*delivery.Record) { a.events.recorded(records) }
 

@@ -45,8 +45,9 @@ type Queue interface {
 	// true survives kill -9 and power loss, and is known to all who share the
 	// storage. The identity was made at some time, by the clock of any node,
 	// when the memory had that name. An identity with another memory, or one
-	// that is older than what is remembered, gets an error. After an error
-	// nobody knows, and no alias may be sent.
+	// that is older than what is remembered, gets an error that wraps
+	// [ErrAliasDoubt]. After any error no alias may be sent; after another one
+	// it may be tried again.
 	ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (first bool, err error)
 
 	// ReleaseAlias takes back what ClaimAlias has said was the first time: that
@@ -191,6 +192,10 @@ type DestinationStats struct {
 var (
 	// ErrFull is returned when the queue has reached its size limit.
 	ErrFull = errors.New("the queue is full: raise max_size, or see why the tracker doesn't take records")
+	// ErrAliasDoubt is returned for an identity of which the queue will never
+	// know whether it was aliased: it has another memory, or is older than what
+	// is remembered.
+	ErrAliasDoubt = errors.New("nobody knows whether the identity was aliased: it is another queue's, or too old")
 	// ErrUnavailable is returned for what can't be queued because no queue is
 	// open. Nothing of it is stored.
 	ErrUnavailable = errors.New("nothing can be recorded")

@@ -249,10 +249,7 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 			random = append(random, id, anonymous)
 		}
 	}
-	add(t.Person.Cookie.Anonymous)
-	for _, alias := range t.Person.Aliases {
-		add(alias.From)
-	}
+	add(t.Person.Cookie.Anonymous.String())
 	switch id := t.Person.ID; {
 	case id == "" && t.Unsent == handler.ReasonEmpty:
 		e.Person.Why = "not asked, because none of the tags is acceptable"
@@ -260,6 +257,17 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 		e.Person.Why = "nobody: the request isn't a navigation, and neither the link nor a cookie says who it is"
 	case id == t.Tags.Identity:
 		e.Person.Why = "the link says so (kmi)"
+		if !h.Cookie.Off && !h.NoAlias && t.Person.Cookie.Name != id {
+			e.Person.Why += ", for this hit alone: "
+			switch {
+			case !t.Navigation:
+				e.Person.Why += "it isn't a navigation"
+			case t.Foreign:
+				e.Person.Why += "another site opens the page, without a click"
+			default:
+				e.Person.Why += "it looks like an anonymous identity of Kissmetrics' library"
+			}
+		}
 	case id == libraryName:
 		e.Person.Why = "the cookie km_ni of Kissmetrics' library says so"
 	case h.Cookie.Off:
@@ -268,7 +276,7 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 	case id == library:
 		e.Person.Why = "the anonymous identity of Kissmetrics' library (cookie km_ai)"
 	default:
-		e.Person.Why = "a new anonymous identity, kept in the cookie " + h.Cookie.Name
+		e.Person.Why = "a new anonymous identity, kept in the cookie"
 	}
 	masked := strings.NewReplacer(random...)
 	e.Person.ID = masked.Replace(t.Person.ID)

@@ -34,8 +34,10 @@ func (m *observation) notes(v *Visit) (all []string) {
 		all = append(all, note)
 	}
 	h := m.directives[0]
-	if !h.Cookie.Off && len(v.cookies(h.Cookie.Name)) > 0 {
-		all = append(all, "Only the server can verify its cookie "+h.Cookie.Name+". Here it counts as absent.")
+	for _, name := range h.Cookie.Names() {
+		if !h.Cookie.Off && len(v.cookies(name)) > 0 {
+			all = append(all, "Only the server can decrypt its cookie "+name+". Here it counts as absent.")
+		}
 	}
 	if m.hit != nil && h.IdentityEmail.Policy == "hash" {
 		plain := tagging.Parse(m.hit.Query, tagging.NewRules(tagging.RulesOptions{

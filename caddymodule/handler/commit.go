@@ -44,14 +44,14 @@ func (t *hit) Wait() {
 	}
 }
 
-// Cookie returns the Set-Cookie header, if there is to be one.
-func (t *hit) Cookie() string {
-	if !t.taken || t.setCookie == nil {
-		return ""
+// Cookies returns the Set-Cookie headers, if there are to be some.
+func (t *hit) Cookies() []string {
+	if !t.taken || t.setCookies == nil {
+		return nil
 	}
-	cookie := t.setCookie()
-	t.setCookie = nil // another directive's response may begin later
-	return cookie
+	cookies := t.setCookies()
+	t.setCookies = nil // another directive's response may begin later
+	return cookies
 }
 
 // wait waits until it is done, and reports whether it is: not if it takes too
@@ -80,7 +80,8 @@ type fate struct {
 	pending int  // commits under way
 	stored  bool // one has succeeded
 	inDoubt bool // one may have
-	undone  bool // all have failed: the claims are forgotten
+	undone  bool // all have failed: the alias isn't sent
+	release func()
 }
 
 // begin notes that a commit is under way; not if the hit is undone.
@@ -105,11 +106,11 @@ func (t *hit) end(err error) {
 	if f.pending > 0 || f.stored {
 		return
 	}
-	if f.inDoubt {
-		recentClaims.Doubt(t.person)
-	} else {
+	if !f.inDoubt {
 		f.undone = true
-		recentClaims.Forget(t.person)
+		if f.release != nil {
+			f.release()
+		}
 	}
 	if t.unsent == "" {
 		recentHits.Forget(t.onceKey)
@@ -118,8 +119,8 @@ func (t *hit) end(err error) {
 
 // notStored reports whether what the queue was given isn't stored for certain.
 // Queues return these errors as they are if it isn't; wrapped, or of another
-// kind, they may be those of an attempt whose outcome nobody knows. A claim
-// that is forgotten then may make one person of two.
+// kind, they may be those of an attempt whose outcome nobody knows. An alias that
+// is released then may make one person of two.
 func notStored(err error) bool {
 	switch err { //nolint:errorlint // see above
 	case delivery.ErrFull, delivery.ErrClosed, context.DeadlineExceeded:

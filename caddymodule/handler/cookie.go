@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,17 +14,21 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/publicsuffix"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// Cookie configures our cookie. Its content is an anonymous identity and a
-// keyed hash, authenticated: no personal data.
+// Cookie configures our cookie. It holds a random identity and, once a link
+// has named the visitor, that name. All of it is encrypted: nobody but the
+// server can read it.
 type Cookie struct {
 	// Whether no cookie is read or set. No alias is sent then, and a hit
 	// without a name gets an identity that lasts for a day at most and can't
 	// be linked to the next one.
 	Off bool `json:"off,omitempty"`
 
-	// The cookie's name. Default: `tu_id`.
+	// The cookie's name. Default: `__Host-tu_id` on HTTPS, which browsers keep
+	// other hosts of the domain from setting; `tu_id` with `domain` and on HTTP.
 	Name string `json:"name,omitempty"`
 
 	// The domain that shares the cookie with its subdomains, or `auto` for
@@ -58,31 +63,164 @@ func (c *Cookie) validate() error {
 }
 
 // scope is the host or domain whose cookie it is: the cookie is authenticated
-// for that alone, so that one site's can't be planted on another. It is shared
-// if subdomains get it too.
-func (c *Cookie) scope(host string) (scope string, shared bool) {
+// for that alone, so that one site's can't be planted on another.
+func (c *Cookie) scope(host string) tagging.Scope {
 	switch c.Domain {
 	case "":
 	case "auto":
-		if net.ParseIP(host) == nil {
-			if domain, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil {
-				return domain, true
-			}
+		if domain := registrable(host); domain != "" {
+			return tagging.Scope{Name: domain, Domain: true}
 		}
 	default:
 		if host == c.Domain || strings.HasSuffix(host, "."+c.Domain) {
-			return c.Domain, true
+			return tagging.Scope{Name: c.Domain, Domain: true}
 		}
 	}
-	return host, false // a browser would refuse another
+	return tagging.Scope{Name: host} // a browser would refuse another
 }
 
-// make returns the cookie that is to be set, for the host alone.
-func (c *Cookie) make(value string, secure bool) http.Cookie {
-	return http.Cookie{
-		Name: c.Name, Value: value, Path: "/", MaxAge: int(time.Duration(c.MaxAge) / time.Second),
-		HttpOnly: true, Secure: secure, SameSite: http.SameSiteLaxMode,
+// registrable returns a host's registrable domain, or "".
+func registrable(host string) string {
+	if net.ParseIP(host) != nil {
+		return ""
 	}
+	domain, err := publicsuffix.EffectiveTLDPlusOne(host)
+	if err != nil {
+		return ""
+	}
+	return domain
+}
+
+// hostCookieName is the default name on HTTPS, for a cookie of the host alone.
+const hostCookieName = "__Host-" + DefaultCookieName
+
+// Names returns the names by which the cookie may come.
+func (c *Cookie) Names() []string {
+	if c.Name != "" {
+		return []string{c.Name}
+	}
+	return []string{hostCookieName, DefaultCookieName}
+}
+
+// jar is what a visitor's browser keeps for a site.
+type jar struct {
+	config *Cookie
+	keys   *tagging.Keys
+	secure bool // the visitor's connection is HTTPS
+	host   string
+	scope  tagging.Scope // of what is set
+	name   string        // likewise
+
+	found []found // what verifies
+	best  int     // of them; -1: none counts
+}
+
+// found is a cookie that verifies.
+type found struct {
+	tagging.Cookie
+	name, value string
+	scope       tagging.Scope
+}
+
+// open reads the cookies that come with a request to a host. Several may: of
+// before a change of the configuration, or planted by a neighbour.
+func (c *Cookie) open(r *http.Request, host string, keys *tagging.Keys) *jar {
+	j := &jar{config: c, keys: keys, secure: secure(r), host: host, scope: c.scope(host), name: c.Name, best: -1}
+	own := tagging.Scope{Name: host}
+	switch {
+	case c.Name != "":
+		j.read(r, c.Name, j.scope, false)
+		if j.scope.Domain {
+			j.read(r, c.Name, own, false)
+		}
+	case !j.secure || j.scope.Domain:
+		j.name = DefaultCookieName
+		j.read(r, j.name, j.scope, false)
+		if j.scope.Domain {
+			j.read(r, j.name, own, false)
+			j.read(r, hostCookieName, own, false)
+		}
+	default:
+		j.name = hostCookieName
+		j.read(r, j.name, own, false)
+		j.read(r, DefaultCookieName, own, true)
+	}
+	return j
+}
+
+// read reads the cookies of a name. A neighbour may have planted one that it
+// got here itself, whoever that says it is. Where the default name protects from
+// that, of another name only what the former version has set counts: it knows no
+// name, and is never aliased.
+func (j *jar) read(r *http.Request, name string, scope tagging.Scope, formerOnly bool) {
+	for _, cookie := range r.CookiesNamed(name) {
+		opened := j.keys.Open(cookie.Value, scope)
+		if opened.None() || slices.ContainsFunc(j.found, func(f found) bool { return f.name == name && f.value == cookie.Value }) {
+			continue
+		}
+		j.found = append(j.found, found{opened, name, cookie.Value, scope})
+		if (!formerOnly || opened.Former()) && opened.Better(j.cookie()) {
+			j.best = len(j.found) - 1
+		}
+	}
+}
+
+// cookie returns the cookie that counts.
+func (j *jar) cookie() tagging.Cookie {
+	if j.best < 0 {
+		return tagging.Cookie{}
+	}
+	return j.found[j.best].Cookie
+}
+
+// place is where a browser keeps a cookie: by its name, and for a domain or
+// ("") the host alone.
+type place struct{ name, domain string }
+
+// set returns the headers that set or renew the cookie, and take away those
+// that it takes the place of.
+func (j *jar) set(c tagging.Cookie) (headers []string) {
+	ours := place{name: j.name}
+	domain := registrable(j.host)
+	if j.scope.Domain {
+		domain = j.scope.Name
+		ours.domain = domain
+	}
+	value := ""
+	var gone []place
+	for i, f := range j.found {
+		if i != j.best {
+			// Browsers don't say where they keep it, and it may be planted.
+			gone = append(gone, place{f.name, ""}, place{f.name, domain})
+			continue
+		}
+		if f.Cookie == c && f.scope == j.scope && f.name == j.name && !c.Former() {
+			value = f.value // it says so already
+		}
+		if f.scope.Domain {
+			gone = append(gone, place{f.name, f.scope.Name})
+		} else {
+			gone = append(gone, place{f.name, ""})
+		}
+	}
+	if value == "" {
+		value = j.keys.Seal(c, j.scope)
+	}
+	headers = append(headers, j.header(ours, value, int(time.Duration(j.config.MaxAge)/time.Second)))
+	for i, p := range gone {
+		if p != ours && !slices.Contains(gone[:i], p) && (p.domain == "" || !strings.HasPrefix(p.name, "__Host-")) {
+			headers = append(headers, j.header(p, "", -1))
+		}
+	}
+	return headers
+}
+
+func (j *jar) header(p place, value string, maxAge int) string {
+	cookie := http.Cookie{
+		Name: p.name, Value: value, Domain: p.domain, Path: "/", MaxAge: maxAge,
+		HttpOnly: true, Secure: j.secure, SameSite: http.SameSiteLaxMode,
+	}
+	return cookie.String()
 }
 
 // secure reports whether the visitor's connection is HTTPS, to this server or

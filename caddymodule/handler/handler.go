@@ -3,6 +3,7 @@
 package handler
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -56,7 +57,7 @@ type Handler struct {
 	// page hold one. Default: false.
 	Redirect bool `json:"redirect,omitempty"`
 
-	// The cookie that holds a visitor's anonymous identity.
+	// The cookie by which a visitor is known again.
 	Cookie Cookie `json:"cookie,omitzero"`
 
 	// Whether aliases are never sent, so that the tracker doesn't connect a
@@ -100,6 +101,9 @@ type host interface {
 	Keys() *tagging.Keys
 	Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted
 	Recorded(records []*delivery.Record)
+	AliasMemory() uint64
+	ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (first bool, err error)
+	ReleaseAlias(anonymous [16]byte)
 }
 
 // Consent names the cookie that a visitor has who agreed to be recorded.
@@ -187,9 +191,6 @@ func (h *Handler) provisionOptions() (err error) {
 		h.once = DefaultOnce
 	case h.Once > 0:
 		h.once = time.Duration(h.Once)
-	}
-	if h.Cookie.Name == "" {
-		h.Cookie.Name = DefaultCookieName
 	}
 	if h.Cookie.MaxAge == 0 {
 		h.Cookie.MaxAge = caddy.Duration(MaxCookieAge)

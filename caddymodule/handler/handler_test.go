@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -55,10 +54,7 @@ func TestUnknownCaddyIsRefused(t *testing.T) {
 // The race detector sees whether we write to them without their lock; without
 // it, Go ends Caddy if it happens.
 func TestRequestIsReadByABackgroundDial(t *testing.T) {
-	a := &testHost{keys: tagging.NewKeys([]byte("0123456789abcdef")), post: func(done func(error)) delivery.Posted {
-		done(nil)
-		return delivery.Underway{}
-	}}
+	a := newTestHost(takes)
 	h := a.directive("main")
 	h.rules = tagging.NewRules(tagging.RulesOptions{})
 	h.placeholders = []string{placeholderPrefix + "event", placeholderPrefix + "property.Plan"}

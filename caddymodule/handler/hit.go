@@ -42,6 +42,7 @@ type hit struct {
 	// person and records are known once resolved.
 	resolved bool
 	person   tagging.Person
+	aliased  string // the identity that is aliased to the person along with it
 	records  []*delivery.Record
 	unsent   tagging.Reason // why there are no records
 	onceKey  tagging.OnceKey
@@ -53,10 +54,10 @@ type hit struct {
 
 	waited time.Duration // of queue_timeout, so far
 
-	// setCookie makes the Set-Cookie header when the queue has taken the hit
+	// setCookies makes the Set-Cookie headers when the queue has taken the hit
 	// and the response begins; not if there is none to be set.
-	setCookie func() string
-	taken     bool // by the queue, when the response began
+	setCookies func() []string
+	taken      bool // by the queue, when the response began
 
 	room room
 }
@@ -75,9 +76,8 @@ type room struct {
 // Memories of a node. They belong to no configuration: a reload forgets
 // nothing.
 var (
-	recentClaims = tagging.NewClaims(1 << 15)
-	recentHits   = tagging.NewOnce(1 << 15)
-	daily        tagging.Daily
+	recentHits = tagging.NewOnce(1 << 15)
+	daily      tagging.Daily
 )
 
 // tagged reports whether a request has tags, or had some when it arrived.
@@ -133,7 +133,7 @@ func (t *hit) serve(h *Handler, w http.ResponseWriter, r *http.Request, arrived 
 	}
 	if reason == "" {
 		if err := delivery.Guard(func() error { t.record(h, r); return nil }); err != nil {
-			t.setCookie = nil
+			t.setCookies = nil
 			t.dropped(h, 1, err)
 		}
 	} else {
@@ -164,7 +164,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		return
 	}
 	if !t.resolved {
-		t.resolve(h, r)
+		t.resolve(h, r, deadline)
 		t.setPerson(r)
 	}
 	entries := t.entries(h, r)
@@ -176,7 +176,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 	}
 	undone := t.fate.begin()
 	if undone {
-		// Of an alias that nobody remembers another could become a second.
+		// The alias may be another request's by now.
 		entries = slices.DeleteFunc(entries, func(e delivery.Entry) bool { return e.Record.Kind == delivery.Alias })
 		if len(entries) == 0 {
 			return
@@ -207,7 +207,7 @@ func (t *hit) record(h *Handler, r *http.Request) {
 }
 
 // resolve finds out whom the hit is about and what is to be told of them.
-func (t *hit) resolve(h *Handler, r *http.Request) {
+func (t *hit) resolve(h *Handler, r *http.Request, deadline time.Time) {
 	t.resolved = true
 	site := hostname(r.Host)
 	t.trace = tracing.Context(t.span)
@@ -216,20 +216,20 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 		return
 	}
 	if h.Cookie.Off || h.app.Keys() == nil {
-		t.person.ID = t.tags.Identity
-		if t.person.ID == "" {
+		t.person.ID, t.person.Named = t.tags.Identity, t.tags.Identity != ""
+		if !t.person.Named {
 			ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 			t.person.ID = daily.Identity(site, ip, r.UserAgent(), t.time)
 		}
-	} else if err := t.meet(h, r, site); err != nil {
-		t.unsent = reasonNobody
-		return
+	} else {
+		t.meet(h, r, site)
 	}
-	for _, alias := range t.person.Aliases {
-		t.tell(delivery.Alias, site, alias.From, alias.To)
+	if alias := t.person.Alias; alias.To != "" && t.claim(h, deadline) {
+		t.aliased = alias.From.String()
+		t.tell(delivery.Alias, site, t.aliased, alias.To)
 	}
 	switch {
-	case t.tags.Event == "" && len(t.tags.Properties) == 0:
+	case t.nameOnly():
 		t.unsent = reasonNothing
 	case t.person.ID == "":
 		t.unsent = reasonNobody
@@ -242,41 +242,33 @@ func (t *hit) resolve(h *Handler, r *http.Request) {
 	}
 }
 
+// nameOnly reports whether the link says nothing but a name.
+func (t *hit) nameOnly() bool { return t.tags.Event == "" && len(t.tags.Properties) == 0 }
+
 // meet finds out who the visitor is, by the link and the cookies.
-func (t *hit) meet(h *Handler, r *http.Request, site string) (err error) {
-	scope, shared := h.Cookie.scope(site)
-	browser := tagging.Browser{Navigation: t.navigation, Name: t.tags.Identity, NoAlias: h.NoAlias}
-	// A parent domain may have set another cookie of the name: the first that
-	// verifies counts.
-	for _, cookie := range r.CookiesNamed(h.Cookie.Name) {
-		if browser.Cookie, browser.HasCookie = h.app.Keys().Open(cookie.Value, scope); browser.HasCookie {
-			break
-		}
+func (t *hit) meet(h *Handler, r *http.Request, site string) {
+	jar := h.Cookie.open(r, site, h.app.Keys())
+	browser := tagging.Browser{
+		Navigation: t.navigation, Foreign: tagging.Foreign(r.Header), Name: t.tags.Identity, Recorded: !t.nameOnly(),
+		Cookie: jar.cookie(), NoAlias: h.NoAlias,
 	}
 	for _, cookie := range r.CookiesNamed("km_ai") {
 		browser.LibraryAnonymous = tagging.LibraryCookie(cookie.Value)
 	}
 	for _, cookie := range r.CookiesNamed("km_ni") {
-		browser.LibraryNamed = true
-		browser.LibraryName, _ = h.rules.Accept(tagging.LibraryCookie(cookie.Value))
+		browser.LibraryNamed, browser.LibraryName = true, tagging.LibraryCookie(cookie.Value)
 	}
-	t.person, err = h.app.Keys().Resolve(browser, recentClaims, rand.Reader)
-	if err != nil {
-		return err
+	t.person = tagging.Resolve(browser, h.rules)
+	if t.person.Cookie.None() {
+		return
 	}
-	keys, isSecure := h.app.Keys(), secure(r)
-	t.setCookie = func() string {
-		says, ok := recentClaims.Cookie(t.person)
-		if !ok {
-			return ""
+	t.setCookies = func() []string {
+		cookie := t.person.Cookie
+		if cookie.Made.IsZero() {
+			cookie.Made, cookie.Memory = time.Now(), h.app.AliasMemory()
 		}
-		cookie := h.Cookie.make(keys.Seal(says, scope), isSecure)
-		if shared {
-			cookie.Domain = scope
-		}
-		return cookie.String()
+		return jar.set(cookie)
 	}
-	return nil
 }
 
 // remember returns what tells the hit from others that aren't recorded twice:
@@ -300,7 +292,7 @@ func (t *hit) tell(kind delivery.Kind, site, person, name string) {
 	rand.Read(record.ID[:])
 	record.Kind, record.Time, record.Site, record.Person, record.Name, record.Trace = kind, t.time, site, person, name, t.trace
 	if kind != delivery.Alias {
-		record.Properties = t.tags.Properties
+		record.Properties, record.Named, record.Anonymous = t.tags.Properties, t.person.Named, t.aliased
 	}
 	t.records = append(t.records, record)
 }

@@ -2,24 +2,29 @@ package handler
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // testHost is an app whose queue does what the test says.
 type testHost struct {
-	keys    *tagging.Keys
-	starts  bool // and isn't ready yet
-	post    func(done func(error)) delivery.Posted
-	entries [][]delivery.Entry // posted so far
+	*deliverytest.Queue // for aliases
+	keys                *tagging.Keys
+	starts              bool // and isn't ready yet
+	post                func(done func(error)) delivery.Posted
+	entries             [][]delivery.Entry // posted so far
 }
 
 func (a *testHost) Ready(deadline time.Time) error {
@@ -39,10 +44,32 @@ func (a *testHost) Post(_ time.Time, entries []delivery.Entry, done func(error))
 
 func (a *testHost) Recorded([]*delivery.Record) {}
 
+func newTestHost(post func(done func(error)) delivery.Posted) *testHost {
+	return &testHost{Queue: deliverytest.NewQueue(), keys: tagging.NewKeys([]byte("secret")), post: post}
+}
+
+// takes is a queue that has taken a hit at once.
+func takes(done func(error)) delivery.Posted {
+	done(nil)
+	return delivery.Underway{}
+}
+
+// navigation makes a request with cookies, names and values in turn. It is by
+// HTTPS if the URL says so.
+func (a *testHost) navigation(url string, cookies ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, url, nil)
+	r.Header.Set("Sec-Fetch-Mode", "navigate")
+	r.Header.Set("Sec-Fetch-Dest", "document")
+	for i := 0; i < len(cookies); i += 2 {
+		r.AddCookie(&http.Cookie{Name: cookies[i], Value: cookies[i+1]})
+	}
+	return caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), nil)
+}
+
 // directive is a handler with one tracker.
 func (a *testHost) directive(id string) *Handler {
 	return &Handler{
-		app: a, timeout: time.Second, log: zap.NewNop(), Cookie: Cookie{Name: DefaultCookieName},
+		app: a, timeout: time.Second, log: zap.NewNop(),
 		trackers: []*app.Tracker{{ID: id}},
 	}
 }
@@ -96,7 +123,7 @@ func TestResponseGivesUpWaiting(t *testing.T) {
 			return givingUp{&gaveUp}
 		}}
 		h := visit()
-		h.setCookie = func() string { return "tu_id=x" }
+		h.setCookies = func() []string { return []string{"tu_id=x"} }
 		h.record(a.directive("slow"), httptest.NewRequest("GET", "/", nil))
 		if !h.Pending() {
 			t.Error("there is nothing to wait for")
@@ -106,7 +133,7 @@ func TestResponseGivesUpWaiting(t *testing.T) {
 		if took := time.Since(began); took != time.Second {
 			t.Errorf("it was waited for %s", took)
 		}
-		if h.Cookie() != "" {
+		if h.Cookies() != nil {
 			t.Error("a cookie was set before the queue had taken the hit")
 		}
 		if !gaveUp {

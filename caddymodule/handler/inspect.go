@@ -15,6 +15,7 @@ type Inspection struct {
 	Query      string // with the tags, as it arrived
 	Tags       tagging.Tags
 	Navigation bool
+	Foreign    bool // see [tagging.Foreign]
 	// Resolved is whether it was asked who the person is; what follows is only
 	// known then.
 	Resolved bool
@@ -32,7 +33,7 @@ func Inspect(r *http.Request) *Inspection {
 		return nil
 	}
 	return &Inspection{
-		Query: t.query, Tags: t.tags, Navigation: t.navigation,
+		Query: t.query, Tags: t.tags, Navigation: t.navigation, Foreign: tagging.Foreign(r.Header),
 		Resolved: t.resolved, Person: t.person, Records: t.records, Unsent: t.unsent,
 	}
 }

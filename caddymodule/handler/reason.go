@@ -57,7 +57,7 @@ func (h *Handler) Why(reason tagging.Reason) string {
 	case reasonNobody:
 		return "Nobody knows whose hit it would be, and only a navigation makes a new anonymous identity."
 	case reasonNothing:
-		return "An identity alone is recorded as an alias, and none is to be sent here: that takes a navigation, by a browser that wasn't given this name before, and neither `alias off` nor `cookie off`."
+		return "An identity alone is recorded as an alias, if there is something to connect it with: that takes a navigation, by a browser of which something was recorded before, but no name, and neither `alias off` nor `cookie off`."
 	}
 	return reason.Explain()
 }

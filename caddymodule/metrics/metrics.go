@@ -33,6 +33,11 @@ var (
 		Name: prefix + "tags_dropped_total",
 		Help: "Tags that were cut or left out of a record, by rule.",
 	}, []string{"reason"})
+	// Aliases counts aliases by one of [AliasOutcomes].
+	Aliases = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: prefix + "aliases_total",
+		Help: "Aliases by what became of them: sent, known (the identity has one already), or in doubt, and so not sent.",
+	}, []string{"outcome"})
 	deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "deliveries_total",
 		Help: "Records that were tried to be delivered, by result: delivered, retried or dead.",
@@ -53,17 +58,30 @@ var (
 )
 
 // collectors are all of them.
-var collectors = []prometheus.Collector{Hits, DroppedRecords, DroppedTags, deliveries, deliveryDuration, queueCollector{}}
+var collectors = []prometheus.Collector{Hits, DroppedRecords, DroppedTags, Aliases, deliveries, deliveryDuration, queueCollector{}}
 
 func init() {
 	// What alerts watch begins at 0: from nothing to 1, Prometheus sees no
 	// increase.
 	Hits.WithLabelValues("recorded", "")
+	for _, outcome := range AliasOutcomes {
+		Aliases.WithLabelValues(outcome)
+	}
 	for _, reason := range DropReasons {
 		Hits.WithLabelValues("dropped", string(reason))
 		DroppedRecords.WithLabelValues(string(reason))
 	}
 }
+
+// AliasOutcomes are what may become of an alias. In doubt it isn't sent.
+var AliasOutcomes = [...]string{AliasSent, AliasKnown, AliasDoubt}
+
+// The outcomes of an alias.
+const (
+	AliasSent  = "sent"
+	AliasKnown = "known"
+	AliasDoubt = "doubt"
+)
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(prefix+name, help, labels, nil)

@@ -147,18 +147,24 @@ func (l *Lease) Leave() {
 // Once the configuration itself is gone it is the queue of the newest one that
 // gets them: its own needn't be opened again for them.
 func (l *Lease) Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {
+	q := l.acquire()
+	return q.post(deadline, entries, func(err error) {
+		done(err)
+		l.pool.release(q)
+	})
+}
+
+// acquire returns the queue for a hit of the configuration and counts a use,
+// which is to be released.
+func (l *Lease) acquire() *sharedQueue {
 	p := l.pool
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	c := &l.config
 	if c.Context.Err() != nil && len(p.leases) > 0 {
 		c = &p.leases[len(p.leases)-1].config
 	}
-	q := p.acquireLocked(c)
-	p.mu.Unlock()
-	return q.post(deadline, entries, func(err error) {
-		done(err)
-		p.release(q)
-	})
+	return p.acquireLocked(c)
 }
 
 // acquireLocked returns a configuration's queue and counts a use, which is to

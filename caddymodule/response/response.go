@@ -21,9 +21,9 @@ type Gate interface {
 	// Wait waits until all of it is done, or has taken too long. It is called
 	// as the response begins, perhaps more than once.
 	Wait()
-	// Cookie returns the Set-Cookie header that the response is to have, once;
-	// "" if it is to have none. It is called after Wait.
-	Cookie() string
+	// Cookies returns the Set-Cookie headers that the response is to have,
+	// once. It is called after Wait.
+	Cookies() []string
 }
 
 // Writer holds a tagged request's response back until the hit is
@@ -79,7 +79,7 @@ func (w *Writer) Begin() {
 			header[name] = values
 		}
 	}
-	if cookie := w.gate.Cookie(); cookie != "" {
+	for _, cookie := range w.gate.Cookies() {
 		header.Add("Set-Cookie", cookie)
 	}
 	w.guard.preventCaching(header)

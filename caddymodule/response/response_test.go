@@ -40,9 +40,12 @@ func (h *waitingHit) Pending() bool {
 
 func (h *waitingHit) Wait() { <-h.done }
 
-func (h *waitingHit) Cookie() (cookie string) {
-	cookie, h.cookie = h.cookie, ""
-	return cookie
+func (h *waitingHit) Cookies() (cookies []string) {
+	if h.cookie != "" {
+		cookies = []string{h.cookie}
+	}
+	h.cookie = ""
+	return cookies
 }
 
 // Every way in which a response can begin must wait for the queue, and leave

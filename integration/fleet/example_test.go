@@ -74,10 +74,13 @@ func TestExample(t *testing.T) {
 	n.Caddyfile = n.Expand(strings.TrimSuffix(strings.TrimPrefix(options, "{"), "}"), site)
 	n.Start()
 	harness.Eventually(t, "the stream to be used", func() bool { return n.Logged("using a stream of NATS", `"replicas":3`) })
-	if p := harness.NewVisitor(t).Open(n.URL + "/?kme=Seen&kmi=ann"); p.Status != http.StatusOK {
-		t.Errorf("status %d", p.Status)
+	v := harness.NewVisitor(t)
+	for _, link := range []string{"/?kme=Came", "/?kme=Seen&kmi=ann"} {
+		if p := v.Open(n.URL + link); p.Status != http.StatusOK {
+			t.Errorf("status %d", p.Status)
+		}
 	}
-	harness.Eventually(t, "the event and its alias", func() bool { return len(trk.Records(t)) == 2 })
+	harness.Eventually(t, "the events and the alias", func() bool { return len(trk.Records(t)) == 3 })
 	if n.Logged("Permissions Violation") {
 		t.Error("a permission is missing")
 	}

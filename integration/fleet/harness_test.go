@@ -75,8 +75,7 @@ func startFleet(t *testing.T) *fleet {
 	return f
 }
 
-// visit starts the load on a node. Each hit is another person's, so that it has
-// an alias of its own, beside an event or properties.
+// visit starts the load on a node. Each hit is another person's.
 func (n *node) visit(t *testing.T) {
 	n.load = harness.StartLoadOf(t, 1, func(_, hit string) (link, who string) {
 		event := "kme=Load&"
@@ -161,32 +160,20 @@ func (f *fleet) deliver() (arrived map[string][]harness.Record) {
 	return arrived
 }
 
-// same fails the test unless each hit arrived as the person's whose it was, with
-// its alias, and copies are the same.
+// same fails the test unless each hit arrived as the person's whose it was, and
+// copies are the same.
 func (f *fleet) same(arrived map[string][]harness.Record) {
 	f.t.Helper()
-	aliased := map[string][]harness.Record{}
-	for _, r := range f.tracker.Records(f.t) {
-		if r.Path == "/a" {
-			aliased[r.Name] = append(aliased[r.Name], r)
-		}
-	}
 	copies := 0
 	for hit, records := range arrived {
 		answered, ok := f.hits[hit]
 		if ok && records[0].Person != answered.Person {
 			f.t.Errorf("hit %s is recorded for %s, was %s's", hit, records[0].Person, answered.Person)
 		}
-		alias := aliased[records[0].Person]
-		if len(alias) == 0 {
-			f.t.Errorf("hit %s arrived without its alias", hit)
-		}
-		for _, same := range [][]harness.Record{records, alias} {
-			for _, r := range same[min(1, len(same)):] {
-				copies++
-				if r.String() != same[0].String() || r.Time != same[0].Time {
-					f.t.Errorf("hit %s arrived as %v at %d and as %v at %d", hit, same[0], same[0].Time, r, r.Time)
-				}
+		for _, r := range records[1:] {
+			copies++
+			if r.String() != records[0].String() || r.Time != records[0].Time {
+				f.t.Errorf("hit %s arrived as %v at %d and as %v at %d", hit, records[0], records[0].Time, r, r.Time)
 			}
 		}
 	}

@@ -5,7 +5,6 @@ package deliverytest
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -205,7 +204,7 @@ func (q *Queue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byt
 	case ctx.Err() != nil:
 		return false, ctx.Err()
 	case memory != q.memory:
-		return false, errors.New("the identity is another queue's")
+		return false, delivery.ErrAliasDoubt
 	}
 	first := !q.aliased[anonymous]
 	q.aliased[anonymous] = true

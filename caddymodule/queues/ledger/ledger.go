@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
 const (
@@ -34,14 +36,6 @@ const (
 	// from further ahead was made while the clock was wrong, so that nobody
 	// knows how old it is.
 	aheadAtMost = time.Hour
-)
-
-var (
-	// ErrDoubt is returned for an identity of another ledger, or one that is
-	// older than what the ledger remembers.
-	ErrDoubt = errors.New("the ledger can't know whether the identity was aliased: it is from elsewhere or too old")
-	// ErrClosed is returned by a ledger that was closed.
-	ErrClosed = errors.New("the ledger of aliases is closed")
 )
 
 // Ledger is an open ledger. Only one may be open on a directory at a time. Its
@@ -99,13 +93,13 @@ func (l *Ledger) Name() uint64 { return l.name.Load() }
 // Claim notes that an identity is about to be aliased. It was made at some time
 // while the ledger had the given name. It is the first time if nobody has claimed it before; then that is
 // on disk. No alias may be sent unless it is, so neither after an error:
-// [ErrDoubt], [ErrClosed], that of ctx, or the storage's own.
+// [delivery.ErrAliasDoubt], [delivery.ErrClosed], that of ctx, or the storage's own.
 func (l *Ledger) Claim(ctx context.Context, ledger uint64, anonymous [16]byte, made time.Time) (first bool, err error) {
 	// Half of an identity's random bits are enough to know it again. If two
 	// have the same, one of them gets no alias.
 	r := request{binary.BigEndian.Uint64(anonymous[:]), ledger, made, make(chan answer, 1)}
 	if !l.submit(r) {
-		return false, ErrClosed
+		return false, delivery.ErrClosed
 	}
 	select {
 	case a := <-r.answer:
@@ -180,7 +174,7 @@ func (l *Ledger) write(batch []request) {
 		case r.answer == nil:
 			entries = l.release(entries, r.id)
 		case !l.knows(r.ledger, r.made):
-			answers[i].err = ErrDoubt
+			answers[i].err = delivery.ErrAliasDoubt
 		default:
 			entries, answers[i].first = l.claim(entries, r.id, r.made)
 		}

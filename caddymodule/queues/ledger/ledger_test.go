@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
 // identity makes the n-th identity.
@@ -194,7 +196,7 @@ func TestDamage(t *testing.T) {
 		t.Helper()
 		after := openAt(t, left(t, damaged), 1000, later.now)
 		for n := range 4 {
-			if first, err := after.Claim(t.Context(), name, identity(n), begun.Add(time.Second)); first || err != nil && !errors.Is(err, ErrDoubt) {
+			if first, err := after.Claim(t.Context(), name, identity(n), begun.Add(time.Second)); first || err != nil && !errors.Is(err, delivery.ErrAliasDoubt) {
 				t.Errorf("%s: %d: %v, %v", what, n, first, err)
 			}
 		}
@@ -235,7 +237,7 @@ func TestLost(t *testing.T) {
 		t.Errorf("two ledgers have the name %d", name)
 	}
 	for n, name := range []uint64{name, name, 0, name + 1} {
-		if first, err := l.Claim(t.Context(), name, identity(n), begun.Add(time.Second)); first || !errors.Is(err, ErrDoubt) {
+		if first, err := l.Claim(t.Context(), name, identity(n), begun.Add(time.Second)); first || !errors.Is(err, delivery.ErrAliasDoubt) {
 			t.Errorf("%d: %v, %v", n, first, err)
 		}
 	}
@@ -255,7 +257,7 @@ func TestFuture(t *testing.T) {
 	l := openAt(t, t.TempDir(), 1000, newClock().now)
 	for made, doubt := range map[int]bool{-100: false, 0: false, 3500: false, 3700: true} {
 		first, err := l.Claim(t.Context(), l.Name(), identity(made+100), begun.Add(time.Duration(made)*time.Second))
-		if first == doubt || errors.Is(err, ErrDoubt) != doubt {
+		if first == doubt || errors.Is(err, delivery.ErrAliasDoubt) != doubt {
 			t.Errorf("%ds: %v, %v", made, first, err)
 		}
 	}
@@ -286,7 +288,7 @@ func TestClose(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if first, err := l.Claim(t.Context(), l.Name(), identity(1), begun.Add(time.Second)); first || !errors.Is(err, ErrClosed) {
+	if first, err := l.Claim(t.Context(), l.Name(), identity(1), begun.Add(time.Second)); first || !errors.Is(err, delivery.ErrClosed) {
 		t.Errorf("%v, %v", first, err)
 	}
 	l.Release(identity(1))
@@ -336,7 +338,7 @@ func TestTrouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	now.set(begun.Add(reopenPause))
-	if first, err := l.Claim(t.Context(), 0, identity(1), begun); first || !errors.Is(err, ErrDoubt) {
+	if first, err := l.Claim(t.Context(), 0, identity(1), begun); first || !errors.Is(err, delivery.ErrAliasDoubt) {
 		t.Errorf("it isn't tried again: %v, %v", first, err)
 	}
 	if !claim(t, l, 2, 2) {
@@ -428,7 +430,7 @@ func TestFull(t *testing.T) {
 	}
 	for n := range 9 {
 		first, err := l.Claim(t.Context(), l.Name(), identity(n), begun.Add(time.Duration(n+1)*time.Second))
-		if first || errors.Is(err, ErrDoubt) != (n < 4) {
+		if first || errors.Is(err, delivery.ErrAliasDoubt) != (n < 4) {
 			t.Errorf("%d: %v, %v", n, first, err)
 		}
 	}

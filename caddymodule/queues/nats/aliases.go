@@ -10,6 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
 const (
@@ -124,9 +126,9 @@ func forgotten(ctx context.Context, stream jetstream.Stream, memory uint64, made
 	case err != nil:
 		return err
 	case memory != memoryOf(info):
-		return errors.New("the identity is from before there was this stream")
+		return delivery.ErrAliasDoubt
 	case info.State.FirstSeq > 1 && made.Before(info.State.FirstTime.Add(clockSkew)):
-		return fmt.Errorf("it remembers what was aliased since %v, and the identity is older", info.State.FirstTime)
+		return fmt.Errorf("%w: it remembers what was aliased since %v", delivery.ErrAliasDoubt, info.State.FirstTime)
 	}
 	return nil
 }

@@ -1,0 +1,109 @@
+package handler
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// Which of the cookies that come counts, what is set, and what is taken away.
+func TestCookieOf(t *testing.T) {
+	t.Parallel()
+	a := newTestHost(takes)
+	at := time.UnixMilli(1_800_000_000_000)
+	older := tagging.Cookie{Anonymous: tagging.Anonymous{1}, Made: at, Memory: a.AliasMemory(), History: true}
+	newer := tagging.Cookie{Anonymous: tagging.Anonymous{2}, Made: at.Add(time.Hour), Memory: a.AliasMemory(), History: true}
+	named := tagging.Cookie{Anonymous: tagging.Anonymous{3}, Made: at.Add(-time.Hour), Memory: a.AliasMemory(), Name: "ann"}
+	// Set by the former version, for the host and for the domain.
+	const (
+		formerID    = "MFRGGZDFMZTWQ2LKNNWG23TPOA"
+		formerHost  = "1furkJN2SQL8oGhFS3SwTL01GUkdHWkRGTVpUV1EyTEtOTldHMjNUUE9B"
+		formerJohns = "2H43jZCTAhAsthG9n2pzKsQzYi7CnI8NOo68VYG7eWtlNRlJHR1pERk1aVFdRMkxLTk5XRzIzVFBPQQ"
+		formerAll   = "1MKgk0uMb95SaYaKqEgAsUk1GUkdHWkRGTVpUV1EyTEtOTldHMjNUUE9B"
+	)
+	host, domain := tagging.Scope{Name: "shop.example.com"}, tagging.Scope{Name: "example.com", Domain: true}
+	seal := a.keys.Seal
+	for name, test := range map[string]struct {
+		config  Cookie
+		url     string
+		cookies []string
+		person  string
+		set     []string // without values: the name, and the domain behind @
+	}{
+		"a new visitor":            {Cookie{}, "https", nil, "", []string{"__Host-tu_id"}},
+		"over HTTP":                {Cookie{}, "http", nil, "", []string{"tu_id"}},
+		"of a domain":              {Cookie{Domain: "auto"}, "https", nil, "", []string{"tu_id@example.com"}},
+		"of a domain, over HTTP":   {Cookie{Domain: "example.com"}, "http", nil, "", []string{"tu_id@example.com"}},
+		"of another domain":        {Cookie{Domain: "other.com"}, "https", nil, "", []string{"__Host-tu_id"}},
+		"by a name of its own":     {Cookie{Name: "id"}, "https", nil, "", []string{"id"}},
+		"known":                    {Cookie{}, "https", []string{"__Host-tu_id", seal(named, host)}, "ann", []string{"__Host-tu_id"}},
+		"known, of a domain":       {Cookie{Domain: "auto"}, "https", []string{"tu_id", seal(named, domain)}, "ann", []string{"tu_id@example.com"}},
+		"known, a name of its own": {Cookie{Name: "id"}, "https", []string{"id", seal(named, host)}, "ann", []string{"id"}},
+		"not its name":             {Cookie{Name: "id"}, "https", []string{"__Host-tu_id", seal(named, host), "tu_id", seal(named, host)}, "", []string{"id"}},
+
+		"the former version's":                 {Cookie{}, "https", []string{"tu_id", formerHost}, formerID, []string{"__Host-tu_id", "tu_id"}},
+		"the former version's, named":          {Cookie{}, "https", []string{"tu_id", formerJohns}, formerID, []string{"__Host-tu_id", "tu_id"}},
+		"the former version's, over HTTP":      {Cookie{}, "http", []string{"tu_id", formerHost}, formerID, []string{"tu_id"}},
+		"the former version's, of the domain":  {Cookie{Domain: "auto"}, "https", []string{"tu_id", formerAll}, formerID, []string{"tu_id@example.com"}},
+		"the former version's, planted":        {Cookie{}, "https", []string{"tu_id", formerHost, "__Host-tu_id", seal(newer, host)}, newer.Anonymous.String(), []string{"__Host-tu_id", "tu_id", "tu_id@example.com"}},
+		"two of the former version":            {Cookie{}, "http", []string{"tu_id", formerHost, "tu_id", formerJohns}, formerID, []string{"tu_id", "tu_id@example.com"}},
+		"the former version's, by a name":      {Cookie{Name: "id"}, "https", []string{"id", formerHost}, formerID, []string{"id"}},
+		"planted by a neighbour":               {Cookie{}, "https", []string{"tu_id", seal(named, host)}, "", []string{"__Host-tu_id", "tu_id", "tu_id@example.com"}},
+		"planted beside the visitor's own":     {Cookie{}, "https", []string{"tu_id", seal(named, host), "__Host-tu_id", seal(older, host)}, older.Anonymous.String(), []string{"__Host-tu_id", "tu_id", "tu_id@example.com"}},
+		"a neighbour's own":                    {Cookie{}, "https", []string{"tu_id", seal(named, domain)}, "", []string{"__Host-tu_id"}},
+		"two over HTTP, the older first":       {Cookie{}, "http", []string{"tu_id", seal(older, host), "tu_id", seal(newer, host)}, newer.Anonymous.String(), []string{"tu_id", "tu_id@example.com"}},
+		"two over HTTP, one knows a name":      {Cookie{}, "http", []string{"tu_id", seal(named, host), "tu_id", seal(newer, host)}, "ann", []string{"tu_id", "tu_id@example.com"}},
+		"first of the host, now of the domain": {Cookie{Domain: "auto"}, "http", []string{"tu_id", seal(older, host)}, older.Anonymous.String(), []string{"tu_id@example.com", "tu_id"}},
+		"the same, over HTTPS":                 {Cookie{Domain: "auto"}, "https", []string{"__Host-tu_id", seal(older, host)}, older.Anonymous.String(), []string{"tu_id@example.com", "__Host-tu_id"}},
+		"both, the host's older":               {Cookie{Domain: "auto"}, "http", []string{"tu_id", seal(older, host), "tu_id", seal(named, domain)}, "ann", []string{"tu_id@example.com", "tu_id"}},
+		"both, the host's knows the name":      {Cookie{Domain: "auto"}, "https", []string{"__Host-tu_id", seal(named, host), "tu_id", seal(newer, domain)}, "ann", []string{"tu_id@example.com", "__Host-tu_id", "tu_id"}},
+		"first of the domain, now the host's":  {Cookie{}, "http", []string{"tu_id", seal(named, domain)}, "", []string{"tu_id"}},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			h := a.directive("tracker")
+			h.Cookie = test.config
+			h.Cookie.MaxAge = caddy.Duration(time.Hour)
+			r := a.navigation(test.url+"://shop.example.com/?kme=E", test.cookies...)
+			hit := newHit(r, nil, nil)
+			hit.record(h, r)
+			hit.Wait()
+			id := hit.person.ID
+			if test.person == "" && id == hit.person.Cookie.Anonymous.String() && hit.person.Cookie.Made.IsZero() {
+				id = ""
+			}
+			if id != test.person {
+				t.Errorf("the person is %q, want %q", id, test.person)
+			}
+			var set []string
+			for i, line := range hit.Cookies() {
+				cookie, err := http.ParseSetCookie(line)
+				if err != nil {
+					t.Fatal(err)
+				}
+				place := cookie.Name
+				if cookie.Domain != "" {
+					place += "@" + cookie.Domain
+				}
+				set = append(set, place)
+				if cookie.Secure != (test.url == "https") || cookie.Path != "/" || !cookie.HttpOnly || cookie.SameSite != http.SameSiteLaxMode {
+					t.Errorf("%s", line)
+				}
+				if i == 0 && cookie.MaxAge != 3600 || i > 0 && (cookie.MaxAge >= 0 || cookie.Value != "") {
+					t.Errorf("%s", line)
+				}
+				if len(line) > 4096 {
+					t.Errorf("a cookie of %d bytes", len(line))
+				}
+			}
+			if len(set) == 0 || set[0] != test.set[0] || !slices.Equal(slices.Sorted(slices.Values(set)), slices.Sorted(slices.Values(test.set))) {
+				t.Errorf("set are %v, want %v", set, test.set)
+			}
+		})
+	}
+}

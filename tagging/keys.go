@@ -1,0 +1,69 @@
+package tagging
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"sync"
+)
+
+// Keys are made from one secret, a separate one for each purpose. Nodes with the same secret understand each other's
+// cookies.
+type Keys struct {
+	cookie              *aead
+	former, destination *key
+}
+
+// NewKeys derives the keys from a secret, which should have at least 128 bits of randomness.
+func NewKeys(secret []byte) *Keys {
+	return &Keys{
+		cookie:      newAEAD((&key{secret: secret}).authenticate("tagged-urls encrypted cookie")),
+		former:      newKey(secret, "tagged-urls cookie"),
+		destination: newKey(secret, "tagged-urls destination"),
+	}
+}
+
+// key is one of the keys.
+type key struct {
+	secret []byte
+	ready  sync.Pool // of *mac, keyed: to key one takes longer than to use it
+}
+
+type mac struct {
+	hash.Hash
+	buf []byte
+}
+
+func newKey(secret []byte, purpose string) *key {
+	derived := (&key{secret: secret}).authenticate(purpose)
+	return &key{secret: derived[:]}
+}
+
+// authenticate returns the HMAC-SHA-256 of the parts, which can't be taken for other ones with the same bytes.
+func (k *key) authenticate(parts ...string) [sha256.Size]byte {
+	m, ok := k.ready.Get().(*mac)
+	if !ok {
+		m = &mac{Hash: hmac.New(sha256.New, k.secret)}
+	}
+	defer k.ready.Put(m)
+	m.buf = m.buf[:0]
+	for _, p := range parts {
+		m.buf = appendString(m.buf, p)
+	}
+	m.Reset()
+	m.Write(m.buf)
+	m.buf = m.Sum(m.buf[:0])
+	sum := [sha256.Size]byte(m.buf)
+	if cap(m.buf) > 4<<10 { // of a hit with a lot to say
+		m.buf = nil
+	}
+	return sum
+}
+
+// Destination returns a short keyed hash of a tracker's API key, in hexadecimal: it tells trackers apart without
+// giving the key away.
+func (k *Keys) Destination(key string) string {
+	sum := k.destination.authenticate(key)
+	return hex.EncodeToString(sum[:8])
+}
