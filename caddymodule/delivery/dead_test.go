@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,9 +67,9 @@ func TestMaxAge(t *testing.T) {
 // wants it tried.
 func TestAgeCountsFromTheQueue(t *testing.T) {
 	inBubble(t, delivery.Options{MaxAge: time.Hour}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		works := false
+		var works atomic.Bool
 		r := recorder{fail: func(string, int) error {
-			if !works {
+			if !works.Load() {
 				return &delivery.RetryError{Status: 500}
 			}
 			return nil
@@ -98,7 +99,7 @@ func TestAgeCountsFromTheQueue(t *testing.T) {
 			if n := len(deadLetters(t, q)); n != 0 {
 				t.Errorf("%d were given up again at once", n)
 			}
-			if works = again == 1; !works {
+			if works.Store(again == 1); !works.Load() {
 				elapse(2 * time.Hour)
 			}
 		}
