@@ -59,7 +59,7 @@ http://:$BARE {
 		"a path that looks like one": "/%3Fkme=E&kmi=ann",
 	} {
 		t.Run(name, func(t *testing.T) {
-			const headers = " HTTP/1.1\r\nHost: x\r\nSec-Fetch-Mode: navigate\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n"
+			const headers = " HTTP/1.1\r\nHost: x\r\nSec-Fetch-Mode: navigate\r\nUser-Agent: " + harness.UserAgent + "\r\nConnection: close\r\n\r\n"
 			want := harness.Raw(t, bare, "GET "+target+headers)
 			before, seen := len(trk.Got()), len(upstream.Got())
 			got := harness.Raw(t, harness.Loopback(c.Port), "GET "+target+headers)
@@ -103,6 +103,9 @@ http://:$BARE {
 		if e.Level == "error" {
 			t.Errorf("logged %.300s", e.Line)
 		}
+	}
+	if len(trk.Got()) == 0 {
+		t.Error("nothing was recorded: the requests don't pass for a visitor's")
 	}
 	if v := harness.NewVisitor(t).Open(c.URL + "/?kme=Fine"); v.Status != 200 {
 		t.Error("the site is down")

@@ -70,7 +70,7 @@ func TestRedirectStaysOnThisHost(t *testing.T) {
 		"//evil.example/?kmi=x&next=//other.example", "/?kmi=x&//evil.example", "?kmi=x", "//?kmi=x", "/;@evil.example?kmi=x",
 		"http:evil.example?kmi=x", "//evil.example/%2e%2e?kmi=x", "/\t/evil.example?kmi=x",
 	} {
-		p := harness.Raw(t, harness.Loopback(c.Port), "GET "+target+" HTTP/1.1\r\nHost: shop.example\r\nSec-Fetch-Mode: navigate\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n")
+		p := harness.Raw(t, harness.Loopback(c.Port), "GET "+target+" HTTP/1.1\r\nHost: shop.example\r\nSec-Fetch-Mode: navigate\r\nUser-Agent: "+harness.UserAgent+"\r\nConnection: close\r\n\r\n")
 		if p.Status == http.StatusBadRequest && p.SetCookie("tu_id") == nil {
 			continue // Go's server refuses it
 		}

@@ -397,7 +397,7 @@ func TestStripLeavesTheRest(t *testing.T) {
 		"?a=?kmi=x&kmi=y?":                  "?a=",
 		"?kmi=x&q=%E2%82%AC&q=\u20ac&q=%ff": "?q=%E2%82%AC&q=\u20ac&q=%ff",
 	} {
-		p := harness.Raw(t, harness.Loopback(c.Port), "GET /p"+query+" HTTP/1.1\r\nHost: x\r\nUser-Agent: Mozilla/5.0\r\nConnection: close\r\n\r\n")
+		p := harness.Raw(t, harness.Loopback(c.Port), "GET /p"+query+" HTTP/1.1\r\nHost: x\r\nUser-Agent: "+harness.UserAgent+"\r\nConnection: close\r\n\r\n")
 		if got := upstream.LastTarget(); got != "/p"+want || p.Status != http.StatusOK {
 			t.Errorf("%s: the site got %s (%d), want /p%s", query, got, p.Status, want)
 		}
