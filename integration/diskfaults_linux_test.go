@@ -118,8 +118,8 @@ func (v *visits) refused(t *testing.T, why ...string) {
 func (v *visits) arrive(trk *harness.Tracker) {
 	v.t.Helper()
 	harness.Eventually(v.t, "the queue to be empty", func() bool {
-		// By itself: a disk that is full doesn't let a retry be noted.
-		return v.c.Metric("caddy_tagged_urls_queue_records") == 0
+		// By itself, without a retry that the operator asks for.
+		return v.c.Metric("caddy_tagged_urls_queue_up") == 1 && v.c.Metric("caddy_tagged_urls_queue_records") == 0
 	})
 	got := times(trk.Records(v.t))
 	for _, hit := range v.taken {
@@ -260,7 +260,7 @@ func TestDiskHangs(t *testing.T) {
 	v := &visits{t: t, c: c}
 	v.visit()
 	run(freeze, "--freeze", disk)
-	defer time.AfterFunc(2*harness.Patience, thaw).Stop() // should anything wait for it
+	defer time.AfterFunc(time.Minute, thaw).Stop() // should anything wait for it
 	for range 3 {
 		if v.visit() {
 			t.Error("a hit was taken")
@@ -271,7 +271,7 @@ func TestDiskHangs(t *testing.T) {
 	}
 	began := time.Now()
 	c.Reload(queueAt(disk), shop)
-	if took := time.Since(began); took > harness.Patience/2 {
+	if took := time.Since(began); took > 15*time.Second {
 		t.Errorf("a reload took %s", took)
 	}
 	v.visit()
@@ -283,7 +283,7 @@ func TestDiskHangs(t *testing.T) {
 	other := t.TempDir()
 	began = time.Now()
 	c.Reload(queueAt(other), shop)
-	if took := time.Since(began); took > harness.Patience {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("a reload with another path took %s", took)
 	}
 	v.untilTaken()
