@@ -89,7 +89,13 @@ func (q *openQueue) merge(group []*segment) error {
 			return fmt.Errorf("reading %s: %w", s.path, err)
 		}
 	}
-	if len(c.slots) == 0 {
+	if len(c.slots) == 0 { // it was damaged
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		for _, s := range group {
+			q.uncount(s)
+		}
+		q.wakeUpkeep()
 		return nil
 	}
 	to, err := c.segment()
@@ -209,9 +215,14 @@ func (c *copying) replace(group []*segment, to *segment) {
 		leases := make(map[place]*lease, len(d.leases))
 		for p, l := range d.leases {
 			if slices.Contains(group, l.segment) {
-				l.segment, l.number = to, c.moved[p]
-				l.slot.at = c.slots[l.number].at
-				p = to.place(l.number)
+				number, ok := c.moved[p]
+				if !ok { // it was damaged
+					l.settled.Store(true)
+					continue
+				}
+				l.segment, l.number = to, number
+				l.slot.at = c.slots[number].at
+				p = to.place(number)
 			}
 			leases[p] = l
 		}
@@ -233,8 +244,13 @@ func (c *copying) replace(group []*segment, to *segment) {
 		}
 		if group[0].first < d.scan.segment && d.scan.segment <= group[len(group)-1].last+1 {
 			start, ok := c.starts[d.scan]
-			if !ok {
+			if !ok { // its segment is gone: what comes behind it is next
 				start = uint32(len(c.slots))
+				for _, s := range slices.Backward(group) {
+					if s.first >= d.scan.segment {
+						start = c.starts[s.place(0)]
+					}
+				}
 			}
 			d.scan = to.place(start)
 		}

@@ -197,6 +197,7 @@ func (q *openQueue) loadSegment(n segmentName) error {
 		segmentName: n, seed: seedOf(n.epoch),
 		path: filepath.Join(q.path, n.String()+segmentSuffix), tallies: make(map[*destination]*tally),
 	}
+	s.dirty.Store(true) // a process that was killed may not have synced it
 	if err := s.open(q.fs); err != nil {
 		return err
 	}
@@ -306,6 +307,10 @@ func (q *openQueue) count(s *segment, slots []slot) (unknown int) {
 			s.settled++
 		}
 		if !slot.alive() {
+			// As long as the name is there, nobody else may have the number.
+			if d := q.numbers[slot.destination]; slot.state == named && d != nil && s.tallies[d] == nil {
+				s.tallies[d] = new(tally)
+			}
 			continue
 		}
 		next := s.end

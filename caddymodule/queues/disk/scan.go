@@ -52,14 +52,27 @@ func (s *segment) scan() scanned {
 	}
 
 	// What was synced is what comes before the last batch.
-	synced := uint32(0)
+	synced, end := uint32(0), int64(segmentHeader)
 	for _, f := range frames {
 		if f.flags&flagBatch != 0 {
 			synced = f.slot
 		}
+		end = f.at + int64(frameSize(f.length))
+	}
+	// A slot is written when its frame, and all before it, are durable. The
+	// frame may be erased since.
+	written := s.writtenSlots(data, end)
+	for i := next; s.count == 0 && s.slotAt(i) >= end; i++ {
+		if _, ok := written(i); ok {
+			next = i + 1
+		}
+	}
+	for i := next; i > synced; i-- {
+		if _, ok := written(i - 1); ok {
+			synced = i
+		}
 	}
 	r.slots = make([]slot, max(next, s.count))
-	written := s.writtenSlots(data, uint32(len(r.slots)))
 	missing := func(from, to uint32, at int64) {
 		for i := from; i < to; i++ {
 			r.slots[i] = slot{at: uint32(at), state: erased}
@@ -81,6 +94,9 @@ func (s *segment) scan() scanned {
 		r.slots[f.slot] = f.initial(f.at)
 		if w, ok := written(f.slot); ok && w.at == uint32(f.at) && w.destination == f.destination {
 			r.slots[f.slot] = w
+		}
+		if f.slot == synced && f.flags&flagFirst == 0 {
+			synced++ // it was put at once with what comes before
 		}
 		if f.slot < synced || s.count > 0 || f.kind == kindName {
 			continue
@@ -106,11 +122,11 @@ func (s *segment) scan() scanned {
 	return r
 }
 
-// writtenSlots returns the slots that are in the file.
-func (s *segment) writtenSlots(data []byte, n uint32) func(number uint32) (slot, bool) {
+// writtenSlots returns the slots that are in the file, behind the frames' end.
+func (s *segment) writtenSlots(data []byte, end int64) func(number uint32) (slot, bool) {
 	return func(number uint32) (slot, bool) {
 		at := s.slotAt(number)
-		if number >= n || at < segmentHeader || at+slotSize > int64(len(data)) {
+		if at < end || at+slotSize > int64(len(data)) || order.Uint32(data[at:]) == 0 {
 			return slot{}, false
 		}
 		return decodeSlot(data[at:], s.seed, number)

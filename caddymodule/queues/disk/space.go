@@ -123,11 +123,11 @@ func (q *openQueue) begin(s *segment) (*segment, error) {
 		q.spare = nil
 	}
 	q.mu.Unlock()
-	if err := s.use(q.fs, segmentName{first: q.next, last: q.next}, segmentSuffix); err != nil {
+	q.next++ // also after an error: a file that was removed may be there again
+	if err := s.use(q.fs, segmentName{first: q.next - 1, last: q.next - 1}, segmentSuffix); err != nil {
 		_ = q.fs.Remove(s.path)
 		return nil, err
 	}
-	q.next++
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.segments = append(q.segments, s)

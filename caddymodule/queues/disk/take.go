@@ -355,7 +355,7 @@ func (q *openQueue) lose(l *lease, err error) {
 	to := l.slot
 	to.state = settled
 	_ = l.segment.set(l.number, to) // else it is met again after the next start
-	q.settled(l, waiting)
+	q.settled(l, l.slot.state)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.lost++; time.Since(q.lostAt) > time.Minute {

@@ -1,0 +1,97 @@
+package disk
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// TestErasedNeighbour puts each record for two destinations at once, one of
+// which takes none. What was delivered to the other one, and erased, leaves
+// nothing that says that the rest was durable but its slot.
+func TestErasedNeighbour(t *testing.T) {
+	const n = 50
+	for _, how := range append(crashes, "closed") {
+		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+			for i := range n {
+				e := []delivery.Entry{{Destination: "well", Record: typical(i)}, {Destination: "down", Record: typical(i)}}
+				if i%2 == 1 {
+					e[0], e[1] = e[1], e[0]
+				}
+				if err := q.Put(t.Context(), e...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			drain(t, q, "well", n)
+			path, r := q.path, rand.New(rand.NewPCG(1, 2))
+			time.Sleep(2*eraseEvery + time.Minute)
+			if how == "closed" {
+				q.Close()
+				how = "killed"
+			}
+			q = again(t, m.after(how, r), path)
+			defer q.Close()
+			items, _, err := q.take(q.destinations["down"], 2*n)
+			if err != nil || len(items) != n {
+				t.Errorf("%s: %d records wait, want %d (%v)", how, len(items), n, err)
+			}
+		})
+	}
+}
+
+// TestNumbersAreNotUsedTwice has a destination whose number is still in a file
+// when it is forgotten: another one that gets the number gets neither its
+// records, nor the other way round.
+func TestNumbersAreNotUsedTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemFS()
+		restart := func(q *openQueue) *openQueue {
+			if q != nil {
+				if err := q.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			q, err := open("/queue", "", 4<<20, m, zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return q
+		}
+		fill := func(q *openQueue, d string, n int) {
+			for i := range n {
+				if err := q.Put(t.Context(), delivery.Entry{Destination: d, Record: bulky(i, 2000)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		q := restart(nil)
+		fill(q, "former", 1)
+		fill(q, "down", 150) // more than a segment
+		drain(t, q, "former", 1)
+		q = restart(q)
+		fill(q, "passing", 100)
+		time.Sleep(2 * time.Second)
+		drain(t, q, "passing", 100)
+		time.Sleep(2 * time.Second)
+		for i := range 3 {
+			fill(q, fmt.Sprint("next", i), 100)
+		}
+		for range 2 {
+			time.Sleep(2 * time.Second)
+			q = restart(q)
+			for d, want := range map[string]int64{"former": 0, "passing": 0, "down": 150, "next0": 100, "next1": 100, "next2": 100} {
+				if got := q.waiting(d); got != want {
+					t.Errorf("%d records wait for %s, want %d", got, d, want)
+				}
+			}
+		}
+		q.Close()
+	})
+}
