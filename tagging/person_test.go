@@ -327,8 +327,8 @@ func tell(t *testing.T, steps []step) {
 			t.Errorf("the alias %s is sent %d times", alias, n)
 		}
 	}
-	if len(w.tracker.wrong) > 0 {
-		t.Error(strings.Join(w.tracker.wrong, "\n"))
+	if wrong := append(w.tracker.wrong, w.tracker.elsewhere()...); len(wrong) > 0 {
+		t.Error(strings.Join(wrong, "\n"))
 	}
 }
 

@@ -23,8 +23,8 @@ func TestAnyStory(t *testing.T) {
 	aliases := 0
 	for seed := range uint64(n) {
 		w, log := anyStory(rand.New(rand.NewPCG(seed, 12)), false)
-		if len(w.tracker.wrong) > 0 {
-			t.Fatalf("story %d:\n%s\n%s", seed, strings.Join(w.tracker.wrong, "\n"), strings.Join(log, "\n"))
+		if wrong := append(w.tracker.wrong, w.tracker.elsewhere()...); len(wrong) > 0 {
+			t.Fatalf("story %d:\n%s\n%s", seed, strings.Join(wrong, "\n"), strings.Join(log, "\n"))
 		}
 		aliases += len(w.tracker.sent)
 	}

@@ -13,6 +13,7 @@ type tracker struct {
 	parents map[string]string
 	sent    map[string]int // aliases by what they are from and to
 	wrong   []string       // what must not happen, and did
+	said    []said         // what other trackers are told, which don't know the library
 }
 
 // names are people; who has one is never another.
@@ -214,6 +215,16 @@ func (w *world) respond(r request, f fate) {
 			return
 		}
 		w.tracker.alias(r.person.Alias.From.String(), r.person.Alias.To)
+		w.tracker.said = append(w.tracker.said, said{true, r.person.Alias.To, r.person.Alias.From.String()})
+	}
+	if f != refused && !r.bare {
+		hit := said{user: r.person.ID}
+		if !r.person.Named {
+			hit = said{anonymous: r.person.ID}
+		} else if r.aliased {
+			hit.anonymous = r.person.Alias.From.String()
+		}
+		w.tracker.said = append(w.tracker.said, hit)
 	}
 	c := r.person.Cookie
 	if f != taken || c.None() {

@@ -181,6 +181,11 @@ func (t *hit) record(h *Handler, r *http.Request) {
 		if len(entries) == 0 {
 			return
 		}
+		for i, e := range entries { // which say so, too
+			unaliased := *e.Record
+			unaliased.Anonymous = ""
+			entries[i].Record = &unaliased
+		}
 	}
 	c := &t.room.commit
 	if len(t.commits) > 0 {
