@@ -88,15 +88,15 @@ func TestMatcher(t *testing.T) {
 	}
 }
 
-// TestLandingPage is the README's page that greets by campaign.
+// TestLandingPage is the reference's page that greets by campaign.
 func TestLandingPage(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+	reference, err := os.ReadFile("../docs/reference.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := regexp.MustCompile("<h1>.*placeholder.*</h1>").Find(readme)
+	page := regexp.MustCompile("<h1>.*placeholder.*</h1>").Find(reference)
 	if page == nil {
-		t.Fatal("the README has no such page")
+		t.Fatal("the reference has no such page")
 	}
 	l := livetest.Start(t, "", "root $DIR/www\n"+livetest.Kissmetrics("strip all")+"templates\nfile_server")
 	if err := os.Mkdir(filepath.Join(l.Dir, "www"), 0o700); err != nil {

@@ -19,23 +19,29 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
 
-// readme returns the README and its indented blocks, without their indent.
+// readme returns the README with the documentation that goes on from it, and
+// their blocks of code.
 func readme(t *testing.T) (text string, blocks []string) {
 	t.Helper()
-	data, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
+	for _, file := range []string{"README", "docs/reference", "docs/privacy", "docs/operations", "docs/reliability"} {
+		data, err := os.ReadFile("../" + file + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text += string(data) + "\n"
 	}
-	blocks = []string{""}
-	for line := range strings.Lines(string(data)) {
-		last := &blocks[len(blocks)-1]
-		if code, indented := strings.CutPrefix(line, "    "); indented || strings.TrimSpace(line) == "" && *last != "" {
-			*last += code
-		} else if *last != "" {
-			blocks = append(blocks, "")
+	inside := false
+	for line := range strings.Lines(text) {
+		switch {
+		case strings.HasPrefix(line, "```"):
+			if inside = !inside; inside {
+				blocks = append(blocks, "")
+			}
+		case inside:
+			blocks[len(blocks)-1] += line
 		}
 	}
-	return string(data), blocks
+	return text, blocks
 }
 
 // owner is what an option belongs to.

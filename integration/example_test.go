@@ -41,7 +41,7 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// TestReadme adapts the configurations that the README shows.
+// TestReadme adapts the configurations that the README and docs show.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	binary, err := harness.Build()
@@ -49,7 +49,11 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	adapted := 0
-	for _, config := range harness.CodeOf(t, "README.md") {
+	var configs []string
+	for _, file := range []string{"README.md", "docs/reference.md", "docs/privacy.md"} {
+		configs = append(configs, harness.CodeOf(t, file)...)
+	}
+	for _, config := range configs {
 		if !strings.Contains(config, "tagged_urls") || !strings.Contains(config, "example.com {") || strings.ContainsAny(config, "<…") || strings.Contains(config, "rate_limit") {
 			continue // another language, a syntax, or for a plugin
 		}

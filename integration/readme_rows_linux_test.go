@@ -11,7 +11,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
-// proofs are the tests of what the README says "What happens when", by the
+// proofs are the tests of what docs/reliability.md says "What happens when", by the
 // rows' first cells.
 var proofs = map[string]func(*testing.T){
 	"A tracker is down, slow or ill":                                        TestFaults,
@@ -42,17 +42,17 @@ var proofs = map[string]func(*testing.T){
 	"A visitor hangs up early":                                              TestClientGoesAway,
 }
 
-// TestReadmeRowsHaveTests: what the README promises for the case that
+// TestReadmeRowsHaveTests: what the documentation promises for the case that
 // something goes wrong is seen to hold by a test, row by row.
 func TestReadmeRowsHaveTests(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(filepath.Join(harness.Root(), "README.md"))
+	text, err := os.ReadFile(filepath.Join(harness.Root(), "docs", "reliability.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, found := strings.Cut(string(text), "\n## What happens when\n")
 	if !found {
-		t.Fatal("the README has no section on it")
+		t.Fatal("docs/reliability.md has no section on it")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	var rows [][]string
@@ -91,12 +91,12 @@ func TestReadmeRowsHaveTests(t *testing.T) {
 	}
 	for row := range proofs {
 		if !tested[row] {
-			t.Errorf("the README has no row %q", row)
+			t.Errorf("docs/reliability.md has no row %q", row)
 		}
 	}
 	for _, f := range faults() {
 		if !tested[f.row] {
-			t.Errorf("the README has no row %q", f.row)
+			t.Errorf("docs/reliability.md has no row %q", f.row)
 		}
 	}
 }
@@ -111,7 +111,7 @@ func faultsProve(t *testing.T, row []string) {
 			continue
 		}
 		if n++; !strings.HasPrefix(row[1], f.want) {
-			t.Errorf("%q: the README says that the record %s, but with the fault %s it %s", row[0], row[1], f.name, f.want)
+			t.Errorf("%q: docs/reliability.md says that the record %s, but with the fault %s it %s", row[0], row[1], f.name, f.want)
 		}
 	}
 	if n == 0 {

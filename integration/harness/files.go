@@ -32,12 +32,16 @@ func CodeOf(t testing.TB, file string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := []string{""}
+	var blocks []string
+	inside := false
 	for line := range strings.Lines(string(text)) {
-		if code, indented := strings.CutPrefix(line, "    "); indented || strings.TrimSpace(line) == "" {
-			blocks[len(blocks)-1] += code
-		} else {
-			blocks = append(blocks, "")
+		switch {
+		case strings.HasPrefix(line, "```"):
+			if inside = !inside; inside {
+				blocks = append(blocks, "")
+			}
+		case inside:
+			blocks[len(blocks)-1] += line
 		}
 	}
 	return blocks
