@@ -336,7 +336,7 @@ func TestLimits(t *testing.T) {
 // module, what becomes of the record.
 func readmeAnswers(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../docs/reliability.md")
 	if err != nil {
 		t.Fatal(err)
 	}
