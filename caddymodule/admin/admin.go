@@ -139,7 +139,7 @@ func eachQueue(f func(delivery.Queue, *delivery.Engine) error) error {
 
 func retryNow(r *http.Request) (any, error) {
 	err := eachQueue(func(_ delivery.Queue, engine *delivery.Engine) error {
-		return engine.Hurry(r.URL.Query().Get("tracker"))
+		return engine.RetryNow(r.URL.Query().Get("tracker"))
 	})
 	return struct{}{}, err
 }
@@ -207,12 +207,12 @@ func deadFilter(r *http.Request) delivery.DeadFilter {
 }
 
 func retryDeadLetters(r *http.Request) (any, error) {
-	n, err := countEach(func(queue delivery.Queue) (int, error) { return queue.Revive(deadFilter(r)) })
+	n, err := countEach(func(queue delivery.Queue) (int, error) { return queue.Requeue(deadFilter(r)) })
 	return map[string]int{"retried": n}, err
 }
 
 func deleteDeadLetters(r *http.Request) (any, error) {
-	n, err := countEach(func(queue delivery.Queue) (int, error) { return queue.Bury(deadFilter(r)) })
+	n, err := countEach(func(queue delivery.Queue) (int, error) { return queue.DeleteDead(deadFilter(r)) })
 	return map[string]int{"deleted": n}, err
 }
 

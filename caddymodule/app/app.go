@@ -136,7 +136,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if r, ok := queue.(delivery.Resolver); ok {
 		a.queue.JSON = caddyconfig.JSONModuleObject(r.Resolved(), "queue", queue.(caddy.Module).CaddyModule().ID.Name(), nil)
 	}
-	if f, ok := queue.(delivery.Forgetful); ok {
+	if f, ok := queue.(delivery.Retainer); ok {
 		if err := f.Keep(cmp.Or(time.Duration(a.MaxAge), delivery.DefaultMaxAge)); err != nil {
 			return fmt.Errorf("tagged_urls: queue: %v", err)
 		}

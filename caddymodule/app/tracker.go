@@ -58,7 +58,7 @@ func (t *Tracker) name(current destinationKey, former []destinationKey) {
 		return
 	}
 	endpoint, key := named.Identity()
-	if p, ok := t.Module.(delivery.Placeheld); ok && p.Placeholder() != "" {
+	if p, ok := t.Module.(delivery.PlaceholderKeyed); ok && p.Placeholder() != "" {
 		waiting := t.Name + ":" + p.Placeholder()
 		if t.Disabled != "" {
 			t.ID = waiting

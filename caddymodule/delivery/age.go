@@ -14,7 +14,7 @@ const clockSlack = time.Minute
 var clockUnset = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // ages tells how old records are. Only what the queue says of them counts, as
-// a revived record is new again. Where the clock was wrong when they were
+// a requeued record is new again. Where the clock was wrong when they were
 // queued, nobody knows: they are as old as what we know for certain.
 type ages struct {
 	mu   sync.Mutex

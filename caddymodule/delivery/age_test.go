@@ -42,7 +42,7 @@ func TestAges(t *testing.T) {
 	}
 }
 
-// A clock that jumps doesn't bury dead letters: how old they are isn't known.
+// A clock that jumps doesn't delete dead letters: how old they are isn't known.
 func TestAgesRun(t *testing.T) {
 	a := newAges()
 	if !a.runs(time.Hour) {

@@ -95,13 +95,13 @@ func testQueueWithErrors(t *testing.T, panics bool) {
 	})
 }
 
-// hangingQueue doesn't come back from burying.
+// hangingQueue doesn't come back from deleting dead letters.
 type hangingQueue struct {
 	*deliverytest.Queue
 	hangs chan struct{}
 }
 
-func (q hangingQueue) Bury(delivery.DeadFilter) (int, error) {
+func (q hangingQueue) DeleteDead(delivery.DeadFilter) (int, error) {
 	<-q.hangs
 	return 0, nil
 }

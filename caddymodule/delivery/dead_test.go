@@ -63,7 +63,7 @@ func TestMaxAge(t *testing.T) {
 }
 
 // A record is as old as the time it has been in the queue. What was wrong with
-// the clock when the visitor came condemns none, and who revives a dead letter
+// the clock when the visitor came condemns none, and who requeues a dead letter
 // wants it tried.
 func TestAgeCountsFromTheQueue(t *testing.T) {
 	inBubble(t, delivery.Options{MaxAge: time.Hour}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
@@ -92,7 +92,7 @@ func TestAgeCountsFromTheQueue(t *testing.T) {
 			t.Fatalf("%d of 6 were given up", n)
 		}
 		for again := range 2 {
-			if n, err := q.Revive(delivery.DeadFilter{}); n != 6 || err != nil {
+			if n, err := q.Requeue(delivery.DeadFilter{}); n != 6 || err != nil {
 				t.Fatal(n, err)
 			}
 			elapse(50 * time.Minute)
@@ -105,7 +105,7 @@ func TestAgeCountsFromTheQueue(t *testing.T) {
 		}
 		elapse(10 * time.Minute)
 		if n := waiting(t, q, "a"); n != 0 || len(r.attempts("unset")) < 2 {
-			t.Errorf("%d wait that were revived", n)
+			t.Errorf("%d wait that were requeued", n)
 		}
 	})
 }

@@ -54,7 +54,7 @@ func (a *attempt) sortOut() []Item {
 	for _, item := range a.job.items {
 		if a.engine.tooOld(item.Queued) {
 			a.observe("dead", 0, 1)
-			a.bury(item, tooOld, 0)
+			a.addDead(item, tooOld, 0)
 		} else {
 			fresh = append(fresh, item)
 		}
@@ -161,10 +161,10 @@ func (a *attempt) taken(items ...Item) {
 func (a *attempt) condemn(item Item, err error) {
 	a.worked()
 	status, reason, _ := explain(err)
-	a.bury(item, reason, status)
+	a.addDead(item, reason, status)
 }
 
-func (a *attempt) bury(item Item, reason string, status int) {
+func (a *attempt) addDead(item Item, reason string, status int) {
 	a.engine.options.Load().Observer.DeadLetter(a.id, item.Record, reason, status)
 	a.engine.mu.Lock()
 	a.deaths.add(reason)
@@ -189,7 +189,7 @@ func (a *attempt) retry(items []Item, err error) {
 	at := time.Now().Add(max(after, backoff(attempts+1)))
 	for _, item := range items {
 		if a.engine.tooOld(item.Queued) {
-			a.bury(item, tooOld+"; last answer: "+reason, status)
+			a.addDead(item, tooOld+"; last answer: "+reason, status)
 		} else {
 			a.settlements = append(a.settlements, Settlement{
 				Item: item, Outcome: Retry, RetryAt: at, Reason: reason, Status: status,

@@ -31,7 +31,7 @@ const (
 
 // Options are what an [Engine] can be told.
 type Options struct {
-	// MaxAge is how long after it was queued, or revived, a record is still
+	// MaxAge is how long after it was queued, or requeued, a record is still
 	// delivered; what is older goes to the dead letters. The default is 7 days.
 	MaxAge time.Duration
 	// Logger gets one line when a destination starts failing, when it
@@ -144,11 +144,11 @@ func (e *Engine) Use(destinations []Destination) {
 	e.used = used
 }
 
-// Hurry makes what waits for a retry due now, and ends a destination's pause.
-// An empty destination means all. The error is the queue's; the pause ends all
-// the same, as what is delivered then may be what makes room in it.
-func (e *Engine) Hurry(destination string) error {
-	err := e.queue.Hurry(destination)
+// RetryNow makes what waits for a retry due now, and ends a destination's
+// pause. An empty destination means all. The error is the queue's; the pause
+// ends all the same, as what is delivered then may be what makes room in it.
+func (e *Engine) RetryNow(destination string) error {
+	err := e.queue.RetryNow(destination)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, d := range e.used {
@@ -293,7 +293,7 @@ func (e *Engine) tidy() {
 	defer tick.Stop()
 	for {
 		if e.ages.runs(deadLettersKept) {
-			_, err := e.queue.Bury(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
+			_, err := e.queue.DeleteDead(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
 			e.untidy("old dead letters can't be deleted; trying again in an hour", err)
 		}
 		select {

@@ -136,7 +136,7 @@ func TestUseEndsAPause(t *testing.T) {
 	})
 }
 
-func TestHurry(t *testing.T) {
+func TestRetryNow(t *testing.T) {
 	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
 		var up atomic.Bool
 		tracker := func() *recorder {
@@ -153,14 +153,14 @@ func TestHurry(t *testing.T) {
 		put(t, q, "b", names(10)...)
 		elapse(time.Second)
 		up.Store(true)
-		if err := e.Hurry("a"); err != nil {
+		if err := e.RetryNow("a"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if waiting(t, q, "a") != 0 || waiting(t, q, "b") != 10 {
 			t.Errorf("%d and %d wait, want none for a and all for b", waiting(t, q, "a"), waiting(t, q, "b"))
 		}
-		if err := e.Hurry(""); err != nil {
+		if err := e.RetryNow(""); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -170,7 +170,7 @@ func TestHurry(t *testing.T) {
 		if err := q.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Hurry(""); err != delivery.ErrClosed {
+		if err := e.RetryNow(""); err != delivery.ErrClosed {
 			t.Errorf("error %v from a closed queue", err)
 		}
 	})
@@ -284,7 +284,7 @@ func TestCloseWithStubbornTracker(t *testing.T) {
 	})
 }
 
-func TestOldDeadLettersAreBuried(t *testing.T) {
+func TestOldDeadLettersAreDeleted(t *testing.T) {
 	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
 		e.Use(one("a", trackerFunc(func(context.Context, []*delivery.Record) error {
 			return &delivery.RejectedError{Status: 400}

@@ -47,7 +47,7 @@ func Move(ctx context.Context, from, to Queue, wanted func(destination string) b
 // moveAll moves what can be moved now and returns how many records that were,
 // and how many are left.
 func moveAll(ctx context.Context, from, to Queue, wanted func(string) bool) (moved int, left int64, err error) {
-	if err := from.Hurry(""); err != nil {
+	if err := from.RetryNow(""); err != nil {
 		return 0, 0, err
 	}
 	stats, err := from.Stats()

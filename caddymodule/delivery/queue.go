@@ -55,9 +55,9 @@ type Queue interface {
 	// that isn't possible.
 	ReleaseAlias(anonymous [16]byte)
 
-	// Hurry makes everything that waits for a retry due now. An empty
+	// RetryNow makes everything that waits for a retry due now. An empty
 	// destination means all.
-	Hurry(destination string) error
+	RetryNow(destination string) error
 
 	// Stats counts what the queue holds. It must not be slower the more
 	// that is.
@@ -67,13 +67,13 @@ type Queue interface {
 	// all), oldest first, until it returns false.
 	DeadLetters(destination string, yield func(DeadLetter) bool) error
 
-	// Revive puts dead letters back to wait, as if they were put now, with no
+	// Requeue puts dead letters back to wait, as if they were put now, with no
 	// attempts counted. All of the filter's fields may be empty: all of them.
 	// It returns how many.
-	Revive(filter DeadFilter) (int, error)
+	Requeue(filter DeadFilter) (int, error)
 
-	// Bury deletes dead letters for good and returns how many.
-	Bury(filter DeadFilter) (int, error)
+	// DeleteDead deletes dead letters for good and returns how many.
+	DeleteDead(filter DeadFilter) (int, error)
 
 	// Close lets go of the storage. What is leased waits again when the
 	// queue is next opened. Calls under way return [ErrClosed].
@@ -225,15 +225,16 @@ type Resolver interface {
 	Resolved() any
 }
 
-// Forgetful is an [Opener] whose storage forgets records of its own accord.
-type Forgetful interface {
+// Retainer is an [Opener] whose storage retains records for a limited time.
+type Retainer interface {
 	// Keep says for how long delivering a record is tried, before Open is
 	// called. An error says that the storage forgets sooner.
 	Keep(maxAge time.Duration) error
 }
 
-// Exister is an [Opener] that can tell whether there is something to open. A
-// queue that was used before isn't made anew because its volume is missing.
-type Exister interface {
+// ExistenceChecker is an [Opener] that can tell whether there is something to
+// open. A queue that was used before isn't made anew because its volume is
+// missing.
+type ExistenceChecker interface {
 	Exists() bool
 }

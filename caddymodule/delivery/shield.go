@@ -101,10 +101,10 @@ func (s Shielded) ReleaseAlias(anonymous [16]byte) {
 	_ = Guard(func() error { s.queue.ReleaseAlias(anonymous); return nil })
 }
 
-// Hurry implements [Queue].
-func (s Shielded) Hurry(destination string) (err error) {
+// RetryNow implements [Queue].
+func (s Shielded) RetryNow(destination string) (err error) {
 	defer caught(&err)
-	return s.queue.Hurry(destination)
+	return s.queue.RetryNow(destination)
 }
 
 // Stats implements [Queue].
@@ -119,16 +119,16 @@ func (s Shielded) DeadLetters(destination string, yield func(DeadLetter) bool) (
 	return s.queue.DeadLetters(destination, yield)
 }
 
-// Revive implements [Queue].
-func (s Shielded) Revive(filter DeadFilter) (_ int, err error) {
+// Requeue implements [Queue].
+func (s Shielded) Requeue(filter DeadFilter) (_ int, err error) {
 	defer caught(&err)
-	return s.queue.Revive(filter)
+	return s.queue.Requeue(filter)
 }
 
-// Bury implements [Queue].
-func (s Shielded) Bury(filter DeadFilter) (_ int, err error) {
+// DeleteDead implements [Queue].
+func (s Shielded) DeleteDead(filter DeadFilter) (_ int, err error) {
 	defer caught(&err)
-	return s.queue.Bury(filter)
+	return s.queue.DeleteDead(filter)
 }
 
 // Close implements [Queue].

@@ -130,9 +130,9 @@ type Disabler interface {
 	Disabled() string
 }
 
-// Placeheld is a [Disabler] whose configuration has placeholders. Records that
-// wait for one that turned out empty are known by it.
-type Placeheld interface {
+// PlaceholderKeyed is a [Disabler] whose configuration has placeholders.
+// Records that wait for one that turned out empty are known by it.
+type PlaceholderKeyed interface {
 	// Placeholder is what tells the tracker from others as it is configured,
 	// its placeholders unresolved; "" if it has none.
 	Placeholder() string

@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// followingCore writes to whatever logger it follows: a spool outlives the
+// followingCore writes to whatever logger it follows: a queue outlives the
 // configuration whose loggers it began with.
 type followingCore struct {
 	current atomic.Pointer[zap.Logger]

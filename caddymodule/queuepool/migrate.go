@@ -95,7 +95,7 @@ func (q *sharedQueue) moveFrom(ctx context.Context, key string, config json.RawM
 	if err != nil {
 		return 0, 0, err
 	}
-	if e, ok := opener.(delivery.Exister); ok && !e.Exists() {
+	if e, ok := opener.(delivery.ExistenceChecker); ok && !e.Exists() {
 		q.log.Debug("a previous queue isn't there", zap.String("queue", key))
 		return 0, migrateRetry, nil
 	}
@@ -113,7 +113,7 @@ func (q *sharedQueue) moveFrom(ctx context.Context, key string, config json.RawM
 		if has.Destinations[id].Dead == 0 {
 			continue
 		}
-		if _, err := previous.Revive(delivery.DeadFilter{Destination: id}); err != nil || ctx.Err() != nil {
+		if _, err := previous.Requeue(delivery.DeadFilter{Destination: id}); err != nil || ctx.Err() != nil {
 			return 0, migrateRetry, err
 		}
 	}

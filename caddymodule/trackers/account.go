@@ -68,7 +68,7 @@ func (a *Account) Disabled() string {
 	return ""
 }
 
-// Placeholder implements [delivery.Placeheld].
+// Placeholder implements [delivery.PlaceholderKeyed].
 func (a *Account) Placeholder() string {
 	if a.configured == a.Key {
 		return ""

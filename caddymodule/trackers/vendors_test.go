@@ -37,7 +37,7 @@ type tracker interface {
 	delivery.Batcher
 	delivery.Identifier
 	delivery.Disabler
-	delivery.Placeheld
+	delivery.PlaceholderKeyed
 	delivery.Configured
 	Preview(*delivery.Record) string
 }

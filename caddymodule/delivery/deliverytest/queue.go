@@ -218,8 +218,8 @@ func (q *Queue) ReleaseAlias(anonymous [16]byte) {
 	delete(q.aliased, anonymous)
 }
 
-// Hurry implements [delivery.Queue].
-func (q *Queue) Hurry(destination string) error {
+// RetryNow implements [delivery.Queue].
+func (q *Queue) RetryNow(destination string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -282,8 +282,8 @@ func (q *Queue) DeadLetters(destination string, yield func(delivery.DeadLetter) 
 	return nil
 }
 
-// Revive implements [delivery.Queue].
-func (q *Queue) Revive(filter delivery.DeadFilter) (int, error) {
+// Requeue implements [delivery.Queue].
+func (q *Queue) Requeue(filter delivery.DeadFilter) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	dead, err := q.remove(filter)
@@ -296,8 +296,8 @@ func (q *Queue) Revive(filter delivery.DeadFilter) (int, error) {
 	return len(dead), err
 }
 
-// Bury implements [delivery.Queue].
-func (q *Queue) Bury(filter delivery.DeadFilter) (int, error) {
+// DeleteDead implements [delivery.Queue].
+func (q *Queue) DeleteDead(filter delivery.DeadFilter) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	dead, err := q.remove(filter)

@@ -124,7 +124,7 @@ func newStory(q *openQueue, m *memFS, seed uint64) *story {
 func contents(t *testing.T, q *openQueue) (waiting, dead map[int]int) {
 	t.Helper()
 	waiting, dead = map[int]int{}, map[int]int{}
-	if err := q.Hurry(""); err != nil {
+	if err := q.RetryNow(""); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range q.all("") {

@@ -86,7 +86,7 @@ func (q *Queue) Key() string { return q.path }
 // Resolved implements [delivery.Resolver].
 func (q *Queue) Resolved() any { return &Queue{Path: q.path, MaxSize: q.MaxSize} }
 
-// Exists implements [delivery.Exister].
+// Exists implements [delivery.ExistenceChecker].
 func (q *Queue) Exists() bool {
 	for _, path := range []string{filepath.Join(q.path, lockName), resolve(q.path) + besideSuffix, q.former} {
 		if _, err := os.Stat(path); err == nil {
@@ -156,10 +156,10 @@ func (q *Queue) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // Interface guards
 var (
-	_ caddy.Provisioner     = (*Queue)(nil)
-	_ caddy.Validator       = (*Queue)(nil)
-	_ caddyfile.Unmarshaler = (*Queue)(nil)
-	_ delivery.Opener       = (*Queue)(nil)
-	_ delivery.Exister      = (*Queue)(nil)
-	_ delivery.Resolver     = (*Queue)(nil)
+	_ caddy.Provisioner         = (*Queue)(nil)
+	_ caddy.Validator           = (*Queue)(nil)
+	_ caddyfile.Unmarshaler     = (*Queue)(nil)
+	_ delivery.Opener           = (*Queue)(nil)
+	_ delivery.ExistenceChecker = (*Queue)(nil)
+	_ delivery.Resolver         = (*Queue)(nil)
 )

@@ -229,7 +229,7 @@ func TestErased(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, l := range deleted {
-			if n, err := q.Bury(delivery.DeadFilter{ID: l.ID}); n != 1 || err != nil {
+			if n, err := q.DeleteDead(delivery.DeadFilter{ID: l.ID}); n != 1 || err != nil {
 				t.Fatal(n, err)
 			}
 		}

@@ -54,7 +54,7 @@ func writeFormer(t *testing.T, path string) {
 // holdsFormer makes sure that all is there that formerFile tells, once.
 func holdsFormer(t *testing.T, q *openQueue) {
 	t.Helper()
-	if err := q.Hurry(""); err != nil {
+	if err := q.RetryNow(""); err != nil {
 		t.Fatal(err)
 	}
 	for d, want := range map[string][2]int{"one": {100, 520}, "two": {1010, 1040}, "three": {2000, 2003}} {

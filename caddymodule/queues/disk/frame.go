@@ -107,7 +107,7 @@ type slot struct {
 	state       state
 	attempts    int // at most maxAttempts are counted
 	// due is in seconds since 1970: of a record that was tried when it is
-	// tried again, of a dead letter when it died, of one that was revived when
+	// tried again, of a dead letter when it died, of one that was requeued when
 	// that was.
 	due uint32
 }

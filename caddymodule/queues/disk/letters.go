@@ -190,24 +190,24 @@ func (q *openQueue) walk(id string, from uint64, fn func(s *segment, number uint
 	return nil
 }
 
-// Revive implements [delivery.Queue]. It needs no space: the letter itself is
+// Requeue implements [delivery.Queue]. It needs no space: the letter itself is
 // what is delivered.
-func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
+func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	now := millis(time.Now())
 	n := 0
-	revived := make(map[*destination]bool)
+	requeued := make(map[*destination]bool)
 	err := q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
 		slot.state, slot.attempts, slot.due = waiting, 0, seconds(now)
 		q.mu.Lock()
 		q.tally(s, d, dead, -1, -size)
 		q.tally(s, d, waiting, 1, size)
 		q.mu.Unlock()
-		revived[d] = true
+		requeued[d] = true
 		n++
 	})
 	q.files.RLock()
 	defer q.files.RUnlock()
-	for d := range revived {
+	for d := range requeued {
 		d.mu.Lock()
 		d.missed = 0 // so they are found
 		d.mu.Unlock()
@@ -216,8 +216,8 @@ func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
 	return n, err
 }
 
-// Bury implements [delivery.Queue].
-func (q *openQueue) Bury(filter delivery.DeadFilter) (n int, err error) {
+// DeleteDead implements [delivery.Queue].
+func (q *openQueue) DeleteDead(filter delivery.DeadFilter) (n int, err error) {
 	err = q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
 		slot.state = settled
 		q.settled(&lease{destination: d, segment: s, number: number, size: size}, dead)

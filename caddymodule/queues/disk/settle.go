@@ -98,20 +98,20 @@ func (q *openQueue) settled(l *lease, was state) {
 	}
 }
 
-// Hurry implements [delivery.Queue]. What is leased isn't touched.
-func (q *openQueue) Hurry(id string) error {
+// RetryNow implements [delivery.Queue]. What is leased isn't touched.
+func (q *openQueue) RetryNow(id string) error {
 	if q.isClosed() {
 		return delivery.ErrClosed
 	}
 	for _, d := range q.all(id) {
-		if err := q.hurry(d); err != nil {
+		if err := q.retryNow(d); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (q *openQueue) hurry(d *destination) error {
+func (q *openQueue) retryNow(d *destination) error {
 	q.files.RLock()
 	defer q.files.RUnlock()
 	d.mu.Lock()

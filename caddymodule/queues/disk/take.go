@@ -338,7 +338,7 @@ func (t *taking) lease(s *segment, number uint32, slot slot) {
 		Queued:   time.UnixMilli(f.time),
 		Lease:    l,
 	}
-	if f.kind == kindLetter { // it was revived
+	if f.kind == kindLetter { // it was requeued
 		item.Queued = time.Unix(int64(slot.due), 0)
 		payload = letterOf(f, payload).record
 	}

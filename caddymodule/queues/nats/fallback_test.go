@@ -25,8 +25,8 @@ func TestFallback(t *testing.T) {
 	if err == nil || stats.Destinations["d"].Waiting != 3 {
 		t.Errorf("away: %+v, %v; want an error, and what is in the fallback", stats, err)
 	}
-	if err := q.Hurry(""); err == nil {
-		t.Error("Hurry worked without a cluster")
+	if err := q.RetryNow(""); err == nil {
+		t.Error("RetryNow worked without a cluster")
 	}
 	n.Start()
 	harness.Eventually(t, "all to be in the cluster", func() bool {
@@ -95,7 +95,7 @@ func TestBlackHole(t *testing.T) {
 	}
 	// Who needs the cluster waits for the other servers to be tried.
 	s.connection.urls += "," + harness.StartNATS(t, "").URL
-	if _, err := mustOpen(t, s, onDisk(t)).Revive(delivery.DeadFilter{}); err != nil {
+	if _, err := mustOpen(t, s, onDisk(t)).Requeue(delivery.DeadFilter{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,8 +21,9 @@ const (
 	maxChunk = 256
 	// chunkTimeout is how long reading that many may take.
 	chunkTimeout = 2 * time.Second
-	// hurryMargin is how near a retry has to be for Hurry to leave it alone.
-	hurryMargin = time.Second
+	// retryNowMargin is how near a retry has to be for RetryNow to leave it
+	// alone.
+	retryNowMargin = time.Second
 )
 
 // each calls f for a stream's messages with a subject, oldest first, in
@@ -109,10 +110,10 @@ func letter(m *jetstream.RawStreamMsg) delivery.DeadLetter {
 	return letter
 }
 
-// Revive implements [delivery.Queue]. The records wait behind all others, as
+// Requeue implements [delivery.Queue]. The records wait behind all others, as
 // if they were put now. Who empties a queue that has just been opened begins
 // with this, so it waits for the first attempt to connect.
-func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
+func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	select {
 	case <-q.tried:
 	case <-q.ctx.Done():
@@ -127,8 +128,8 @@ func (q *openQueue) Revive(filter delivery.DeadFilter) (int, error) {
 	})
 }
 
-// Bury implements [delivery.Queue].
-func (q *openQueue) Bury(filter delivery.DeadFilter) (int, error) {
+// DeleteDead implements [delivery.Queue].
+func (q *openQueue) DeleteDead(filter delivery.DeadFilter) (int, error) {
 	return q.choose(filter, func(context.Context, *link, []*jetstream.RawStreamMsg) error { return nil })
 }
 
@@ -188,11 +189,11 @@ func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.
 	return int(deleted.Load()), err
 }
 
-// Hurry implements [delivery.Queue]. What waits for a retry at the cluster
+// RetryNow implements [delivery.Queue]. What waits for a retry at the cluster
 // can't be called back from there, so it is replaced by a copy that is due. A
 // crash in between, or a delivery that begins at that very moment, makes for a
 // second delivery.
-func (q *openQueue) Hurry(destination string) error {
+func (q *openQueue) RetryNow(destination string) error {
 	l, err := q.available()
 	if err != nil {
 		return err
@@ -204,7 +205,7 @@ func (q *openQueue) Hurry(destination string) error {
 	return l.each(q.ctx, l.records, subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
 		var waiting []*jetstream.RawStreamMsg
 		var messages []*nats.Msg
-		soon := time.Now().Add(hurryMargin)
+		soon := time.Now().Add(retryNowMargin)
 		for _, m := range chunk {
 			if moment(m.Header, headerDue, time.Time{}).After(soon) { // so nobody is delivering it
 				waiting = append(waiting, m)

@@ -313,7 +313,7 @@ func checkFiles(credentials, nkey string, t *TLS) error {
 // never be moved into itself.
 func (q *Queue) Key() string { return "nats:" + q.settings.stream }
 
-// Keep implements [delivery.Forgetful].
+// Keep implements [delivery.Retainer].
 func (q *Queue) Keep(maxAge time.Duration) error {
 	if own := time.Duration(q.MaxAge); own != 0 && own <= maxAge {
 		return fmt.Errorf("max_age of queue nats is %v, so the stream would forget records while they are still being tried for the app's max_age of %v: make it longer, or leave it out", own, maxAge)
@@ -345,5 +345,5 @@ var (
 	_ caddy.Validator   = (*Queue)(nil)
 	_ delivery.Opener   = (*Queue)(nil)
 
-	_ delivery.Forgetful = (*Queue)(nil)
+	_ delivery.Retainer = (*Queue)(nil)
 )

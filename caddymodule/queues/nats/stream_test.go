@@ -329,16 +329,16 @@ func testPermissions(t *testing.T, flags string) {
 	settle(t, q, delivery.Settlement{Outcome: delivery.Release}, items[1])
 	settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, items[2])
 	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, items[3])
-	if err := q.Hurry(""); err != nil {
+	if err := q.RetryNow(""); err != nil {
 		t.Error(err)
 	}
 	for i := range 2 {
-		if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
-			t.Errorf("revived %d: %v", n, err)
+		if n, err := q.Requeue(delivery.DeadFilter{}); n != 1 || err != nil {
+			t.Errorf("requeued %d: %v", n, err)
 		}
 		settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, take(t, q, "d", 3)...)
-		if n, err := q.Bury(delivery.DeadFilter{}); n != 3 || err != nil {
-			t.Errorf("buried %d: %v", n, err)
+		if n, err := q.DeleteDead(delivery.DeadFilter{}); n != 3 || err != nil {
+			t.Errorf("deleted %d: %v", n, err)
 		}
 		put(t, q, "d", 10*i+10, 10*i+11, 10*i+12)
 		settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, take(t, q, "d", 1)...)

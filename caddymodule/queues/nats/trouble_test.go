@@ -156,15 +156,15 @@ func TestUnreadable(t *testing.T) {
 	if letters[0].Destination != "d" || letters[0].Reason == "" {
 		t.Errorf("dead letter %+v", letters[0])
 	}
-	if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
-		t.Fatalf("revived %d, %v", n, err)
+	if n, err := q.Requeue(delivery.DeadFilter{}); n != 1 || err != nil {
+		t.Fatalf("requeued %d, %v", n, err)
 	}
 	messages, err := q.link.Load().read(t.Context(), q.link.Load().records, q.subject(kindNew, token("d")), 1, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !slices.ContainsFunc(messages, func(m *jetstream.RawStreamMsg) bool { return string(m.Data) == string(body) }) {
-		t.Errorf("%d messages, none is the revived one", len(messages))
+		t.Errorf("%d messages, none is the requeued one", len(messages))
 	}
 }
 

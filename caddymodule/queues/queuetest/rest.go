@@ -42,7 +42,7 @@ func stats(q *queue) {
 	expect(delivery.DestinationStats{Waiting: 1, Dead: 1}, delivery.DestinationStats{Waiting: 1})
 	q.restart()
 	expect(delivery.DestinationStats{Waiting: 1, Dead: 1}, delivery.DestinationStats{Waiting: 1})
-	_, err = q.Revive(delivery.DeadFilter{})
+	_, err = q.Requeue(delivery.DeadFilter{})
 	q.ok(err)
 	expect(delivery.DestinationStats{Waiting: 2}, delivery.DestinationStats{Waiting: 1})
 }
@@ -145,26 +145,26 @@ func (q *queue) choose(act func(delivery.DeadFilter) (int, error)) {
 	q.letters("", 0)
 }
 
-func revive(q *queue) {
+func requeue(q *queue) {
 	q.fill("old", 6)
 	q.settle(delivery.Settlement{Outcome: delivery.Dead}, q.expect("old", 6)...)
 	<-time.After(2 * precision)
-	revived := time.Now()
-	if n, err := q.Revive(delivery.DeadFilter{}); n != 1 || err != nil {
-		q.Fatalf("revived %d (%v), want 1", n, err)
+	requeued := time.Now()
+	if n, err := q.Requeue(delivery.DeadFilter{}); n != 1 || err != nil {
+		q.Fatalf("requeued %d (%v), want 1", n, err)
 	}
 	items := q.expect("old", 6)
-	if queued := items[0].Queued; queued.Before(revived.Add(-precision)) {
-		q.Errorf("revived at %v, but queued at %v", revived, queued)
+	if queued := items[0].Queued; queued.Before(requeued.Add(-precision)) {
+		q.Errorf("requeued at %v, but queued at %v", requeued, queued)
 	}
 	q.settle(delivery.Settlement{Outcome: delivery.Done}, items...)
 
-	q.choose(q.Revive)
+	q.choose(q.Requeue)
 	for d, want := range map[string][]int{"d": {1, 2, 3}, "e": {4, 5}} {
 		items := q.take(d, len(want))
 		got := numbersOf(items)
 		if slices.Sort(got); !slices.Equal(got, want) {
-			q.Errorf("revived %v, want %v", got, want)
+			q.Errorf("requeued %v, want %v", got, want)
 		}
 		for _, i := range items {
 			if i.Attempts != 0 || !same(i.Record, record(number(i.Record))) {
@@ -176,8 +176,8 @@ func revive(q *queue) {
 	q.empty()
 }
 
-func bury(q *queue) {
-	q.choose(q.Bury)
+func deleteDead(q *queue) {
+	q.choose(q.DeleteDead)
 	q.empty()
 	q.restart()
 	q.idle("d", "e")
@@ -226,17 +226,17 @@ func closed(q *queue) {
 	}
 	_, takeErr := q.Take(q.context(), "d", 1)
 	_, statsErr := q.Stats()
-	_, reviveErr := q.Revive(delivery.DeadFilter{})
-	_, buryErr := q.Bury(delivery.DeadFilter{})
+	_, requeueErr := q.Requeue(delivery.DeadFilter{})
+	_, deleteErr := q.DeleteDead(delivery.DeadFilter{})
 	for name, err := range map[string]error{
 		"Put":         q.Put(q.context(), delivery.Entry{Destination: "d", Record: record(2)}),
 		"Take":        takeErr,
 		"Settle":      q.Settle(delivery.Settlement{Item: items[0], Outcome: delivery.Done}),
-		"Hurry":       q.Hurry(""),
+		"RetryNow":    q.RetryNow(""),
 		"Stats":       statsErr,
 		"DeadLetters": q.DeadLetters("", func(delivery.DeadLetter) bool { return true }),
-		"Revive":      reviveErr,
-		"Bury":        buryErr,
+		"Requeue":     requeueErr,
+		"DeleteDead":  deleteErr,
 	} {
 		if !errors.Is(err, delivery.ErrClosed) {
 			q.Errorf("%s after Close: %v, want %v", name, err, delivery.ErrClosed)

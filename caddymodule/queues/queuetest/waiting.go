@@ -304,14 +304,14 @@ func settleTwice(q *queue) {
 	q.empty()
 }
 
-func hurry(q *queue) {
+func retryNow(q *queue) {
 	q.fill("d", 1, 2, 3)
 	q.fill("e", 4)
 	items := slices.Concat(q.expect("d", 1, 2), q.expect("e", 4))
 	q.settle(delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, items...)
 	q.restart() // so that the settlements are done
 	leased := q.expect("d", 3)
-	q.ok(q.Hurry("d"))
+	q.ok(q.RetryNow("d"))
 	if got := q.take("d", 2); got[0].Attempts != 1 || got[1].Attempts != 1 {
 		q.Errorf("attempts %d and %d, want 1", got[0].Attempts, got[1].Attempts)
 	} else {
@@ -320,8 +320,8 @@ func hurry(q *queue) {
 	q.settle(delivery.Settlement{Outcome: delivery.Done}, leased...)
 	q.restart()
 	q.idle("d", "e")
-	q.ok(q.Hurry(""))
+	q.ok(q.RetryNow(""))
 	q.expect("e", 4)
 	q.take("d", 2)
-	q.ok(q.Hurry("unknown"))
+	q.ok(q.RetryNow("unknown"))
 }

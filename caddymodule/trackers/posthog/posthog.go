@@ -202,12 +202,12 @@ func reserved(name string) bool {
 
 // Interface guards
 var (
-	_ caddy.Provisioner   = (*Tracker)(nil)
-	_ caddy.Validator     = (*Tracker)(nil)
-	_ delivery.Tracker    = (*Tracker)(nil)
-	_ delivery.Batcher    = (*Tracker)(nil)
-	_ delivery.Identifier = (*Tracker)(nil)
-	_ delivery.Disabler   = (*Tracker)(nil)
-	_ delivery.Configured = (*Tracker)(nil)
-	_ delivery.Placeheld  = (*Tracker)(nil)
+	_ caddy.Provisioner         = (*Tracker)(nil)
+	_ caddy.Validator           = (*Tracker)(nil)
+	_ delivery.Tracker          = (*Tracker)(nil)
+	_ delivery.Batcher          = (*Tracker)(nil)
+	_ delivery.Identifier       = (*Tracker)(nil)
+	_ delivery.Disabler         = (*Tracker)(nil)
+	_ delivery.Configured       = (*Tracker)(nil)
+	_ delivery.PlaceholderKeyed = (*Tracker)(nil)
 )

@@ -204,7 +204,7 @@ func (t *Tracker) Identity() (endpoint, key string) { return t.identity[0], t.id
 // Disabled implements [delivery.Disabler].
 func (t *Tracker) Disabled() string { return t.disabled }
 
-// Placeholder implements [delivery.Placeheld].
+// Placeholder implements [delivery.PlaceholderKeyed].
 func (t *Tracker) Placeholder() string {
 	var placeholders []string
 	for _, value := range []string{t.URL, t.Secret} {
@@ -337,12 +337,12 @@ func accept(resp *http.Response) string {
 
 // Interface guards
 var (
-	_ caddy.Provisioner   = (*Tracker)(nil)
-	_ caddy.Validator     = (*Tracker)(nil)
-	_ delivery.Tracker    = (*Tracker)(nil)
-	_ delivery.Batcher    = (*Tracker)(nil)
-	_ delivery.Identifier = (*Tracker)(nil)
-	_ delivery.Disabler   = (*Tracker)(nil)
-	_ delivery.Placeheld  = (*Tracker)(nil)
-	_ delivery.Configured = (*Tracker)(nil)
+	_ caddy.Provisioner         = (*Tracker)(nil)
+	_ caddy.Validator           = (*Tracker)(nil)
+	_ delivery.Tracker          = (*Tracker)(nil)
+	_ delivery.Batcher          = (*Tracker)(nil)
+	_ delivery.Identifier       = (*Tracker)(nil)
+	_ delivery.Disabler         = (*Tracker)(nil)
+	_ delivery.PlaceholderKeyed = (*Tracker)(nil)
+	_ delivery.Configured       = (*Tracker)(nil)
 )
