@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/admin"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
 )
 
@@ -303,11 +304,10 @@ func adminAddress(flags caddycmd.Flags) (string, error) {
 
 // adminError says what to do about an error of Caddy's admin API.
 func adminError(address string, err error) error {
-	text, answered := strings.CutPrefix(err.Error(), "caddy responded with error: HTTP ")
+	status, body, answered := caddycompat.AdminAnswer(err)
 	if !answered {
 		return fmt.Errorf("no Caddy answers at %s: start it (caddy run), or say where its admin API is by --address or --config (with `admin off` there is none): %v", address, err)
 	}
-	status, body, _ := strings.Cut(text, ": ")
 	if status == "404" {
 		return fmt.Errorf("the Caddy at %s has no tagged_urls: it was built without the module", address)
 	}
