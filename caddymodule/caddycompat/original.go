@@ -14,7 +14,7 @@ import (
 //
 // Caddy keeps it by value in the context of its own request. Handlers before
 // this one (tracing, timeouts) may have given this one another request with a
-// context around that context, so putting a scrubbed value into the context
+// context around that context, so putting a stripped value into the context
 // here wouldn't reach the error routes, nor what is evaluated later by Caddy's
 // own request. So the value itself is changed: an interface that holds a
 // struct points at it.

@@ -9,29 +9,29 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 )
 
-// claim reports whether the hit's alias is to be sent: whether the queue knows
-// that its identity never was, and remembers from now on that it is. That may
-// take half of the time that the visitor waits at most; storing the hit takes
-// the rest.
-func (t *hit) claim(h *Handler, deadline time.Time) bool {
+// claimAlias reports whether the hit's alias is to be sent: whether the queue
+// knows that its identity never was, and remembers from now on that it is. That
+// may take half of the time that the visitor waits at most; storing the hit
+// takes the rest.
+func (h *Handler) claimAlias(hit *hit, deadline time.Time) bool {
 	began := time.Now()
-	defer func() { t.waited += time.Since(began) }()
+	defer func() { hit.waited += time.Since(began) }()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Until(deadline)/2)
 	defer cancel()
-	alias := t.person.Alias
+	alias := hit.person.Alias
 	first, err := h.app.ClaimAlias(ctx, alias.Memory, alias.From, alias.Made)
 	switch {
 	case err != nil:
 		metrics.Aliases.WithLabelValues(metrics.AliasDoubt).Inc()
 		if !errors.Is(err, delivery.ErrAliasDoubt) {
 			// The visitor stays anonymous, so that their next link tries it again.
-			t.setCookies = nil
+			hit.setCookies = nil
 		}
 	case !first:
 		metrics.Aliases.WithLabelValues(metrics.AliasKnown).Inc()
 	default:
 		metrics.Aliases.WithLabelValues(metrics.AliasSent).Inc()
-		t.fate.release = func() { h.app.ReleaseAlias(alias.From) }
+		hit.queued.release = func() { h.app.ReleaseAlias(alias.From) }
 	}
 	return first && err == nil
 }

@@ -53,7 +53,7 @@ func TestAliasIsClaimed(t *testing.T) {
 				for _, id := range []string{"one", "two"} {
 					h := a.directive(id)
 					h.app = a
-					hit.record(h, r)
+					h.record(hit, r)
 				}
 				hit.Wait()
 				for i, entries := range a.entries {
@@ -96,7 +96,7 @@ func TestClaimLeavesTime(t *testing.T) {
 		r := a.navigation("http://example.com/?kme=E&kmi=ann", "tu_id", a.keys.Seal(before, tagging.Scope{Name: "example.com"}))
 		h, hit, began := a.directive("one"), newHit(r, nil, nil), time.Now()
 		h.app = a
-		hit.record(h, r)
+		h.record(hit, r)
 		if took := time.Since(began); took != h.timeout/2 {
 			t.Errorf("it took %s of %s", took, h.timeout)
 		}
@@ -115,7 +115,7 @@ func TestCookieIsRenewed(t *testing.T) {
 	for link, same := range map[string]bool{"kme=E": true, "kme=E&kmi=ann": true, "kmi=bob": false} {
 		r := a.navigation("https://example.com/?"+link, "__Host-tu_id", value)
 		hit := newHit(r, nil, nil)
-		hit.record(a.directive("one"), r)
+		a.directive("one").record(hit, r)
 		hit.Wait()
 		if cookies := hit.Cookies(); len(cookies) != 1 || strings.HasPrefix(cookies[0], "__Host-tu_id="+value+";") != same {
 			t.Errorf("%s: %v", link, cookies)
@@ -130,7 +130,7 @@ func TestCookieKnowsItsMemory(t *testing.T) {
 	for link, history := range map[string]bool{"kme=E": true, "km_a=b": true, "kmi=ann": false} {
 		r := a.navigation("http://example.com/?" + link)
 		hit := newHit(r, nil, nil)
-		hit.record(a.directive("one"), r)
+		a.directive("one").record(hit, r)
 		hit.Wait()
 		value, _, _ := strings.Cut(strings.TrimPrefix(hit.Cookies()[0], "tu_id="), ";")
 		c := a.keys.Open(value, tagging.Scope{Name: "example.com"})

@@ -71,7 +71,7 @@ func TestCookieOf(t *testing.T) {
 			h.Cookie.MaxAge = caddy.Duration(time.Hour)
 			r := a.navigation(test.url+"://shop.example.com/?kme=E", test.cookies...)
 			hit := newHit(r, nil, nil)
-			hit.record(h, r)
+			h.record(hit, r)
 			hit.Wait()
 			id := hit.person.ID
 			if test.person == "" && id == hit.person.Cookie.Anonymous.String() && hit.person.Cookie.Made.IsZero() {

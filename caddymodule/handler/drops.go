@@ -14,9 +14,9 @@ import (
 )
 
 // dropped counts and logs a hit that the queue didn't take.
-func (t *hit) dropped(h *Handler, records int, err error) {
+func (h *Handler) dropped(hit *hit, records int, err error) {
 	reason := dropReason(err)
-	t.count(&outcome{"dropped", reason})
+	hit.count(&outcome{"dropped", reason})
 	metrics.DroppedRecords.WithLabelValues(string(reason)).Add(float64(records))
 	drops.log(h.log, reason, err)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/response"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -280,21 +281,51 @@ func parseEmailPolicy(word string) (tagging.EmailPolicy, error) {
 // is private.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	arrived := caddycompat.OriginalRequest(r)
-	known := hitOf(r, arrived)
-	if known == nil {
+	hit := hitOf(r, arrived)
+	if hit == nil {
 		emptyPlaceholders(r, h.placeholders)
-	}
-	if known == nil && !tagged(r, arrived) {
-		strip.Headers(r, h.strip)
-		return next.ServeHTTP(w, r)
-	}
-	if known == nil {
-		known = newHit(r, arrived, h.rules)
+		if !tagged(r, arrived) {
+			strip.Headers(r, h.strip)
+			return next.ServeHTTP(w, r)
+		}
+		hit = newHit(r, arrived, h.rules)
 	} else {
-		known.span = trace.SpanFromContext(r.Context())
+		hit.span = trace.SpanFromContext(r.Context())
 	}
-	defer traceOutcome(known.span, known) // also if a handler panics
-	return known.serve(h, w, r, arrived, next)
+	defer traceOutcome(hit.span, hit) // also if a handler panics
+
+	hit.strip = max(hit.strip, h.strip)
+	strip.Request(r, arrived, hit.strip)
+	defer hit.countSkipped() // also if a handler panics
+
+	rw := response.New(w, hit, r.Host, strip.Host(r))
+	defer rw.Begin() // for a handler that wrote nothing or little, or panics, and for error routes
+	reason := h.SkipReason(r)
+	if reason == reasonPrefetch {
+		hit.skip(reason)
+		// A browser uses a prefetched page without asking again when the
+		// person clicks; after a 503 it asks again.
+		rw.NoStore()
+		rw.WriteHeader(http.StatusServiceUnavailable)
+		return nil
+	}
+	if reason == "" {
+		if err := delivery.Guard(func() error { h.record(hit, r); return nil }); err != nil {
+			hit.setCookies = nil
+			h.dropped(hit, 1, err)
+		}
+	} else {
+		hit.skip(reason)
+	}
+	if h.Redirect && hit.own && hit.navigation && reason != reasonInclude && reason != tagging.Upgrade && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		target := tagging.RedirectTarget
+		if strip.Forwarded(r, "X-Forwarded-Prefix") != "" {
+			target = tagging.RedirectReference
+		}
+		rw.Redirect(target(hit.path, hit.query))
+		return nil
+	}
+	return next.ServeHTTP(rw, r)
 }
 
 // Interface guards

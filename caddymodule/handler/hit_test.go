@@ -91,7 +91,7 @@ func TestLaterDirectiveHasTimeToo(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		h := visit()
 		for _, id := range []string{"first", "second"} {
-			h.record(a.directive(id), r)
+			a.directive(id).record(h, r)
 			if h.Wait(); !h.taken {
 				t.Errorf("the hit wasn't taken for the %s", id)
 			}
@@ -101,8 +101,8 @@ func TestLaterDirectiveHasTimeToo(t *testing.T) {
 		starting := &testHost{starts: true}
 		h = visit()
 		began := time.Now()
-		h.record(starting.directive("first"), r)
-		h.record(starting.directive("second"), r)
+		starting.directive("first").record(h, r)
+		starting.directive("second").record(h, r)
 		if took := time.Since(began); took != time.Second {
 			t.Errorf("the visitor waited for %s, and may for %s", took, time.Second)
 		}
@@ -124,7 +124,7 @@ func TestResponseGivesUpWaiting(t *testing.T) {
 		}}
 		h := visit()
 		h.setCookies = func() []string { return []string{"tu_id=x"} }
-		h.record(a.directive("slow"), httptest.NewRequest("GET", "/", nil))
+		a.directive("slow").record(h, httptest.NewRequest("GET", "/", nil))
 		if !h.Pending() {
 			t.Error("there is nothing to wait for")
 		}
@@ -153,7 +153,7 @@ func TestQueueThatPanicsWhileItIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &testHost{post: func(func(error)) delivery.Posted { return panicking{} }}
 		h := visit()
-		h.record(a.directive("a"), httptest.NewRequest("GET", "/", nil))
+		a.directive("a").record(h, httptest.NewRequest("GET", "/", nil))
 		if h.Wait(); h.taken {
 			t.Error("the hit was taken")
 		}

@@ -28,13 +28,13 @@ type Inspection struct {
 // Inspect returns what the directives have made of a request, or nil if it
 // isn't tagged. It is for requests that have been served.
 func Inspect(r *http.Request) *Inspection {
-	t := hitOf(r, caddycompat.OriginalRequest(r))
-	if t == nil {
+	hit := hitOf(r, caddycompat.OriginalRequest(r))
+	if hit == nil {
 		return nil
 	}
 	return &Inspection{
-		Query: t.query, Tags: t.tags, Navigation: t.navigation, Foreign: tagging.Foreign(r.Header),
-		Resolved: t.resolved, Person: t.person, Records: t.records, Unsent: t.unsent,
+		Query: hit.query, Tags: hit.tags, Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header),
+		Resolved: hit.resolved, Person: hit.person, Records: hit.records, Unsent: hit.unsent,
 	}
 }
 

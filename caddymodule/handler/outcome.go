@@ -9,22 +9,22 @@ import (
 
 // traceOutcome puts onto the request's span what became of it. The identity
 // isn't among it.
-func traceOutcome(span trace.Span, t *hit) {
+func traceOutcome(span trace.Span, hit *hit) {
 	if !span.IsRecording() {
 		return
 	}
-	became := t.outcome.Load()
+	became := hit.outcome.Load()
 	if became == nil {
 		became = &outcome{word: "pending"} // the queue took too long to tell
 	}
 	span.SetAttributes(
-		attribute.String("tagged_urls.event", t.tags.Event),
+		attribute.String("tagged_urls.event", hit.tags.Event),
 		attribute.String("tagged_urls.outcome", became.word),
 		attribute.String("tagged_urls.reason", string(became.reason)),
 	)
 	// Its name was made before, and may have the URI in it.
 	if named, ok := span.(interface{ Name() string }); ok {
-		if name, changed := max(t.strip, tagging.StripIdentity).URL(named.Name()); changed {
+		if name, changed := max(hit.strip, tagging.StripIdentity).URL(named.Name()); changed {
 			span.SetName(name)
 		}
 	}

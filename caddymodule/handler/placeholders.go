@@ -49,24 +49,24 @@ func emptyPlaceholders(r *http.Request, names []string) {
 
 // keep keeps the hit with its request, and sets what placeholders say of it but
 // the person.
-func (t *hit) keep(r *http.Request) {
+func (h *hit) keep(r *http.Request) {
 	repl := replacer(r)
 	if repl == nil {
 		return
 	}
-	repl.Set(hitKey, t)
-	repl.Set(placeholderPrefix+"event", t.tags.Event)
-	repl.Set(placeholderPrefix+"identity", t.tags.Identity)
+	repl.Set(hitKey, h)
+	repl.Set(placeholderPrefix+"event", h.tags.Event)
+	repl.Set(placeholderPrefix+"identity", h.tags.Identity)
 	repl.Set(placeholderPrefix+"person", "")
-	for _, property := range t.tags.Properties {
+	for _, property := range h.tags.Properties {
 		repl.Set(placeholderPrefix+"property."+property.Name, property.Value)
 	}
 }
 
 // setPerson sets the placeholder that says whom the hit is recorded for.
-func (t *hit) setPerson(r *http.Request) {
+func (h *hit) setPerson(r *http.Request) {
 	if repl := replacer(r); repl != nil {
-		repl.Set(placeholderPrefix+"person", t.person.ID)
+		repl.Set(placeholderPrefix+"person", h.person.ID)
 	}
 }
 
@@ -82,8 +82,8 @@ func hitOf(r, arrived *http.Request) *hit {
 		return nil
 	}
 	kept, _ := repl.Get(hitKey)
-	t, _ := kept.(*hit)
-	return t
+	h, _ := kept.(*hit)
+	return h
 }
 
 // String keeps the hit's content out of what shows the replacer's values.

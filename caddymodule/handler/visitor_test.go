@@ -59,7 +59,7 @@ func TestAliasesOfHitsThatTheQueueDoesNotTake(t *testing.T) {
 				hit := newHit(r, nil, nil)
 				for i := range directives {
 					due(i)
-					hit.record(a.directive(fmt.Sprint("tracker", i)), r)
+					a.directive(fmt.Sprint("tracker", i)).record(hit, r)
 				}
 				due(directives)
 			}

@@ -9,8 +9,8 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// commit is the queue's work on a hit.
-type commit struct {
+// pendingPut is the queue's work on a hit.
+type pendingPut struct {
 	deadline time.Time
 	posted   delivery.Posted
 	done     chan struct{}
@@ -18,10 +18,10 @@ type commit struct {
 }
 
 // Pending reports whether something that was enqueued of the hit is under way.
-func (t *hit) Pending() bool {
-	for _, c := range t.commits {
+func (h *hit) Pending() bool {
+	for _, p := range h.puts {
 		select {
-		case <-c.done:
+		case <-p.done:
 		default:
 			return true
 		}
@@ -31,89 +31,89 @@ func (t *hit) Pending() bool {
 
 // Wait waits until all that was enqueued of the hit is durable, and notes
 // whether it is.
-func (t *hit) Wait() {
-	t.countSkipped()
+func (h *hit) Wait() {
+	h.countSkipped()
 	began := time.Now()
-	defer func() { t.waited += time.Since(began) }()
-	t.taken = true
-	for _, c := range t.commits {
-		if !c.wait() || c.err != nil {
-			t.taken = false
+	defer func() { h.waited += time.Since(began) }()
+	h.taken = true
+	for _, p := range h.puts {
+		if !p.wait() || p.err != nil {
+			h.taken = false
 			return
 		}
 	}
 }
 
 // Cookies returns the Set-Cookie headers, if there are to be some.
-func (t *hit) Cookies() []string {
-	if !t.taken || t.setCookies == nil {
+func (h *hit) Cookies() []string {
+	if !h.taken || h.setCookies == nil {
 		return nil
 	}
-	cookies := t.setCookies()
-	t.setCookies = nil // another directive's response may begin later
+	cookies := h.setCookies()
+	h.setCookies = nil // another directive's response may begin later
 	return cookies
 }
 
 // wait waits until it is done, and reports whether it is: not if it takes too
 // long.
-func (c *commit) wait() bool {
+func (p *pendingPut) wait() bool {
 	select {
-	case <-c.done:
+	case <-p.done:
 		return true
 	default:
 	}
-	timer := time.NewTimer(time.Until(c.deadline))
+	timer := time.NewTimer(time.Until(p.deadline))
 	defer timer.Stop()
 	select {
-	case <-c.done:
+	case <-p.done:
 		return true
 	case <-timer.C:
-		_ = delivery.Guard(func() error { c.posted.GiveUp(); return nil })
+		_ = delivery.Guard(func() error { p.posted.GiveUp(); return nil })
 		return false
 	}
 }
 
-// fate is what becomes of a hit in the queue, to which each directive commits
-// it for its own trackers.
-type fate struct {
+// queueOutcome is what becomes of a hit in the queue. Each directive puts it
+// there for its own trackers.
+type queueOutcome struct {
 	mu      sync.Mutex
-	pending int  // commits under way
+	pending int  // puts under way
 	stored  bool // one has succeeded
 	inDoubt bool // one may have
 	undone  bool // all have failed: the alias isn't sent
 	release func()
 }
 
-// begin notes that a commit is under way; not if the hit is undone.
-func (f *fate) begin() (undone bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.undone {
-		f.pending++
+// begin notes that a put is under way; not if the hit is undone.
+func (q *queueOutcome) begin() (undone bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.undone {
+		q.pending++
 	}
-	return f.undone
+	return q.undone
 }
 
-// end notes how a commit of the hit ended, and undoes what was remembered of
+// end notes how a put of the hit ended, and undoes what was remembered of
 // the hit once none has succeeded.
-func (t *hit) end(err error) {
-	f := &t.fate
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pending--
-	f.stored = f.stored || err == nil
-	f.inDoubt = f.inDoubt || err != nil && !notStored(err)
-	if f.pending > 0 || f.stored {
+func (h *hit) end(err error) {
+	q := &h.queued
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pending--
+	q.stored = q.stored || err == nil
+	q.inDoubt = q.inDoubt || err != nil && !notStored(err)
+	if q.pending > 0 || q.stored {
 		return
 	}
-	if !f.inDoubt {
-		f.undone = true
-		if f.release != nil {
-			f.release()
+	if !q.inDoubt {
+		q.undone = true
+		if q.release != nil {
+			q.release()
 		}
 	}
-	if t.unsent == "" {
-		recentHits.Forget(t.onceKey)
+	if h.unsent == "" {
+		recentHits.Forget(h.onceKey)
 	}
 }
 

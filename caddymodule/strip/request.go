@@ -15,7 +15,7 @@ func Request(r, original *http.Request, strip tagging.Strip) {
 		return
 	}
 	query, target := r.URL.RawQuery, r.RequestURI
-	scrubRequest(r, strip)
+	stripTarget(r, strip)
 	switch {
 	case original == nil:
 		repeated(r.Header, query, strip)
@@ -24,7 +24,7 @@ func Request(r, original *http.Request, strip tagging.Strip) {
 		repeated(r.Header, query, strip)
 	default:
 		repeated(r.Header, query+"&"+original.URL.RawQuery, strip)
-		scrubRequest(original, strip)
+		stripTarget(original, strip)
 	}
 	Headers(r, strip)
 }
@@ -44,7 +44,8 @@ func repeated(header http.Header, query string, strip tagging.Strip) {
 	}
 }
 
-func scrubRequest(r *http.Request, strip tagging.Strip) {
+// stripTarget removes tags from the query and the request line.
+func stripTarget(r *http.Request, strip tagging.Strip) {
 	tagged := r.URL.RawQuery
 	query, changed := strip.Query(tagged)
 	if changed {

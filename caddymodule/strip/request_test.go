@@ -26,7 +26,7 @@ func kept(r *http.Request) http.Request {
 	return r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
 }
 
-// Caddy's own request must be scrubbed though another handler has put a copy
+// Caddy's own request must be stripped though another handler has put a copy
 // in its place: that one is what error routes and placeholders get.
 func TestScrubReachesCaddysOwnRequest(t *testing.T) {
 	own := prepared(t, "/offer?a=1&kmi=john&km_x=2")
@@ -86,7 +86,7 @@ func TestScrubTargetWithHash(t *testing.T) {
 		"*":                         "*",
 	} {
 		r := &http.Request{RequestURI: target, URL: new(url.URL)}
-		scrubRequest(r, tagging.StripIdentity)
+		stripTarget(r, tagging.StripIdentity)
 		if r.RequestURI != want {
 			t.Errorf("%s became %s, want %s", target, r.RequestURI, want)
 		}

@@ -1,0 +1,190 @@
+package handler
+
+import (
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/tracing"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// record enqueues the hit for those of the handler's trackers that don't have
+// it yet. It doesn't wait for the queue; the response does.
+func (h *Handler) record(hit *hit, r *http.Request) {
+	// A later directive may come long after the first, but the visitor waits no
+	// longer for two than for one.
+	began := time.Now()
+	deadline := began.Add(h.timeout - hit.waited)
+	err := h.app.Ready(deadline)
+	hit.waited += time.Since(began)
+	if err != nil {
+		h.dropped(hit, 1, err)
+		return
+	}
+	if !hit.resolved {
+		h.resolve(hit, r, deadline)
+		hit.setPerson(r)
+	}
+	entries := h.entries(hit, r)
+	if len(entries) == 0 {
+		if hit.unsent != "" {
+			hit.skip(hit.unsent)
+		}
+		return
+	}
+	undone := hit.queued.begin()
+	if undone {
+		// The alias may be another request's by now.
+		entries = slices.DeleteFunc(entries, func(e delivery.Entry) bool { return e.Record.Kind == delivery.Alias })
+		if len(entries) == 0 {
+			return
+		}
+		for i, e := range entries { // which say so, too
+			unaliased := *e.Record
+			unaliased.Anonymous = ""
+			entries[i].Record = &unaliased
+		}
+	}
+	put := &hit.scratch.put
+	if len(hit.puts) > 0 {
+		put = new(pendingPut)
+	}
+	put.deadline, put.done = deadline, make(chan struct{})
+	hit.puts = append(hit.puts, put)
+	// A visitor who goes away has been here nevertheless.
+	put.posted = h.app.Post(deadline, entries, func(err error) {
+		put.err = err
+		if !undone {
+			hit.end(err)
+		}
+		if err != nil {
+			h.dropped(hit, len(entries), err)
+		} else {
+			hit.count(recorded)
+			if hit.emitted.CompareAndSwap(false, true) {
+				h.app.Recorded(hit.records)
+			}
+		}
+		close(put.done)
+	})
+}
+
+// resolve finds out whom the hit is about, and what to record of them.
+func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
+	hit.resolved = true
+	site := hostname(r.Host)
+	hit.trace = tracing.Context(hit.span)
+	if hit.tags.Empty() {
+		hit.unsent = ReasonEmpty
+		return
+	}
+	if h.Cookie.Off || h.app.Keys() == nil {
+		hit.person.ID, hit.person.Named = hit.tags.Identity, hit.tags.Identity != ""
+		if !hit.person.Named {
+			ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+			hit.person.ID = daily.Identity(site, ip, r.UserAgent(), hit.time)
+		}
+	} else {
+		h.identify(hit, r, site)
+	}
+	if alias := hit.person.Alias; alias.To != "" && h.claimAlias(hit, deadline) {
+		hit.aliased = alias.From.String()
+		hit.addRecord(delivery.Alias, site, hit.aliased, alias.To)
+	}
+	switch {
+	case hit.nameOnly():
+		hit.unsent = reasonNothing
+	case hit.person.ID == "":
+		hit.unsent = reasonNobody
+	case h.once > 0 && recentHits.Seen(h.remember(hit, site), hit.time, h.once):
+		hit.unsent = reasonOnce
+	case hit.tags.Event != "":
+		hit.addRecord(delivery.Event, site, hit.person.ID, hit.tags.Event)
+	default:
+		hit.addRecord(delivery.Properties, site, hit.person.ID, "")
+	}
+}
+
+// identify finds out who the visitor is, by the link and the cookies.
+func (h *Handler) identify(hit *hit, r *http.Request, site string) {
+	jar := h.Cookie.open(r, site, h.app.Keys())
+	browser := tagging.Browser{
+		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Recorded: !hit.nameOnly(),
+		Cookie: jar.cookie(), NoAlias: h.NoAlias,
+	}
+	for _, cookie := range r.CookiesNamed("km_ai") {
+		browser.LibraryAnonymous = tagging.LibraryCookie(cookie.Value)
+	}
+	for _, cookie := range r.CookiesNamed("km_ni") {
+		browser.LibraryNamed, browser.LibraryName = true, tagging.LibraryCookie(cookie.Value)
+	}
+	hit.person = tagging.Resolve(browser, h.rules)
+	if hit.person.Cookie.None() {
+		return
+	}
+	hit.setCookies = func() []string {
+		cookie := hit.person.Cookie
+		if cookie.Made.IsZero() {
+			cookie.Made, cookie.Memory = time.Now(), h.app.AliasMemory()
+		}
+		return jar.set(cookie)
+	}
+}
+
+// remember returns what tells the hit from others that aren't recorded twice:
+// also the trackers, as another directive's may not have had it.
+func (h *Handler) remember(hit *hit, site string) tagging.OnceKey {
+	for _, tracker := range h.trackers {
+		site += " " + tracker.ID
+	}
+	hit.onceKey = recentHits.Key(site, hit.person.ID, hit.tags.Event, hit.tags.Properties)
+	return hit.onceKey
+}
+
+// entries addresses the records to the handler's trackers, but those that
+// have them already by another directive.
+func (h *Handler) entries(hit *hit, r *http.Request) []delivery.Entry {
+	entries := hit.scratch.entries[:0]
+	if len(hit.sent) > 0 { // they are another directive's
+		entries = nil
+	}
+	client := clientOf(r)
+	for _, tracker := range h.trackers {
+		if len(hit.records) == 0 || slices.Contains(hit.sent, tracker.ID) {
+			continue
+		}
+		hit.sent = append(hit.sent, tracker.ID)
+		for _, record := range hit.records {
+			if tracker.Options.ClientInfo {
+				informed := *record
+				informed.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+				informed.UserAgent = strings.ToValidUTF8(cut(r.UserAgent(), maxUserAgent), "\uFFFD")
+				record = &informed
+			}
+			entries = append(entries, delivery.Entry{Destination: tracker.ID, Record: record, Client: client})
+		}
+	}
+	return entries
+}
+
+// maxUserAgent bounds what a record keeps of a User-Agent, in bytes.
+const maxUserAgent = 1024
+
+func cut(s string, n int) string { return s[:min(len(s), n)] }
+
+// hostname is a Host header's without port, in lower case.
+func hostname(hostport string) string {
+	host := strings.Trim(hostport, "[]")
+	if strings.IndexByte(hostport, ':') >= 0 { // else an error is made that says there is none
+		if name, _, err := net.SplitHostPort(hostport); err == nil {
+			host = name
+		}
+	}
+	return strings.ToLower(host)
+}
