@@ -39,7 +39,7 @@ func TestDamagedLinks(t *testing.T) {
 		if got := upstream.LastTarget(); p.Status != http.StatusOK || got != want {
 			t.Errorf("%s: %d, the site got %s, want %s", link, p.Status, got, want)
 		}
-		trk.Expect(t, c, []string{name}, "/a person=anon1 name="+name, "/e person="+name+" name=C")
+		trk.Expect(t, c, []string{name}, "/e person="+name+" name=C")
 	}
 	var lines string
 	harness.Eventually(t, "all access log lines", func() bool {
