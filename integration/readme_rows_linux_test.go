@@ -66,13 +66,15 @@ func TestReadmeRowsHaveTests(t *testing.T) {
 		}
 	}
 	tested := map[string]bool{}
-	answers := false
+	answers := ""
 	for _, row := range rows {
 		switch {
 		case row[0] == "":
 		case strings.HasSuffix(row[0], "…"):
-			answers = true
-		case answers:
+			answers = row[0]
+		case answers == "if the tracker answers with …":
+			// The trackers that it is about have their own proof of it.
+		case answers != "":
 			tested[row[0]] = true
 			faultsProve(t, row)
 		default:
