@@ -55,7 +55,7 @@ http://:$PORT {
 				if i%every == 0 {
 					name = "poison" + name
 				}
-				if a, err := visitor.Try(c.URL + "/?kme=" + name); err != nil || a.Status != http.StatusOK {
+				if a, err := visitor.Try(c.URL+"/?kme="+name, "Accept", "text/html"); err != nil || a.Status != http.StatusOK {
 					t.Errorf("a visitor got %d, %v", a.Status, err)
 				}
 			}
