@@ -22,7 +22,7 @@ import (
 )
 
 // patient is how long a test waits for what has to happen.
-const patient = 30 * time.Second
+const patient = harness.Patience
 
 func TestMain(m *testing.M) { harness.Run(m) }
 
@@ -51,10 +51,15 @@ func mustOpen(t testing.TB, s settings, fallback delivery.Opener) *openQueue {
 
 func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait time.Duration) *openQueue {
 	t.Helper()
-	q, err := openWith(s, fallback, logger(t), ackWait)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var q *openQueue
+	// Servers on a busy machine may not answer in time. Caddy tries again, too.
+	harness.Eventually(t, "the servers to answer", func() bool {
+		var err error
+		if q, err = openWith(s, fallback, logger(t), ackWait); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	t.Cleanup(func() { q.Close() })
 	return q
 }

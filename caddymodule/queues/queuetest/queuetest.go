@@ -16,7 +16,7 @@ import (
 
 const (
 	// patience is how long a test waits for what has to happen.
-	patience = 30 * time.Second
+	patience = 3 * time.Minute
 	// precision is how far off a queue's clock may be.
 	precision = 2 * time.Second
 )
