@@ -263,7 +263,7 @@ func (w *writing) write() error {
 			return err
 		}
 	}
-	if err := w.segment.file.Sync(); err != nil {
+	if err := w.segment.sync(); err != nil {
 		return err
 	}
 	if w.q.isAt(w.segment) {

@@ -15,8 +15,9 @@ type boltFile struct {
 	size     int64
 	pageSize int64
 	root     uint64
-	empty    bool // nothing was ever in it
-	format   int  // the queue's
+	empty    bool            // nothing was ever in it
+	format   int             // the queue's
+	seen     map[uint64]bool // pages of what is being walked: damage may make circles
 }
 
 const (
@@ -71,6 +72,7 @@ func (b *boltFile) each(bucket string, fn func(k, v []byte) error) error {
 		return nil
 	}
 	var inside []byte
+	b.seen = nil
 	err := b.walk(b.root, 0, func(k, v []byte, flags uint32) error {
 		if string(k) == bucket && flags&boltIsBucket != 0 && len(v) >= boltBucketSize {
 			inside = append([]byte(nil), v...)
@@ -90,9 +92,13 @@ func (b *boltFile) each(bucket string, fn func(k, v []byte) error) error {
 func (b *boltFile) walk(number uint64, depth int, fn func(k, v []byte, flags uint32) error) error {
 	at := int64(number) * b.pageSize
 	head := make([]byte, boltHeader)
-	if at < 0 || at+b.pageSize > b.size || depth > boltMaxDepth {
-		return fmt.Errorf("%w: there is no page %d", errDamaged, number)
+	if b.seen == nil {
+		b.seen = make(map[uint64]bool)
 	}
+	if at < 0 || at+b.pageSize > b.size || depth > boltMaxDepth || b.seen[number] {
+		return fmt.Errorf("%w: there is no page %d, or it is met twice", errDamaged, number)
+	}
+	b.seen[number] = true
 	if _, err := b.file.ReadAt(head, at); err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	}

@@ -101,6 +101,35 @@ func TestFailedSync(t *testing.T) {
 	}
 }
 
+// TestSyncToldOnce has an error of a sync that the system tells the upkeep
+// first. Nobody who syncs later believes that it has worked.
+func TestSyncToldOnce(t *testing.T) {
+	inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+		prefill(t, q, "d", 1)
+		s := q.list(0)[0]
+		m.mu.Lock()
+		m.fail = func(op, name string) error {
+			if op == "sync" && name == s.path {
+				m.fail = nil
+				return syscall.EIO
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		for range 2 {
+			if err := s.sync(); !errors.Is(err, syscall.EIO) {
+				t.Errorf("error %v, want %v", err, syscall.EIO)
+			}
+		}
+		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(1)}); err != nil {
+			t.Error(err)
+		}
+		if now := q.list(0); len(now) != 2 || now[1].count == 0 {
+			t.Errorf("it is in %d files", len(now))
+		}
+	})
+}
+
 // TestFullDisk fills the disk by the queue itself, as often as not in the
 // middle of something else. It heals as soon as records are delivered.
 func TestFullDisk(t *testing.T) {

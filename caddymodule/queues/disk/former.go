@@ -24,6 +24,7 @@ const (
 	aliasesSuffix  = ".aliases"
 	importedSuffix = ".imported"
 	takenSuffix    = ".taken"
+	damagedSuffix  = ".taken-damaged" // it is kept, under another name
 	// besideSuffix is the directory's name until the file that is at its path
 	// has been moved into it, as formerName.
 	besideSuffix = ".segments"
@@ -55,11 +56,13 @@ func (q *openQueue) notFile() error {
 		if err := q.unused(q.path); err != nil {
 			return err
 		}
-		if _, err := q.openFormer(q.path); errors.Is(err, errDamaged) {
+		former, err := q.openFormer(q.path)
+		if errors.Is(err, errDamaged) {
 			return q.setAside(q.path, err)
 		} else if err != nil {
 			return err
 		}
+		former.file.Close()
 		if err := q.fs.MkdirAll(beside); err != nil {
 			return fmt.Errorf("making the queue's directory: %w", err)
 		}
@@ -118,7 +121,8 @@ func (q *openQueue) formers() []string {
 // finishTakingOver does what is left to do of files that were taken over.
 func (q *openQueue) finishTakingOver() error {
 	for _, path := range q.formers() {
-		if !q.exists(path + takenSuffix) {
+		damaged := q.exists(path + damagedSuffix)
+		if !damaged && !q.exists(path+takenSuffix) {
 			continue
 		}
 		err := q.imported(func(name string) error {
@@ -127,10 +131,17 @@ func (q *openQueue) finishTakingOver() error {
 		if err == nil {
 			err = q.fs.SyncDir(q.path)
 		}
+		aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000Z")
 		if err == nil && q.exists(path+journalSuffix) {
-			err = q.fs.Remove(path + journalSuffix)
+			if damaged {
+				err = q.fs.Rename(path+journalSuffix, aside+journalSuffix)
+			} else {
+				err = q.fs.Remove(path + journalSuffix)
+			}
 		}
-		if err == nil {
+		if err == nil && damaged {
+			err = q.fs.Rename(path+damagedSuffix, aside)
+		} else if err == nil {
 			err = q.fs.Remove(path + takenSuffix)
 		}
 		if err == nil {
@@ -147,7 +158,8 @@ func (q *openQueue) finishTakingOver() error {
 func (q *openQueue) imported(fn func(path string) error) error {
 	names, err := q.fs.List(q.path)
 	for _, name := range names {
-		if err == nil && strings.HasSuffix(name, importedSuffix) {
+		stem, ok := strings.CutSuffix(name, importedSuffix)
+		if _, ours := parseSegmentName(stem + segmentSuffix); err == nil && ok && ours {
 			err = fn(filepath.Join(q.path, name))
 		}
 	}
@@ -369,15 +381,16 @@ func (i *importing) flush() error {
 
 // commit makes what was imported count, and removes where it comes from.
 func (i *importing) commit(path string) error {
-	q, from := i.q, path
+	q, from, to := i.q, path, path+takenSuffix
 	if !q.exists(path) { // there is but a journal
 		from = path + journalSuffix
 	}
 	if i.lost > 0 {
-		q.logger.Error("the file of an earlier version of the queue is damaged: a part of what it holds is lost",
+		to = path + damagedSuffix
+		q.logger.Error("the file of an earlier version of the queue is damaged: a part of what it holds isn't delivered; it is kept under another name",
 			zap.String("path", path), zap.Int("lost_records", i.lost))
 	}
-	if err := q.fs.Rename(from, path+takenSuffix); err != nil {
+	if err := q.fs.Rename(from, to); err != nil {
 		return err
 	}
 	if err := q.fs.SyncDir(filepath.Dir(path)); err != nil {

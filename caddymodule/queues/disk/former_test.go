@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -203,6 +204,15 @@ func TestTakeOverDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer q.Close()
+			kept, _ := filepath.Glob(path + ".corrupt-*")
+			inside, _ := filepath.Glob(filepath.Join(path, "*.corrupt-*"))
+			if kept = append(kept, inside...); name != "emptied" && len(kept) != 1 {
+				t.Fatalf("kept: %v", kept)
+			} else if len(kept) == 1 {
+				if b, err := os.ReadFile(kept[0]); err != nil || !bytes.Equal(b, test.content) {
+					t.Errorf("%s isn't what it was (%v)", kept[0], err)
+				}
+			}
 			if n := q.waiting("one"); n < test.want {
 				t.Errorf("%d records wait, want %d", n, test.want)
 			}
@@ -212,6 +222,34 @@ func TestTakeOverDamaged(t *testing.T) {
 				t.Errorf("the log says %v", logs.All())
 			}
 		})
+	}
+}
+
+// TestPagesInACircle has a database whose damage makes its pages point back.
+func TestPagesInACircle(t *testing.T) {
+	page := make([]byte, 4096)
+	native.PutUint16(page[8:], boltBranch)
+	native.PutUint16(page[10:], 3) // all of them to page 0
+	b := &boltFile{file: &memHandle{memFile: &memFile{fs: newMemFS(), data: page}}, size: 4096, pageSize: 4096}
+	if err := b.walk(0, 0, nil); !errors.Is(err, errDamaged) {
+		t.Errorf("error %v, want %v", err, errDamaged)
+	}
+}
+
+// TestForeignFiles leaves files that aren't the queue's.
+func TestForeignFiles(t *testing.T) {
+	path := t.TempDir()
+	names := []string{"letter.new", "photos.imported", "notes.log", "0001.new"}
+	for _, name := range names {
+		if err := os.WriteFile(filepath.Join(path, name), []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustOpen(t, path).Close()
+	for _, name := range names {
+		if _, err := os.Stat(filepath.Join(path, name)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -173,7 +173,7 @@ func (q *openQueue) loadSegments() error {
 	for _, entry := range entries {
 		if n, ok := parseSegmentName(entry); ok {
 			names = append(names, n)
-		} else if strings.HasSuffix(entry, newSuffix) { // it was never used
+		} else if isNew(entry) { // it was never used
 			_ = q.fs.Remove(filepath.Join(q.path, entry))
 		}
 	}
@@ -568,7 +568,7 @@ func (q *openQueue) Close() error {
 		defer q.mu.Unlock()
 		for _, s := range q.segments {
 			if s.dirty.Load() && !s.condemned.Load() {
-				q.closeErr = errors.Join(q.closeErr, s.file.Sync())
+				q.closeErr = errors.Join(q.closeErr, s.sync())
 			}
 		}
 		q.closeErr = errors.Join(q.closeErr, q.unload())

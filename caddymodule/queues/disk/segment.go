@@ -46,6 +46,9 @@ type segment struct {
 	// are needed have been copied.
 	condemned atomic.Bool
 
+	syncing  sync.Mutex
+	unsynced error // what a sync has said; guarded by syncing
+
 	// mu guards slots, and is held while they are written.
 	mu    sync.Mutex
 	slots []slot // of a segment that isn't sealed; else they are in the file
@@ -91,6 +94,13 @@ func parseSegmentName(name string) (n segmentName, ok bool) {
 	}
 	_, err := fmt.Sscanf(name, "%x-%x-%x-%x", &n.first, &n.last, &n.generation, &n.epoch)
 	return n, err == nil && n.String() == name && n.first <= n.last
+}
+
+// isNew says whether a file is one that makeSegment has made.
+func isNew(name string) bool {
+	var epoch uint64
+	_, err := fmt.Sscanf(name, "%x", &epoch)
+	return err == nil && name == fmt.Sprintf("%016x%s", epoch, newSuffix)
 }
 
 // covers says whether all that is in the other segment was copied to this one.
@@ -291,17 +301,28 @@ func (s *segment) seal() error {
 	if _, err := s.file.WriteAt(b, s.size-int64(len(b))); err != nil {
 		return err
 	}
-	if err := s.file.Sync(); err != nil {
+	if err := s.sync(); err != nil {
 		return err
 	}
 	if err := s.writeHeader(true); err != nil {
 		return err
 	}
-	if err := s.file.Sync(); err != nil {
+	if err := s.sync(); err != nil {
 		return err
 	}
 	s.slots = nil
 	return nil
+}
+
+// sync makes durable what was written. The system tells of an error only once,
+// to whoever comes first: it counts for all who come later, too.
+func (s *segment) sync() error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	if s.unsynced == nil {
+		s.unsynced = s.file.Sync()
+	}
+	return s.unsynced
 }
 
 // condemn stops all writing to the segment.

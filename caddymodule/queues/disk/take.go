@@ -159,7 +159,7 @@ func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due 
 	defer d.mu.Unlock()
 	t := &taking{q: q, d: d, now: millis(time.Now()), limit: limit}
 	t.w.ahead = min(max(1024, limit*512), 64<<10)
-	if d.missed <= t.now {
+	if d.missed <= t.now && (len(d.later) == 0 || d.later[0].due > d.missed) {
 		if err := t.collect(); err != nil {
 			return nil, 0, err
 		}

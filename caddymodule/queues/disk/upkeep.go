@@ -137,7 +137,7 @@ func (q *openQueue) syncSlots() {
 	defer q.files.RUnlock()
 	for _, s := range q.list(0) {
 		if !s.condemned.Load() && s.dirty.Swap(false) {
-			q.failed("a file of the queue can't be synced; what is in it is copied", s, s.file.Sync())
+			q.failed("a file of the queue can't be synced; what is in it is copied", s, s.sync())
 		}
 	}
 }
@@ -229,7 +229,7 @@ func (s *segment) erase() error {
 			from = -1
 		}
 	}
-	if err := s.file.Sync(); err != nil {
+	if err := s.sync(); err != nil {
 		return err
 	}
 	return s.each(func(number uint32, now *slot) bool {
