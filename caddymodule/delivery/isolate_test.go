@@ -99,7 +99,7 @@ func TestPoison(t *testing.T) {
 		{"every other", every(2, 0, 1), serverError, 100, 30 * time.Minute, 1},
 		{"a hundred in a row", every(500, 50, 100), serverError, 100, 30 * time.Minute, 1},
 		{"three hundred in a row", every(500, 0, 300), serverError, 100, time.Minute, 20},
-		{"one", every(2000, 1234, 1), serverError, 100, 10 * time.Second, 0},
+		{"one", every(500, 234, 1), serverError, 100, 10 * time.Second, 0},
 		{"large batches", every(100, 37, 1), serverError, 1000, 10 * time.Second, 0},
 		{"small batches", every(100, 37, 1), serverError, 2, 10 * time.Second, 0},
 		{"single records", every(100, 37, 1), serverError, 1, 10 * time.Second, 0},
@@ -111,9 +111,9 @@ func TestPoison(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			inBubble(t, delivery.Options{MaxAge: 6 * time.Hour}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-				n := 2000
-				if test.within > 10*time.Second { // as many requests as it takes
-					n = 500
+				n := 500
+				if test.name == "every hundredth" {
+					n = 2000
 				}
 				all := mixed(n, test.poison)
 				good := 0
@@ -159,7 +159,7 @@ func TestPoison(t *testing.T) {
 				if n := waiting(t, q, "a"); n != len(all)-good {
 					t.Errorf("%d wait, want %d", n, len(all)-good)
 				}
-				elapse(8 * time.Hour)
+				elapse(7 * time.Hour)
 				if n := len(deadLetters(t, q)); n != len(all)-good || waiting(t, q, "a") != 0 {
 					t.Errorf("%d were given up, want %d", n, len(all)-good)
 				}
@@ -203,17 +203,17 @@ func TestOutageWithBatches(t *testing.T) {
 					return n
 				}
 				p := &picky{size: 100, fail: serverError, down: test.first == 0}
-				all := mixed(2000, poison)
+				all := mixed(400, poison)
 				put(t, q, "a", all...)
 				e.Use(one("a", p, 32))
 				elapse(test.first)
 				p.set(true)
 				before, _ := p.count()
 				if test.more {
-					for i := range 500 {
+					for i := range 200 {
 						all = append(all, fmt.Sprint("more ", i))
 						put(t, q, "a", all[len(all)-1])
-						elapse(test.down / 500)
+						elapse(test.down / 200)
 					}
 				} else {
 					elapse(test.down)
