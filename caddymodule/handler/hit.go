@@ -22,6 +22,7 @@ type hit struct {
 	path  string // the visitor's own, escaped
 	time  time.Time
 	tags  tagging.Tags
+	rules *tagging.Rules // by which the tags were read
 
 	strip      tagging.Strip // the strictest of the directives met
 	navigation bool
@@ -34,6 +35,7 @@ type hit struct {
 
 	// person and records are known once resolved.
 	resolved bool
+	by       *Handler // who did
 	person   tagging.Person
 	aliased  string // the identity that is aliased to the person along with it
 	records  []*delivery.Record
@@ -95,7 +97,7 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 		}
 	}
 	h.puts, h.records, h.sent = h.scratch.puts[:0], h.scratch.records[:0], h.scratch.sent[:0]
-	h.tags = tagging.Parse(h.query, rules)
+	h.tags, h.rules = tagging.Parse(h.query, rules), rules
 	for _, drop := range h.tags.Dropped {
 		metrics.DroppedTags.WithLabelValues(string(drop.Reason)).Inc()
 	}

@@ -77,7 +77,10 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 
 // resolve finds out whom the hit is about, and what to record of them.
 func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
-	hit.resolved = true
+	hit.resolved, hit.by = true, h
+	if hit.rules != h.rules { // those of a directive that doesn't record it
+		hit.tags, hit.rules = tagging.Parse(hit.query, h.rules), h.rules
+	}
 	site := hostname(r.Host)
 	hit.trace = tracing.Context(hit.span)
 	if hit.tags.Empty() {
@@ -161,6 +164,9 @@ func (h *Handler) entries(hit *hit, r *http.Request) []delivery.Entry {
 		}
 		hit.sent = append(hit.sent, tracker.ID)
 		for _, record := range hit.records {
+			if record = h.permitted(hit, record); record == nil {
+				continue
+			}
 			if tracker.Options.ClientInfo {
 				informed := *record
 				informed.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
@@ -171,6 +177,38 @@ func (h *Handler) entries(hit *hit, r *http.Request) []delivery.Entry {
 		}
 	}
 	return entries
+}
+
+// permitted returns a record as the directive's own options permit it to be
+// sent, which may be stricter than those of the one that made it; nil if they
+// don't.
+func (h *Handler) permitted(hit *hit, record *delivery.Record) *delivery.Record {
+	if h == hit.by {
+		return record
+	}
+	own, name := *record, &record.Person
+	noAlias := h.NoAlias || h.Cookie.Off
+	switch {
+	case record.Kind == delivery.Alias && noAlias:
+		return nil
+	case record.Kind == delivery.Alias:
+		name = &record.Name
+	case noAlias:
+		own.Anonymous = ""
+	}
+	if !hit.person.Named {
+		return &own
+	}
+	accepted, _ := h.rules.Accept(*name)
+	switch {
+	case accepted == "":
+		return nil
+	case record.Kind == delivery.Alias:
+		own.Name = accepted
+	default:
+		own.Person = accepted
+	}
+	return &own
 }
 
 // maxUserAgent bounds what a record keeps of a User-Agent, in bytes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,4 +106,61 @@ func aliasOf(entries []delivery.Entry) string {
 		}
 	}
 	return ""
+}
+
+// What one directive's options keep from its trackers isn't told to them
+// because another directive, that the request met before, may tell it.
+func TestOptionsOfALaterDirectiveHold(t *testing.T) {
+	t.Parallel()
+	hash := tagging.NewRules(tagging.RulesOptions{Email: tagging.EmailHash, EmailKey: []byte("k")})
+	pseudonym, _ := hash.Accept("jane@example.org")
+	drop := tagging.NewRules(tagging.RulesOptions{Email: tagging.EmailDrop})
+	for name, test := range map[string]struct {
+		later   Handler // its options
+		skipped bool    // by the first directive
+		want    []string
+	}{
+		"the same":            {Handler{}, false, []string{"alias jane@example.org", "event jane@example.org X"}},
+		"alias off":           {Handler{NoAlias: true}, false, []string{"event jane@example.org"}},
+		"cookie off":          {Handler{Cookie: Cookie{Off: true}}, false, []string{"event jane@example.org"}},
+		"hash":                {Handler{rules: hash}, false, []string{"alias " + pseudonym, "event " + pseudonym + " X"}},
+		"hash, alias off":     {Handler{rules: hash, NoAlias: true}, false, []string{"event " + pseudonym}},
+		"drop":                {Handler{rules: drop}, false, nil},
+		"hash, first skipped": {Handler{rules: hash}, true, []string{"alias " + pseudonym, "event " + pseudonym + " X"}},
+		"drop, first skipped": {Handler{rules: drop}, true, []string{"event X"}},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			a := newTestHost(takes)
+			before := tagging.Cookie{Anonymous: tagging.Anonymous{1}, Made: time.Now(), Memory: a.AliasMemory(), History: true}
+			r := a.navigation("http://example.com/?kme=E&kmi=jane%40example.org",
+				"tu_id", a.keys.Seal(before, tagging.Scope{Name: "example.com"}))
+			first, later := a.directive("first"), test.later
+			hit := newHit(r, nil, first.rules)
+			if !test.skipped {
+				first.record(hit, r)
+			}
+			later.app, later.timeout, later.log, later.trackers = a, first.timeout, first.log, a.directive("later").trackers
+			later.record(hit, r)
+
+			var got []string
+			for _, entries := range a.entries {
+				for _, e := range entries {
+					if e.Destination != "later" {
+						continue
+					}
+					told := "event " + e.Record.Person
+					if e.Record.Kind == delivery.Alias {
+						told = "alias " + e.Record.Name
+					} else if e.Record.Anonymous != "" {
+						told += " " + e.Record.Anonymous
+					}
+					got = append(got, strings.ReplaceAll(told, before.Anonymous.String(), "X"))
+				}
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("its tracker gets %q, want %q", got, test.want)
+			}
+		})
+	}
 }
