@@ -26,10 +26,10 @@ func Navigation(h http.Header) bool {
 	return false
 }
 
-// Foreign reports whether a navigation is another site's doing: it comes from there, and the visitor didn't activate
-// it, by a click or a key.
+// Foreign reports whether a navigation isn't the visitor's doing but another site's, where it comes from: the visitor
+// didn't activate it, by a click or a key. A browser's prefetch isn't the visitor's either.
 func Foreign(h http.Header) bool {
-	return isToken(h.Get("Sec-Fetch-Site"), "cross-site") && strings.TrimSpace(h.Get("Sec-Fetch-User")) != "?1"
+	return Prefetch(h) || isToken(h.Get("Sec-Fetch-Site"), "cross-site") && strings.TrimSpace(h.Get("Sec-Fetch-User")) != "?1"
 }
 
 // Prefetch reports whether a browser or an app asks for a page before anybody

@@ -76,6 +76,7 @@ func TestForeign(t *testing.T) {
 		{"typed, or from a mail program", header("Sec-Fetch-Site", "none", "Sec-Fetch-User", "?1"), false},
 		{"typed, or from a mail program", header("Sec-Fetch-Site", "none"), false},
 		{"a browser that doesn't say", header("Accept", "text/html"), false},
+		{"the site's own rules for speculation", header("Sec-Fetch-Site", "same-origin", "Sec-Purpose", "prefetch;prerender"), true},
 	} {
 		if got := Foreign(test.h); got != test.want {
 			t.Errorf("%s, %v: foreign %v", test.what, test.h, got)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -103,6 +104,46 @@ func TestCookieOf(t *testing.T) {
 			}
 			if len(set) == 0 || set[0] != test.set[0] || !slices.Equal(slices.Sorted(slices.Values(set)), slices.Sorted(slices.Values(test.set))) {
 				t.Errorf("set are %v, want %v", set, test.set)
+			}
+		})
+	}
+}
+
+// A CDN asks the origin for the origin's own host. The cookie is for the host
+// that the browser knows; else the browser would refuse it.
+func TestCookieBehindACDN(t *testing.T) {
+	t.Parallel()
+	a := newTestHost(takes)
+	for name, test := range map[string]struct {
+		trusted        bool
+		config, domain string
+		scope          tagging.Scope
+	}{
+		"auto":            {true, "auto", "example.org", tagging.Scope{Name: "example.org", Domain: true}},
+		"a domain":        {true, "example.org", "example.org", tagging.Scope{Name: "example.org", Domain: true}},
+		"the host's":      {true, "", "", tagging.Scope{Name: "www.example.org"}},
+		"auto, untrusted": {false, "auto", "cdn.net", tagging.Scope{Name: "cdn.net", Domain: true}},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			h := a.directive("one")
+			h.Cookie.Domain = test.config
+			r := a.navigation("http://origin.cdn.net/?kme=E")
+			r.Header.Set("X-Forwarded-Host", "www.example.org:8443")
+			caddyhttp.SetVar(r.Context(), caddyhttp.TrustedProxyVarKey, test.trusted)
+			hit := newHit(r, nil, nil)
+			h.record(hit, r)
+			hit.Wait()
+			lines := hit.Cookies()
+			if len(lines) != 1 {
+				t.Fatalf("set are %q", lines)
+			}
+			cookie, err := http.ParseSetCookie(lines[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cookie.Domain != test.domain || a.keys.Open(cookie.Value, test.scope).None() {
+				t.Errorf("set is %q", lines[0])
 			}
 		})
 	}

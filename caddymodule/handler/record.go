@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/tracing"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -94,7 +95,7 @@ func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 			hit.person.ID = daily.Identity(site, ip, r.UserAgent(), hit.time)
 		}
 	} else {
-		h.identify(hit, r, site)
+		h.identify(hit, r)
 	}
 	if alias := hit.person.Alias; alias.To != "" && h.claimAlias(hit, deadline) {
 		hit.aliased = alias.From.String()
@@ -115,8 +116,8 @@ func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 }
 
 // identify finds out who the visitor is, by the link and the cookies.
-func (h *Handler) identify(hit *hit, r *http.Request, site string) {
-	jar := h.Cookie.open(r, site, h.app.Keys())
+func (h *Handler) identify(hit *hit, r *http.Request) {
+	jar := h.Cookie.open(r, hostname(strip.Host(r)), h.app.Keys()) // the browser's, whatever the CDN asks for
 	browser := tagging.Browser{
 		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Recorded: !hit.nameOnly(),
 		Cookie: jar.cookie(), NoAlias: h.NoAlias,
