@@ -52,14 +52,14 @@ func holdsAddress(s string) bool {
 // What is left around addresses: quotes, brackets and punctuation, of mails'
 // sources, of sentences and of other scripts.
 const (
-	opening = "<>\"'`([,;:=&?*\\“„”‘‚’«‹「『（【《〈"
+	opening = "<>\"'`([,;:=&?*\\“„”‘‚’«‹「『（【《〈•·▪‣→"
 	closing = ".,;:!?>\"'`)]}*/\\|-–—“”„‘’‚»›」』）】》〉。，、；：？！"
 )
 
 // opened are what stands before addresses as a word. The escapes are
 // quoted-printable's and JavaScript's.
-var opened = []string{"mailto:", "smtp:", "email:", "email=", "kmi=", "km_i=", "&lt;", "&quot;", "&#39;",
-	"=3d", "=20", "=3c", "=22", "=09", `\u003c`, `\u003e`, `\u0022`, `\u0027`}
+var opened = []string{"mailto:", "smtp:", "email:", "e-mail:", "to:", "http://", "https://", "//", "email=", "kmi=", "km_i=",
+	"&lt;", "&quot;", "&#39;", "&nbsp;", "=3d", `3d"`, "=20", "=3c", "=22", "=09", `\u003c`, `\u003e`, `\u0022`, `\u0027`}
 
 // closed are what stands behind them.
 var closed = []string{"=20", "=3e", "=22", "=09", "=0d", "=0a", `\u003c`, `\u003e`, `\u0022`, `\u0027`, "</a>", "/>"}
@@ -143,6 +143,11 @@ func isClosing(s string) bool {
 	}
 	return true
 }
+
+// at is what else stands for the '@' of an address: in HTML, in JSON and
+// JavaScript, and on Japanese keyboards.
+var at = strings.NewReplacer("&#64;", "@", "&#064;", "@", "&#x40;", "@", "&#X40;", "@", "&commat;", "@",
+	`\u0040`, "@", `\x40`, "@", "%u0040", "@", "＠", "@", "﹫", "@")
 
 // odd reports whether a plain address has the beginning of an escape before it:
 // 3Djane@example.org is jane@example.org in quoted-printable, or an address.

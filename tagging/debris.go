@@ -20,7 +20,7 @@ func repair(s string) (string, Reason) {
 	for before := ""; s != before; { // what one step removes may have hidden something from another
 		before = s
 		s = trim(visible(s))
-		decoded := unescaped(s)
+		decoded := at.Replace(unescaped(s))
 		if holdsAddress(decoded) {
 			s = trim(visible(decoded))
 		}
@@ -121,6 +121,11 @@ func hasDebris(s string) bool {
 	}
 	for _, sign := range []string{"</", "/>", "<script", "<img", "<!--", "../", `..\`, "=3d", "' or '", "' and '"} {
 		if strings.Contains(lower, sign) {
+			return true
+		}
+	}
+	for _, end := range []string{"=20", "=09", "=0d", "=0a", "=22", "=3e", `\n`, `\r`, `\t`, `\u0000`, "&nbsp"} {
+		if len(lower) > len(end) && strings.HasSuffix(lower, end) {
 			return true
 		}
 	}

@@ -12,6 +12,7 @@ func TestAddressesAreRepaired(t *testing.T) {
 		"<%s", "<%s>", "\"%s\"", "'%s'", "“%s”", "‘%s’", "„%s“", "(%s)", "[%s", ">%s", "> %s", ",%s", ";%s", ":%s", "=%s", "&%s", "?%s", "*%s*", "`%s`", "《%s》", "\\\"%s\\\"", "'%s", "\"<%s>\"", "<<%s",
 		"mailto:%s", "MAILTO:%s", "<mailto:%s>", "mailto:%%20%s", "smtp:%s", "SMTP:%s", "email:%s", "email=%s", "kmi=%s", "km_i=%s", "&lt;%s&gt;", "&quot;%s&quot;", "%s&gt;", "%s&amp;", "%s&nbsp;",
 		"=3D%s", "=3d%s", "==3D%s", "=3D=3D%s", "=20%s", "=3C%s=3E", "=22%s=22", "%s=20", "%s=0D=0A", "\\u003c%s\\u003e", "b'%s'", "b\"%s\"", "u'%s'",
+		"mailto://%s", "http://%s", "http://%s/", "https://%s", "//%s", "To: %s", "E-Mail: %s", "3D\"%s\"", "=3D\"%s\"", "&nbsp;%s", "• %s", "· %s", "→%s",
 		"%s?utm_source=x", "%s?", "%s#top", "%s&utm_source=x", "%s?kme=X",
 		" %s ", "\t%s\r\n", "%s\u00a0", "\ufeff%s", "\u200b%s\u200b", "\u202a%s\u202c", "%s\u2028", "\u3000%s",
 		"%s%%20", "%s%%0D%%0A", "%s%%3E", "%s%%27/", "%%3C%s%%3E", "%s%%C2%%A0", "%%E2%%80%%8B%s", "%%22%s%%22", "%%253C%s%%253E", "mailto%%3A%s",
@@ -32,7 +33,8 @@ func TestAddressesAreRepaired(t *testing.T) {
 	}
 	for id, want := range map[string]string{
 		"jane@example.org <jane@example.org>": jane, "jane@example.org, jane@example.org": jane, "<jane@example.org>;<jane@example.org>": jane, "jane@example.org, joe@example.org": "jane@example.org, joe@example.org",
-		"jane=40example.org": jane, "kmi=3Djane@example.org": "", "<bob@intranet>": "bob@intranet", "bob@intranet,": "bob@intranet", "mailto:bob@intranet": "bob@intranet",
+		"jane=40example.org": jane, "jane&#64;example.org": jane, "jane&#x40;example.org": jane, "jane&commat;example.org": jane, `jane\u0040example.org`: jane, `jane\x40example.org`: jane, "jane%u0040example.org": jane, "jane%26%2364%3Bexample.org": jane, "jane＠example.org": jane,
+		"kmi=3Djane@example.org": "", "<bob@intranet>": "bob@intranet", "bob@intranet,": "bob@intranet", "mailto:bob@intranet": "bob@intranet",
 		"bob x@example.org>": "bob+x@example.org", "<jörg@exämple.de>": "jörg@exämple.de", "bob%20x%40example.org": "bob+x@example.org",
 		"o'brien@example.org'": "o'brien@example.org", "<o'brien@example.org>": "o'brien@example.org", "jane@example.co.uk.": "jane@example.co.uk", "100%25@example.org": "100%@example.org",
 	} {
@@ -55,7 +57,8 @@ var uncertain = []string{
 	"3Djane@example.org", "3D3Djane@example.org", "=3D3Djane@example.org", "u003ejane@example.org", "jane@example.or=", "jane@example.o…", "jane@example...", "jane@exam..", "jane@example.org' or 1=1--", "jane@example.org;cat /etc/passwd", "jane@example.org<script>alert(1)</script>", "jane@example.org/offer", "jane@example.org\u00b7x", "{jane@example.org",
 	"john.smith'/", "john.smith'", "john.smith\"", "john.smith>", "<john.smith", "john.smith)", "john.smith,", "john.smith;", "john.smith:", "john.smith.", "john.smith..", "john.smi…", "john.smi...", "john.smith?", "john.smith/", "john.smith\\", "john.smith&", "john.smith=", "john.smith|", "john.smith\">", "john.smith”", "john.smith’", "john.smith»", "john.smith。", "john.smith%27/", "john.smith%27", "john.smith%22%3E", "john.smith%3E", "john.smith%0D%0A", "john.smith%20", "john.smith%C2%A0", "12345.", "12345,", "12345)", "12345>", "John Smith,", "John Smith>",
 	"\"john.smith", "“john.smith", "(john.smith", "=john.smith", "&john.smith", "?john.smith", ",john.smith", ";john.smith", "=3Djohn.smith", "mailto:john.smith", "kmi=john.smith", "b'john.smith'", "`john.smith",
-	"john.smith' or '1'='1", "john.smith';--", "john.smith')", "john.smith\" or 1=1", "john.smith</a>", "john.smith<script>", "john.smith<img src=x>", "../../etc/passwd", "john.smith\"/>", "john.smith<!--", "=?utf-8?Q?jane=40example.org?=", "=?utf-8?B?amFuZQ==?=", "jane @example.org", "12345 or 1=1", "12345 AND 1=1-- -", "12345 union all select null,(1)", "12345 and sleep(5)", "john.smith&gt;", "john.smith&quot;", "john.smith&#39;", "john.smith&nbsp;",
+	"john.smith' or '1'='1", "john.smith';--", "john.smith')", "john.smith\" or 1=1", "john.smith</a>", "john.smith<script>", "john.smith<img src=x>", "../../etc/passwd", "john.smith\"/>", "john.smith<!--", "=?utf-8?Q?jane=40example.org?=", "=?utf-8?B?amFuZQ==?=", "jane @example.org", "12345 or 1=1", "12345 AND 1=1-- -", "12345 union all select null,(1)", "12345 and sleep(5)", "john.smith&gt;", "john.smith&quot;", "john.smith&#39;", "john.smith&nbsp;", "john.smith&nbsp",
+	"john.smith=20", "12345=20", "12345=0D=0A", "john.smith=0A", `john.smith\n`, `john.smith\r\n`, `12345\t`, `12345\u0000`,
 }
 
 func TestUncertainIdentitiesAreDropped(t *testing.T) {

@@ -37,7 +37,7 @@ func hasMergeField(s string) bool {
 func opensField(s string) bool {
 	for _, open := range []string{
 		"{{", "{%", "{$", "{!", "}}", "%}", // Liquid, Handlebars, Jinja; Smarty; Salesforce
-		"${", "$!{", "$[", "$(", "#{", "%{", "%(", "@{", // JavaScript and FreeMarker; Velocity; Zoho; shells; Ruby; printf in Ruby and Python; Razor
+		"${", "$!{", "$[", "$(", "#{", "%{", "%(", "@{", "@(", // JavaScript and FreeMarker; Velocity; Zoho; shells; Ruby; printf in Ruby and Python; Razor
 		"<%", "%>", "[%", "<?", "<#", // ERB, ASP; Template Toolkit; FreeMarker; PHP
 		"*|", "|*", // Mailchimp
 		"%%",       // Salesforce
@@ -60,7 +60,7 @@ var (
 	// field is a field's name in signs, with something else around it.
 	field = regexp.MustCompile(`(?i)[{%][\w.: -]*(?:mail|user_?id|(?:contact|customer|subscriber|member|lead|recipient|person|profile)[._:]|first_?name|last_?name)[\w.: -]*[}%]`)
 	// verb is one of printf, or several.
-	verb = regexp.MustCompile(`^(?:%[-+#0-9.$]*[A-Za-z@])+$`)
+	verb = regexp.MustCompile(`^(?:%[-+#0-9.$]*(?:ll?|hh?|z)?[A-Za-z@])+$`)
 )
 
 // isField reports whether s is nothing but merge fields of the simpler kinds.

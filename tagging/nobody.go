@@ -18,17 +18,23 @@ const nobody = "" +
 	"unset,not set,not-set,notset,unknown,unnamed,no value,n/a,na,n.a.,#n/a,#n/d,#n/b,#nv,not available," +
 	"not applicable,unavailable,default,\\n,-1,true,false,object object,object,array,array(),string,integer," +
 	"boolean,function,stdclass,stdclass object,dbnull,nonetype,notimplemented,optional.empty,kotlin.unit," +
-	"zgotmplz,#zgotmplz,invalid date,error,exception," +
+	"zgotmplz,#zgotmplz,invalid date,invalid,error,exception,nat,pd.na,+infinity,+inf," +
+	"1.#ind,-1.#ind,1.#qnan,1.#inf,-1.#inf,nan(ind),-nan(ind),#getting data,not provided,(not provided)," +
 	"anonymous,anonym,anon,anonymous user,anonymoususer,guest,guest user,guestuser,visitor,nobody,noname,no name," +
 	"user,customer,subscriber,recipient,test,test user,testuser,testing,tester,example,demo," +
+	"no user,nouser,unknown user,unknownuser,no email,no-email,noemail,invalid email," +
 	"not authenticated,not logged in,logged out,ffffffff-ffff-ffff-ffff-ffffffffffff," +
 	"email,e-mail,email address,your email,your email address,id,user id,userid,user name,username,customer id," +
+	"user id here,email here,insert email here,insert user id here,your user id,your id,your username," +
 	"distinct id,distinctid,identity,name,your name,first name,firstname,last name,lastname,full name,fullname"
 
 // printed are the shapes of what programs print in the place of a value that is
 // missing or isn't a text.
 var printed = regexp.MustCompile(strings.Join([]string{
 	`^#[¡¿]?(?:[A-ZÄÖÜ/0-9_]+|(?i:ref|value|name|num|null|div/0))[!?]$`, // spreadsheets in many languages: #REF!, #¡VALOR!, #NAME?
+	`^[A-Z]\w* object \((?:\d+|None)\)$`,                                // Django's models
+	`^(?:class|interface) (?:[a-z]\w*\.)+\w+$`,                          // Java's
+	"^undefined (?:local variable or )?method `",                        // Ruby's
 	`^Err:\d{3}$`,                        // LibreOffice
 	`^\d(?:[.,]\d+)?[Ee] \d+$`,           // 4.9E+12, a spreadsheet's number, of which the '+' became a space
 	`%!\w?\(`,                            // Go's fmt: %!s(<nil>), %!d(string=)
