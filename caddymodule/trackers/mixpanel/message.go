@@ -92,7 +92,7 @@ func (t *Tracker) encodeEvent(r *delivery.Record, token string) ([]any, error) {
 func check(user, anonymous string) error {
 	switch {
 	case user == "" && anonymous == "":
-		return errors.New("Mixpanel would make up a person by the address that sends it")
+		return errors.New("the record names nobody, so Mixpanel would make up a person by the address that sends it")
 	case len(user) > maxIdentity || len(anonymous) > maxIdentity:
 		return errors.New("the identity has more than 255 bytes, which is the most that Mixpanel takes")
 	}
