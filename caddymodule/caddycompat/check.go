@@ -63,9 +63,9 @@ func (c internals) check(strip func(r, original *http.Request)) error {
 		return refused("the original request looks as if it had been served before")
 	}
 	strip(copied, original)
-	for name, value := range views(copied, repl) {
-		if strings.Contains(value, secret) || !strings.Contains(value, shown) {
-			return refused(name + " doesn't follow when a tag is removed from the request")
+	for _, view := range views(copied, repl) {
+		if strings.Contains(view.value, secret) || !strings.Contains(view.value, shown) {
+			return refused(view.name + " doesn't follow when a tag is removed from the request")
 		}
 	}
 	for _, name := range placeholders {
@@ -109,19 +109,25 @@ func (c internals) request(target string) (*http.Request, *caddy.Replacer) {
 	return c.prepare(r, repl, new(recorder), nil), repl
 }
 
+// view is a place where a request's URL is seen.
+type view struct{ name, value string }
+
 // views are where handlers, error routes and FastCGI see the request's URL.
-func views(r *http.Request, repl *caddy.Replacer) map[string]string {
+// Their order is fixed, so that the same Caddy is always refused for the same
+// reason.
+func views(r *http.Request, repl *caddy.Replacer) []view {
 	kept, _ := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
-	all := map[string]string{
-		"the request's URL": r.URL.RequestURI(), "the request's target": r.RequestURI,
-		"the original request's target": kept.RequestURI,
-		"the header Referer":            r.Header.Get("Referer"),
+	all := []view{
+		{"the request's URL", r.URL.RequestURI()},
+		{"the request's target", r.RequestURI},
+		{"the original request's target", kept.RequestURI},
+		{"the header Referer", r.Header.Get("Referer")},
 	}
 	if kept.URL != nil {
-		all["the original request's URL"] = kept.URL.RequestURI()
+		all = append(all, view{"the original request's URL", kept.URL.RequestURI()})
 	}
 	for _, name := range []string{"{http.request.uri}", "{http.request.orig_uri}"} {
-		all["the placeholder "+name] = repl.ReplaceAll(name, "")
+		all = append(all, view{"the placeholder " + name, repl.ReplaceAll(name, "")})
 	}
 	return all
 }
