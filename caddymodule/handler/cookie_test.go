@@ -113,7 +113,6 @@ func TestCookieOf(t *testing.T) {
 // that the browser knows; else the browser would refuse it.
 func TestCookieBehindACDN(t *testing.T) {
 	t.Parallel()
-	a := newTestHost(takes)
 	for name, test := range map[string]struct {
 		trusted        bool
 		config, domain string
@@ -126,6 +125,7 @@ func TestCookieBehindACDN(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
+			a := newTestHost(takes)
 			h := a.directive("one")
 			h.Cookie.Domain = test.config
 			r := a.navigation("http://origin.cdn.net/?kme=E")
