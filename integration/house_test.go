@@ -30,7 +30,7 @@ func command(t *testing.T, name string, args ...string) (output string, ok bool)
 var floors = []string{
 	"tagging",
 	"caddymodule/delivery",
-	"caddymodule/bots", "caddymodule/caddycompat", "caddymodule/logfilter", "caddymodule/tracing", "caddymodule/trackers",
+	"caddymodule/bots", "caddymodule/caddycompat", "caddymodule/live", "caddymodule/logfilter", "caddymodule/tracing", "caddymodule/trackers",
 	"caddymodule/queues/ledger", "caddymodule/queues/disk", "caddymodule/queues/nats",
 	"caddymodule/trackers/kissmetrics", "caddymodule/trackers/log", "caddymodule/trackers/mixpanel",
 	"caddymodule/trackers/posthog", "caddymodule/trackers/segment", "caddymodule/trackers/webhook",

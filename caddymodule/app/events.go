@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 )
 
@@ -120,7 +121,8 @@ func (e *emitter) deadLetter(tracker string, record *delivery.Record, reason str
 	})
 }
 
-// observer counts what the engine does, and emits events of it.
+// observer counts what the engine does, emits events of it, and shows it to
+// those who watch.
 type observer struct{ events *emitter }
 
 // Attempt implements delivery.Observer.
@@ -133,8 +135,14 @@ func (o observer) DeadLetter(tracker string, record *delivery.Record, reason str
 	o.events.deadLetter(tracker, record, reason, status)
 }
 
+// Settled implements delivery.Watcher.
+func (observer) Settled(to delivery.Destination, settlements []delivery.Settlement) {
+	live.Process.Settled(to, settlements)
+}
+
 // Interface guards
 var (
 	_ caddyevents.Handler = (*emitter)(nil)
 	_ delivery.Observer   = observer{}
+	_ delivery.Watcher    = observer{}
 )

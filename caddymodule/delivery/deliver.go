@@ -22,6 +22,9 @@ func (d *dispatcher) deliver(next job) {
 			a.tried = true
 			a.send(items)
 		}
+		if w, ok := d.engine.options.Load().Observer.(Watcher); ok {
+			w.Settled(next.to, a.settlements)
+		}
 		// First settled, then ended: else a queue that can't write would pile up
 		// what was delivered.
 		d.settle(a.settlements)

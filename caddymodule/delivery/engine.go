@@ -311,6 +311,12 @@ func (e *Engine) untidy(what string, err error) {
 	}
 }
 
+// Watcher is an [Observer] that is also told how each record's delivery ended,
+// before the queue is. It mustn't block, either, nor keep the settlements.
+type Watcher interface {
+	Settled(to Destination, settlements []Settlement)
+}
+
 type noObserver struct{}
 
 func (noObserver) Attempt(string, string, time.Duration, int) {}

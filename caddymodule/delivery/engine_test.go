@@ -219,3 +219,45 @@ func TestDeliveriesRest(t *testing.T) {
 		}
 	})
 }
+
+// watcher is a Watcher that notes outcomes, by the event's name.
+type watcher struct {
+	watch
+	outcomes map[string][]delivery.Outcome
+}
+
+func (w *watcher) Settled(to delivery.Destination, settlements []delivery.Settlement) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range settlements {
+		name := to.ID + "/" + s.Item.Record.Name
+		w.outcomes[name] = append(w.outcomes[name], s.Outcome)
+	}
+}
+
+func TestWatcherIsToldOfEachRecord(t *testing.T) {
+	w := &watcher{outcomes: make(map[string][]delivery.Outcome)}
+	inBubble(t, delivery.Options{Observer: w}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		tracker := &recorder{fail: func(name string, attempt int) error {
+			switch {
+			case name == "bad":
+				return &delivery.RejectedError{Status: 400}
+			case name == "late" && attempt == 1:
+				return &delivery.RetryError{Status: 503}
+			}
+			return nil
+		}}
+		put(t, q, "main", "good", "bad", "late")
+		e.Use([]delivery.Destination{{ID: "main", Tracker: tracker, Concurrency: 1}})
+		elapse(time.Hour)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for name, want := range map[string][]delivery.Outcome{
+			"main/good": {delivery.Done}, "main/bad": {delivery.Dead}, "main/late": {delivery.Retry, delivery.Done},
+		} {
+			if got := w.outcomes[name]; !slices.Equal(got, want) {
+				t.Errorf("%s: told of %v, want %v", name, got, want)
+			}
+		}
+	})
+}

@@ -289,6 +289,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return next.ServeHTTP(w, r)
 		}
 		hit = newHit(r, arrived, h.rules)
+		hit.first = h
 	} else {
 		hit.span = trace.SpanFromContext(r.Context())
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -20,6 +21,7 @@ import (
 type hit struct {
 	query string // with the tags, as it arrived
 	path  string // the visitor's own, escaped
+	host  string // the request's Host
 	time  time.Time
 	tags  tagging.Tags
 	rules *tagging.Rules // by which the tags were read
@@ -36,6 +38,7 @@ type hit struct {
 	// person and records are known once resolved.
 	resolved bool
 	by       *Handler // who did
+	first    *Handler // that it meets
 	person   tagging.Person
 	aliased  string // the identity that is aliased to the person along with it
 	records  []*delivery.Record
@@ -85,7 +88,7 @@ func tagged(r, arrived *http.Request) bool {
 // may have removed them before the directive.
 func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	h := &hit{
-		query: r.URL.RawQuery, time: time.Now(), navigation: tagging.Navigation(r.Header),
+		query: r.URL.RawQuery, host: r.Host, time: time.Now(), navigation: tagging.Navigation(r.Header),
 		span: trace.SpanFromContext(r.Context()),
 	}
 	if arrived == nil {
@@ -143,5 +146,8 @@ func (h *hit) countSkipped() {
 func (h *hit) count(o *outcome) {
 	if h.outcome.CompareAndSwap(nil, o) {
 		metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
+		if live.Process.Watched() {
+			h.show(o)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -158,4 +160,47 @@ func TestQueueThatPanicsWhileItIsWaitedFor(t *testing.T) {
 			t.Error("the hit was taken")
 		}
 	})
+}
+
+// Who watches is told what became of a hit, and why.
+func TestHitsAreShown(t *testing.T) {
+	viewer, err := live.Process.Watch(live.Filter{Site: "watched.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer viewer.Leave()
+	if _, _, err := viewer.Next(t.Context()); err != nil { // what is there
+		t.Fatal(err)
+	}
+	a := newTestHost(takes)
+	h := a.directive("main")
+	h.rules, h.log = tagging.NewRules(tagging.RulesOptions{}), zap.NewNop()
+	h.skip.bots = true
+	page := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	for _, test := range []struct{ agent, want string }{
+		{"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "recorded  john event Clicked"},
+		{"curl/8.5.0", "skipped bots  program's"},
+	} {
+		r := a.navigation("https://Watched.test:8443/?kme=Clicked&kmi=john&km_Plan=gold")
+		r.Header.Set("User-Agent", test.agent)
+		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), nil)
+		if err := h.ServeHTTP(httptest.NewRecorder(), r, page); err != nil {
+			t.Fatal(err)
+		}
+		rows, _, err := viewer.Next(t.Context())
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("%d rows: %v", len(rows), err)
+		}
+		row := rows[0]
+		got := fmt.Sprint(row.Outcome, " ", row.Reason, " ", row.Person)
+		for _, record := range row.Records {
+			got += " " + record.Kind.String() + " " + record.Name
+		}
+		if row.Why != nil && strings.Contains(row.Why(row.Reason), "program's") {
+			got += " program's"
+		}
+		if got != test.want || row.Tags.Event != "Clicked" || len(row.Tags.Properties) != 1 {
+			t.Errorf("shown: %q, %+v; want %q", got, row.Tags, test.want)
+		}
+	}
 }
