@@ -35,6 +35,11 @@ type Cookie struct {
 	Memory uint64
 	// History is whether anything was recorded under the identity.
 	History bool
+	// Visited is whether the browser has got a cookie of its visit too, see [Keys.SealVisit]: if it comes without one,
+	// that visit is over.
+	Visited bool
+	// Returned is whether it was recorded that the visitor came back.
+	Returned bool
 	// Name is the name that a link gave the visitor, or "". Rules have accepted it, but may have changed since.
 	Name string
 }
@@ -69,7 +74,9 @@ type Scope struct {
 const (
 	versionEncrypted = "3"
 
-	flagHistory = 1
+	flagHistory  = 1
+	flagVisited  = 2
+	flagReturned = 4
 
 	fixedSize = 1 + 8 + 8 + len(Anonymous{}) + 2
 	padding   = 32
@@ -86,8 +93,13 @@ var cookieEncoding = base64.RawURLEncoding.Strict()
 // send it: under another one it doesn't verify.
 func (k *Keys) Seal(c Cookie, scope Scope) string {
 	flags := byte(0)
-	if c.History {
-		flags = flagHistory
+	for _, flag := range [...]struct {
+		set bool
+		bit byte
+	}{{c.History, flagHistory}, {c.Visited, flagVisited}, {c.Returned, flagReturned}} {
+		if flag.set {
+			flags |= flag.bit
+		}
 	}
 	size := (fixedSize + len(c.Name) + padding - 1) / padding * padding
 	plain := append(make([]byte, 0, size), flags)
@@ -135,9 +147,12 @@ func (k *Keys) Open(value string, scope Scope) Cookie {
 		return Cookie{}
 	}
 	c := Cookie{
-		History: plain[0]&flagHistory != 0,
-		Made:    time.UnixMilli(int64(binary.BigEndian.Uint64(plain[1:]))),
-		Memory:  binary.BigEndian.Uint64(plain[9:]),
+		History:  plain[0]&flagHistory != 0,
+		Visited:  plain[0]&flagVisited != 0,
+		Returned: plain[0]&flagReturned != 0,
+
+		Made:   time.UnixMilli(int64(binary.BigEndian.Uint64(plain[1:]))),
+		Memory: binary.BigEndian.Uint64(plain[9:]),
 	}
 	plain = plain[17:]
 	plain = plain[copy(c.Anonymous[:], plain):]

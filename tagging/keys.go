@@ -1,6 +1,7 @@
 package tagging
 
 import (
+	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,13 +13,16 @@ import (
 // cookies.
 type Keys struct {
 	cookie              *aead
+	visit               cipher.Block
 	former, destination *key
 }
 
 // NewKeys derives the keys from a secret, which should have at least 128 bits of randomness.
 func NewKeys(secret []byte) *Keys {
+	visit := (&key{secret: secret}).authenticate("tagged-urls visit cookie")
 	return &Keys{
 		cookie:      newAEAD((&key{secret: secret}).authenticate("tagged-urls encrypted cookie")),
+		visit:       newBlock(visit[:]),
 		former:      newKey(secret, "tagged-urls cookie"),
 		destination: newKey(secret, "tagged-urls destination"),
 	}

@@ -93,12 +93,25 @@ func Resolve(b Browser, rules *Rules) Person {
 			p.Alias = Alias{cookie.Anonymous, cookie.Made, cookie.Memory, name}
 		}
 		if b.Name != "" {
-			p.Cookie = Cookie{Anonymous: newAnonymous(), Name: name}
+			p.Cookie = cookie.fresh(name)
 		} else if cookie.History {
-			p.Cookie = Cookie{Anonymous: newAnonymous(), Name: cookie.Name}
+			p.Cookie = cookie.fresh(cookie.Name)
 		}
 	}
 	return p
+}
+
+// fresh returns the cookie with a fresh anonymous identity and a name: what it says of the browser's visits stays.
+func (c Cookie) fresh(name string) Cookie {
+	return Cookie{Anonymous: newAnonymous(), Name: name, Visited: c.Visited, Returned: c.Returned}
+}
+
+// Record notes that something is recorded for the person: if that is the cookie's anonymous identity, it has a
+// history from now on.
+func (p *Person) Record() {
+	if !p.Cookie.None() && p.Cookie.Name == "" && p.ID == p.Cookie.Anonymous.String() {
+		p.Cookie.History = true
+	}
 }
 
 // madeByLibrary reports whether an anonymous identity looks as Kissmetrics' library makes it: 160 bits in base64.
