@@ -29,7 +29,7 @@ func command(t *testing.T, name string, args ...string) (output string, ok bool)
 // generator.
 var floors = []string{
 	"tagging",
-	"caddymodule/delivery",
+	"caddymodule/delivery", "caddymodule/scanners",
 	"caddymodule/bots", "caddymodule/caddycompat", "caddymodule/live", "caddymodule/logfilter", "caddymodule/tracing", "caddymodule/trackers",
 	"caddymodule/queues/ledger", "caddymodule/queues/disk", "caddymodule/queues/nats",
 	"caddymodule/trackers/kissmetrics", "caddymodule/trackers/log", "caddymodule/trackers/mixpanel",

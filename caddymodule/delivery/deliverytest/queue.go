@@ -81,7 +81,12 @@ func (q *Queue) Put(ctx context.Context, entries ...delivery.Entry) error {
 	}
 	for _, e := range entries {
 		l := q.line(e.Destination)
-		l.due = append(l.due, &entry{Item: delivery.Item{Entry: e, Queued: time.Now()}})
+		added := &entry{Item: delivery.Item{Entry: e, Queued: time.Now()}, retryAt: e.NotBefore}
+		if wait := time.Until(e.NotBefore); wait > 0 && wait <= delivery.MaxDelay {
+			l.wait(added)
+		} else {
+			l.due = append(l.due, added)
+		}
 	}
 	q.records += len(entries)
 	q.notify()
@@ -129,6 +134,12 @@ func (q *Queue) take(destination string, limit int) (items []delivery.Item, chan
 	return items, q.changed, next, nil
 }
 
+// wait has an entry wait until it is to be tried.
+func (l *line) wait(e *entry) {
+	at, _ := slices.BinarySearchFunc(l.later, e, func(a, b *entry) int { return cmp.Or(a.retryAt.Compare(b.retryAt), -1) })
+	l.later = slices.Insert(l.later, at, e)
+}
+
 func (l *line) promote(now time.Time) {
 	n := 0
 	for n < len(l.later) && !l.later[n].retryAt.After(now) {
@@ -171,8 +182,7 @@ func (q *Queue) Settle(settlements ...delivery.Settlement) error {
 		case delivery.Retry:
 			e.Attempts++
 			e.retryAt = s.RetryAt
-			at, _ := slices.BinarySearchFunc(l.later, e, func(a, b *entry) int { return cmp.Or(a.retryAt.Compare(b.retryAt), -1) })
-			l.later = slices.Insert(l.later, at, e)
+			l.wait(e)
 			q.notify()
 		case delivery.Release:
 			l.due = slices.Insert(l.due, 0, e)
@@ -227,8 +237,13 @@ func (q *Queue) RetryNow(destination string) error {
 	}
 	for id, l := range q.waiting {
 		if destination == "" || destination == id {
-			l.due = append(l.due, l.later...)
-			l.later = nil
+			tried := func(e *entry) bool { return e.Attempts > 0 }
+			for _, e := range l.later {
+				if tried(e) {
+					l.due = append(l.due, e)
+				}
+			}
+			l.later = slices.DeleteFunc(l.later, tried)
 		}
 	}
 	q.notify()

@@ -205,7 +205,7 @@ func (w *writing) add(p *put, now int64) {
 		}
 	}
 	for i, pending := range frames {
-		f := frame{kind: pending.kind, length: pending.length, time: now}
+		f := frame{kind: pending.kind, length: pending.length, time: now, due: pending.due}
 		if i == 0 {
 			f.flags |= flagFirst
 		}

@@ -27,6 +27,7 @@ type frame struct {
 	time        int64  // ms: when a record was put, or was given up
 	destination uint16
 	slot        uint32
+	due         uint32 // of a record that was just put, see slot; it isn't in the header
 }
 
 // kind says what a frame's payload is.
@@ -106,9 +107,8 @@ type slot struct {
 	destination uint16
 	state       state
 	attempts    int // at most maxAttempts are counted
-	// due is in seconds since 1970: of a record that was tried when it is
-	// tried again, of a dead letter when it died, of one that was requeued when
-	// that was.
+	// due is in seconds since 1970: of a record when it is tried (again), or 0;
+	// of a dead letter when it died, of one that was requeued when that was.
 	due uint32
 }
 
@@ -129,7 +129,7 @@ const (
 
 // initial is a frame's slot before anything becomes of it.
 func (f frame) initial(at int64) slot {
-	s := slot{at: uint32(at), destination: f.destination}
+	s := slot{at: uint32(at), destination: f.destination, due: f.due}
 	switch f.kind {
 	case kindLetter:
 		s.state, s.due = dead, seconds(f.time)

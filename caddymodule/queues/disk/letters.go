@@ -197,7 +197,7 @@ func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	n := 0
 	requeued := make(map[*destination]bool)
 	err := q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
-		slot.state, slot.attempts, slot.due = waiting, 0, seconds(now)
+		slot.state, slot.attempts, slot.due = waiting, 0, uint32(now/1000)
 		q.mu.Lock()
 		q.tally(s, d, dead, -1, -size)
 		q.tally(s, d, waiting, 1, size)

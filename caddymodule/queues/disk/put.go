@@ -43,6 +43,7 @@ type pending struct {
 	kind        kind
 	destination string
 	at, length  int // in batch.bytes; of the payload
+	due         uint32
 }
 
 // put is a call that puts frames.
@@ -102,6 +103,9 @@ func (e entries) add(b *batch) error {
 		if err := b.end(kindRecord, entry.Destination, at); err != nil {
 			return err
 		}
+		if !entry.NotBefore.IsZero() {
+			b.frames[len(b.frames)-1].due = seconds(millis(entry.NotBefore.Add(time.Millisecond - 1)))
+		}
 	}
 	return nil
 }
@@ -125,7 +129,7 @@ func (b *batch) end(kind kind, destination string, at int) error {
 	}
 	var padding [frameAlign]byte
 	b.bytes = append(b.bytes, padding[:frameSize(n)-frameHeader-n]...)
-	b.frames = append(b.frames, pending{kind, destination, at, n})
+	b.frames = append(b.frames, pending{kind: kind, destination: destination, at: at, length: n})
 	return nil
 }
 

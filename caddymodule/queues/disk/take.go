@@ -218,7 +218,7 @@ func (t *taking) fresh() error {
 				}
 				number := d.scan.slot
 				if slot.destination == d.number && slot.state == waiting && d.leases[s.place(number)] == nil {
-					if slot.attempts > 0 {
+					if slot.attempts > 0 || slot.delayed(t.now) {
 						d.push(retry{slot.dueAt(), s, number})
 					} else {
 						t.mix(s, slot)
@@ -249,11 +249,12 @@ func (t *taking) mix(s *segment, fresh slot) {
 }
 
 // dueAt is when a record may be tried, in milliseconds.
-func (s slot) dueAt() int64 {
-	if s.attempts == 0 {
-		return 0
-	}
-	return int64(s.due) * 1000
+func (s slot) dueAt() int64 { return int64(s.due) * 1000 }
+
+// delayed says whether a record that was never tried isn't due yet.
+func (s slot) delayed(now int64) bool {
+	wait := s.dueAt() - now
+	return wait > 0 && wait <= delivery.MaxDelay.Milliseconds()
 }
 
 // collect reads again which retries are due first.

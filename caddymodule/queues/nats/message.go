@@ -21,8 +21,8 @@ import (
 // queue knows about it is in these headers.
 const (
 	headerDestination = "Tagged-Urls-Destination"
-	// Of a record that was tried before: how often, when it was put (in
-	// milliseconds since 1970), and when it is due.
+	// Of a record that was tried before: how often, and when it was put (in
+	// milliseconds since 1970); of one that isn't due at once, when it is.
 	headerAttempts = "Tagged-Urls-Attempts"
 	headerQueued   = "Tagged-Urls-Queued"
 	headerDue      = "Tagged-Urls-Due"
@@ -112,14 +112,18 @@ func (p publisher) message(e delivery.Entry) (*nats.Msg, error) {
 	}
 	token := token(e.Destination)
 	id := base64.RawURLEncoding.EncodeToString(e.Record.ID[:]) + "." + token[:12] + "." + p.nonce
-	return &nats.Msg{
+	m := &nats.Msg{
 		Subject: p.subject(kindNew, token),
 		Header: nats.Header{
 			jetstream.MsgIDHeader: {id},
 			headerDestination:     {escape(e.Destination)},
 		},
 		Data: body,
-	}, nil
+	}
+	if wait := time.Until(e.NotBefore); wait > 0 && wait <= delivery.MaxDelay {
+		setNumber(m.Header, headerDue, millis(e.NotBefore))
+	}
+	return m, nil
 }
 
 // derived makes the message that takes another's place, with an ID that is the

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) delivery.Queue, reopen func(t *te
 		{"Put/several destinations at once", putSeveral},
 		{"Put/nothing", putNothing},
 		{"Put/context done", putContextDone},
+		{"Put/not before", putNotBefore},
 		{"Take/oldest first, up to the limit", takeOrder},
 		{"Take/waits for Put", takeWaits},
 		{"Take/waits for its own destination only", takeOwn},

@@ -69,6 +69,34 @@ func putContextDone(q *queue) {
 	q.expect("d", 2)
 }
 
+func putNotBefore(q *queue) {
+	soon, later := time.Now().Add(1500*time.Millisecond), time.Now().Add(delivery.MaxDelay/2)
+	delayed := func(destination string, n int, until time.Time) delivery.Entry {
+		return delivery.Entry{Destination: destination, Record: record(n), NotBefore: until}
+	}
+	q.ok(q.Put(q.context(), delayed("d", 1, later), delayed("d", 2, soon), delayed("e", 3, soon)))
+	q.ok(q.Put(q.context(), delayed("d", 4, time.Now().Add(-time.Hour)), delayed("d", 5, time.Now().Add(2*delivery.MaxDelay))))
+	q.fill("d", 6)
+	first := q.expect("d", 4, 5, 6) // nobody else is held up
+	q.ok(q.RetryNow(""))
+	for _, d := range []string{"d", "e"} {
+		for _, item := range q.take(d, 1) {
+			if early := time.Until(soon); early > 0 {
+				q.Errorf("record %d was taken %v too early", number(item.Record), early)
+			}
+			if n := number(item.Record); n != map[string]int{"d": 2, "e": 3}[d] || item.Attempts != 0 {
+				q.Errorf("took record %d of %s, with %d attempts", n, d, item.Attempts)
+			}
+			first = append(first, item)
+		}
+	}
+	q.settle(delivery.Settlement{Outcome: delivery.Done}, first...)
+	q.until("one record left", func(s delivery.Stats) bool { return s.Destinations["d"].Waiting == 1 })
+	// Nothing is lost, whether it is remembered that one waits or not.
+	q.restart()
+	q.until("the record that waits", func(s delivery.Stats) bool { return s.Destinations["d"].Waiting == 1 })
+}
+
 func takeOrder(q *queue) {
 	var numbers []int
 	for n := range 50 {
