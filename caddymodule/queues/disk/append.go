@@ -2,6 +2,9 @@ package disk
 
 import (
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,7 +17,6 @@ import (
 // last segment, and makes it durable by one sync.
 type committer struct {
 	next    uint64 // the number of the next segment
-	seq     uint64
 	writing writing
 }
 
@@ -53,10 +55,12 @@ func (q *openQueue) commit(b *batch) {
 		if err != nil {
 			// What is in doubt is written again, somewhere else. It is never
 			// believed that a second sync works.
-			if w.segment != nil {
+			again := w.segment != nil
+			if again {
 				q.condemn(w.segment, err)
+				again = q.void(w.segment) == nil
 			}
-			if failures++; failures < 2 && w.segment != nil {
+			if failures++; failures < 2 && again {
 				continue
 			}
 		}
@@ -76,19 +80,40 @@ func (q *openQueue) commit(b *batch) {
 	}
 }
 
+// void sees to it that what was last written to a segment never counts: it may
+// be there after a crash, and is about to be written to another one.
+func (q *openQueue) void(s *segment) error {
+	q.files.Lock()
+	defer q.files.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !slices.Contains(q.segments, s) {
+		return nil // it was copied
+	}
+	name := s.segmentName
+	name.valid = s.count + 1
+	return s.use(q.fs, name, segmentSuffix)
+}
+
 // condemn takes a segment out of use after an error.
 func (q *openQueue) condemn(s *segment, why error) {
-	s.condemn()
-	q.mu.Lock()
-	first := q.active == s
-	if first {
-		q.active = nil
-	}
-	q.mu.Unlock()
-	if first && !errors.Is(why, errMoved) {
+	s.condemn(why)
+	s.dirty.Store(false)
+	if q.retire(s) && !errors.Is(why, errMoved) {
 		q.logger.Error("a file of the queue can't be written; another one is begun", zap.String("path", s.path), zap.Error(why))
 	}
 	q.wakeUpkeep()
+}
+
+// retire has no more frames added to a segment. It says whether some were.
+func (q *openQueue) retire(s *segment) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.active != s {
+		return false
+	}
+	q.active = nil
+	return true
 }
 
 // writing is a part of a batch that goes into one segment.
@@ -148,9 +173,7 @@ func (w *writing) place(puts []*put) (n int, err error) {
 			if len(w.frames) > 0 {
 				return n, nil
 			}
-			q.mu.Lock()
-			q.active = nil // it is full
-			q.mu.Unlock()
+			q.retire(w.segment) // it is full
 			q.wakeUpkeep()
 			w.segment = nil
 			n--
@@ -221,8 +244,8 @@ func (w *writing) encode(f frame, d *destination, b []byte) {
 	if len(w.frames) == 0 {
 		f.flags |= flagBatch
 	}
-	w.q.seq = max(w.q.seq+1, uint64(f.time)*1000)
-	f.seq, f.destination, f.slot = w.q.seq, d.number, w.segment.count+uint32(len(w.frames))
+	f.destination, f.slot = d.number, w.segment.count+uint32(len(w.frames))
+	f.seq = sequence(w.segment.first, f.slot)
 	f.encode(b, w.segment.seed)
 	if n := len(w.runs); n > 0 && isBehind(w.runs[n-1].bytes, b) {
 		last := &w.runs[n-1]
@@ -237,6 +260,18 @@ func (w *writing) encode(f frame, d *destination, b []byte) {
 // isBehind says whether b continues a in the same array.
 func isBehind(a, b []byte) bool {
 	return cap(a) >= len(a)+len(b) && &a[:len(a)+1][len(a)] == &b[0]
+}
+
+// maxDestinations is how many destinations there can be at a time. Some numbers
+// are left for those that come in one batch.
+const maxDestinations = math.MaxUint16 - 4096
+
+// numbered says whether a destination has a number, or can get one. mu is held.
+func (q *openQueue) numbered(d *destination) error {
+	if d.number == 0 && len(q.numbers) >= maxDestinations {
+		return fmt.Errorf("%w: it holds records for %d trackers, and can't for more", delivery.ErrFull, maxDestinations)
+	}
+	return nil
 }
 
 // number gives a destination a number, which is the same in all segments. mu
@@ -266,7 +301,7 @@ func (w *writing) write() error {
 	if err := w.segment.sync(); err != nil {
 		return err
 	}
-	if w.q.isAt(w.segment) {
+	if w.q.isAt(w.segment.path, w.segment.info) {
 		return nil
 	}
 	if err := w.q.reload(); err != nil {

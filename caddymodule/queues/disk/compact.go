@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -147,12 +148,9 @@ func (c *copying) append(f frame, s slot, payload []byte) {
 
 // collect reads what is needed of a segment.
 func (c *copying) collect(s *segment) error {
-	slots, err := s.read(0, make([]slot, s.count))
+	slots, err := c.q.slots(s, 0, make([]slot, s.count))
 	if err != nil {
-		c.q.repair(s)
-		if slots, err = s.read(0, make([]slot, s.count)); err != nil {
-			return err
-		}
+		return err
 	}
 	w := window{ahead: 256 << 10}
 	for i, old := range slots {
@@ -162,6 +160,9 @@ func (c *copying) collect(s *segment) error {
 		}
 		d := c.q.numbers[old.destination]
 		f, payload, err := s.frame(int64(old.at), &w)
+		if err != nil && !errors.Is(err, errDamaged) {
+			return err
+		}
 		if err != nil {
 			c.q.lose(&lease{destination: d, segment: s, number: uint32(i), slot: old}, err)
 			continue

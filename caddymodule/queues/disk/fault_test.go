@@ -61,6 +61,10 @@ func TestFailedSync(t *testing.T) {
 				if name == failed && (op == "write" || op == "sync") {
 					t.Errorf("%s of a file whose sync has failed", op)
 				}
+				// It gets another name, see void.
+				if stem, _, _ := strings.Cut(failed, segmentSuffix); op == "rename" && failed != "" && strings.HasPrefix(name, stem) {
+					failed = name
+				}
 				if op == "sync" && strings.HasSuffix(name, segmentSuffix) {
 					if syncs++; syncs == nth+1 {
 						failed = name
@@ -194,7 +198,7 @@ func TestWriteErrors(t *testing.T) {
 			m.fail = func(string, string) error { return err }
 		}
 		broken(syscall.EIO)
-		if err := q.Settle(delivery.Settlement{Item: items[0], Outcome: delivery.Done}); !errors.Is(err, syscall.EIO) {
+		if err := q.Settle(delivery.Settlement{Item: items[0], Outcome: delivery.Done}); err != nil {
 			t.Errorf("Settle: %v", err)
 		}
 		for range 3 {
@@ -204,15 +208,12 @@ func TestWriteErrors(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		broken(nil)
-		if err := q.Settle(delivery.Settlement{Item: items[0], Outcome: delivery.Done}); err != nil {
-			t.Errorf("Settle: %v", err)
-		}
 		s.settled[number(items[0].Record)] = true
 		if err := s.put(100); err != nil {
 			t.Errorf("Put: %v", err)
 		}
 		time.Sleep(20 * time.Second)
-		if n := logs.FilterLevelExact(zapcore.ErrorLevel).Len(); n != 1 {
+		if n := logs.FilterMessageSnippet("can't be synced").Len(); n != 1 {
 			t.Errorf("log: %v", logs.All())
 		}
 		path := q.path

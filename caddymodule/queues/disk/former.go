@@ -346,6 +346,9 @@ func (i *importing) letter(destination string, died int64, v []byte) error {
 func (i *importing) add(destination string, f frame, s slot, payload []byte) error {
 	q := i.q
 	d := q.lookup(destination)
+	if err := q.numbered(d); err != nil {
+		return err
+	}
 	q.number(d)
 	if i.c != nil && i.c.end()+int64(len(payload)) > q.segmentSize() {
 		if err := i.flush(); err != nil {
@@ -355,8 +358,8 @@ func (i *importing) add(destination string, f frame, s slot, payload []byte) err
 	if i.c == nil {
 		i.c = &copying{q: q, named: make(map[uint16]int64)}
 	}
-	q.seq = max(q.seq+1, uint64(f.time)*1000)
-	f.seq, f.destination, s.destination = q.seq, d.number, d.number
+	f.seq = sequence(q.next+uint64(len(i.names)), uint32(len(i.c.slots)))
+	f.destination, s.destination = d.number, d.number
 	i.c.add(d, f, s, payload)
 	i.records++
 	return nil

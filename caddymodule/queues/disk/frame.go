@@ -23,7 +23,7 @@ type frame struct {
 	kind        kind
 	flags       flags
 	length      int
-	seq         uint64 // unique, and larger than that of all frames before
+	seq         uint64 // unique, and larger than that of all frames before, see sequence
 	time        int64  // ms: when a record was put, or was given up
 	destination uint16
 	slot        uint32
@@ -62,6 +62,10 @@ var (
 func seedOf(epoch uint64) uint32 {
 	return crc32.Checksum(order.AppendUint64(nil, epoch), castagnoli)
 }
+
+// sequence is the number of a frame by where it was written first. It is kept
+// when the frame is copied.
+func sequence(segment uint64, slot uint32) uint64 { return segment<<32 | uint64(slot) }
 
 // frameSize is what a payload takes up as a frame.
 func frameSize(payload int) int { return (frameHeader + payload + frameAlign - 1) &^ (frameAlign - 1) }

@@ -28,8 +28,9 @@ type memFS struct {
 	stopAt  int // before that operation; 0: never
 	stopped chan struct{}
 	dirs    map[string]bool
-	space   int64                       // bytes; 0: without limit
-	fail    func(op, name string) error // may be nil
+	space   int64                                    // bytes; 0: without limit
+	fail    func(op, name string) error              // may be nil
+	unread  func(name string, at int64, n int) error // may be nil: why a part can't be read
 	log     []string
 }
 
@@ -221,6 +222,11 @@ func (h *memHandle) Stat() (fs.FileInfo, error) {
 func (h *memHandle) ReadAt(b []byte, at int64) (int, error) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
+	if h.fs.unread != nil {
+		if err := h.fs.unread(h.name, at, len(b)); err != nil {
+			return 0, err
+		}
+	}
 	if at >= int64(len(h.data)) {
 		return 0, io.EOF
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ type openQueue struct {
 	// destination, then a segment, then mu.
 	files      sync.RWMutex
 	generation int        // counts the times that the directory was opened
+	opening    time.Time  // while it is: until when reading it is tried again
 	scratch    []slot     // while it is
 	unsealed   []*segment // while it is: to be scanned
 	lock       io.Closer
@@ -74,8 +76,17 @@ var (
 // lockName is the file that says which process uses the directory.
 const lockName = "lock"
 
-// lockTimeout is how long to wait for another process to let go of the queue.
-const lockTimeout = time.Second
+const (
+	// lockTimeout is how long to wait for another process to let go of the
+	// queue.
+	lockTimeout = time.Second
+	// openingPatience is for how long reading the files is tried again when the
+	// queue is opened, before what can't be read counts as damaged.
+	openingPatience = 2 * time.Second
+	// takeOverEvery is how often taking over what an earlier version has left
+	// is tried again, if there was no room for it, or another error.
+	takeOverEvery = time.Minute
+)
 
 func newQueue(path, former string, maxSize int64, fsys fileSystem, logger *zap.Logger) *openQueue {
 	q := &openQueue{
@@ -118,6 +129,7 @@ func (q *openQueue) warn() {
 // queue meanwhile.
 func (q *openQueue) load() (err error) {
 	q.generation++
+	q.opening = time.Now().Add(openingPatience)
 	clear(q.numbers)
 	q.dead, q.deadBytes, q.used = 0, 0, 0
 	for _, d := range q.destinations {
@@ -146,6 +158,9 @@ func (q *openQueue) load() (err error) {
 	}
 	if err := q.loadFiles(); err != nil {
 		return err
+	}
+	for _, s := range q.segments {
+		s.opening = time.Time{}
 	}
 	q.aliases = ledger.Open(q.path, q.logger)
 	return nil
@@ -194,7 +209,7 @@ func (q *openQueue) loadSegments() error {
 // loadSegment opens a segment, and counts what is in it, if it is sealed.
 func (q *openQueue) loadSegment(n segmentName) error {
 	s := &segment{
-		segmentName: n, seed: seedOf(n.epoch),
+		segmentName: n, seed: seedOf(n.epoch), opening: q.opening,
 		path: filepath.Join(q.path, n.String()+segmentSuffix), tallies: make(map[*destination]*tally),
 	}
 	s.dirty.Store(true) // a process that was killed may not have synced it
@@ -207,7 +222,7 @@ func (q *openQueue) loadSegment(n segmentName) error {
 		return err
 	}
 	q.used += s.size
-	if !sealed || q.countSealed(s) != nil {
+	if !sealed || q.countSealed(s) != nil { // which has been tried for long enough
 		q.unsealed = append(q.unsealed, s)
 	}
 	return nil
@@ -215,12 +230,14 @@ func (q *openQueue) loadSegment(n segmentName) error {
 
 // scanUnsealed reads the frames of segments that aren't sealed, or are damaged.
 // That comes last: which number a destination has is in all segments.
-func (q *openQueue) scanUnsealed() error {
+func (q *openQueue) scanUnsealed() (err error) {
 	unsealed := q.unsealed
 	q.unsealed = nil
 	found := make([]scanned, len(unsealed))
 	for i, s := range unsealed {
-		found[i] = s.scan()
+		if found[i], err = s.scan(); err != nil {
+			return err
+		}
 		for number, name := range found[i].names {
 			q.name(number, name)
 		}
@@ -237,7 +254,12 @@ func (q *openQueue) scanUnsealed() error {
 		}
 		sealed := s.count > 0
 		torn := q.adopt(s, found[i])
-		if s == q.segments[len(q.segments)-1] && !sealed && !torn && s.info.Size() >= s.size {
+		for number, records := range found[i].buried {
+			if d := q.numbers[number]; d != nil {
+				maps.Copy(d.buried, records)
+			}
+		}
+		if s == q.segments[len(q.segments)-1] && !sealed && !torn && s.valid == 0 && s.info.Size() >= s.size {
 			q.active = s
 		}
 	}
@@ -538,21 +560,18 @@ func (q *openQueue) reload() error {
 // isThere says whether the directory and the last segment are what was opened.
 func (q *openQueue) isThere() bool {
 	q.mu.Lock()
-	dir, s := q.dir, q.active
+	dir, path, info := q.dir, q.path, q.dir
+	if s := q.active; s != nil {
+		path, info = s.path, s.info
+	}
 	q.mu.Unlock()
-	if dir == nil {
-		return false
-	}
-	if now, err := q.fs.Stat(q.path); err != nil || !q.fs.Same(now, dir) {
-		return false
-	}
-	return s == nil || q.isAt(s)
+	return dir != nil && q.isAt(q.path, dir) && q.isAt(path, info)
 }
 
-// isAt says whether a segment's file is at its path.
-func (q *openQueue) isAt(s *segment) bool {
-	now, err := q.fs.Stat(s.path)
-	return err == nil && q.fs.Same(now, s.info)
+// isAt says whether a file is the one that is at a path.
+func (q *openQueue) isAt(path string, info fs.FileInfo) bool {
+	now, err := q.fs.Stat(path)
+	return err == nil && q.fs.Same(now, info)
 }
 
 // Close implements [delivery.Queue]. What was handed in before is written.

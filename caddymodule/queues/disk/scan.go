@@ -1,6 +1,11 @@
 package disk
 
-import "io"
+import (
+	"errors"
+	"io"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
 
 // scanned is what the frames of a segment say.
 type scanned struct {
@@ -12,14 +17,20 @@ type scanned struct {
 	// torn says that there is something behind the last batch that was synced,
 	// or in its place, that isn't whole.
 	torn bool
+	// buried are the records that have become dead letters here, and the
+	// letters' sequence numbers. They may wait all the same, if power was lost.
+	buried map[uint16]map[[16]byte]uint64
 }
 
 // scan reads all frames of a segment: after a crash, or when slots or frames
 // are damaged. Damage costs the frames that it hit. Those behind it are found,
 // as frames say themselves which ones they are.
-func (s *segment) scan() scanned {
-	data := s.readAll()
-	r := scanned{names: make(map[uint16]string), end: segmentHeader}
+func (s *segment) scan() (scanned, error) {
+	data, err := s.readAll()
+	if err != nil {
+		return scanned{}, err
+	}
+	r := scanned{names: make(map[uint16]string), end: segmentHeader, buried: make(map[uint16]map[[16]byte]uint64)}
 	type found struct {
 		frame
 		at int64
@@ -39,13 +50,25 @@ func (s *segment) scan() scanned {
 			at += frameAlign
 			continue
 		}
-		if !f.intact(b, s.seed) {
+		payload := b[frameHeader:]
+		switch {
+		case s.valid > 0 && f.slot >= s.valid-1:
+		case !f.intact(b, s.seed):
 			r.bytes += size
-		} else {
+		default:
 			frames = append(frames, found{f, at})
 			next = f.slot + 1
-			if f.kind == kindName {
-				r.names[f.destination] = string(b[frameHeader : frameHeader+f.length])
+			switch payload = payload[:f.length]; f.kind {
+			case kindName:
+				r.names[f.destination] = string(payload)
+			case kindLetter:
+				var record delivery.Record
+				if record.UnmarshalBinary(letterOf(f, payload).record) == nil {
+					if r.buried[f.destination] == nil {
+						r.buried[f.destination] = make(map[[16]byte]uint64)
+					}
+					r.buried[f.destination][record.ID] = f.seq
+				}
 			}
 		}
 		at += size
@@ -119,7 +142,7 @@ func (s *segment) scan() scanned {
 	if r.bytes > 0 && r.lost == 0 {
 		r.torn = true
 	}
-	return r
+	return r, nil
 }
 
 // writtenSlots returns the slots that are in the file, behind the frames' end.
@@ -133,18 +156,22 @@ func (s *segment) writtenSlots(data []byte, end int64) func(number uint32) (slot
 	}
 }
 
-// readAll reads the segment's file. What can't be read is zeros.
-func (s *segment) readAll() []byte {
+// readAll reads the segment's file. What is damaged is zeros.
+func (s *segment) readAll() ([]byte, error) {
 	data := make([]byte, s.size)
-	const step = 64 << 10
+	const step = 4 << 10
 	if n, err := s.file.ReadAt(data, 0); err == nil || err == io.EOF {
 		clear(data[n:])
-		return data
+		return data, nil
 	}
+	var passing error
 	for at := 0; at < len(data); at += step {
 		part := data[at:min(at+step, len(data))]
-		n, _ := s.file.ReadAt(part, int64(at))
+		n, err := s.readAt(part, int64(at), len(part))
+		if err != nil && !errors.Is(err, errDamaged) {
+			passing = err // all are tried: what is damaged is known at once then
+		}
 		clear(part[n:])
 	}
-	return data
+	return data, passing
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -30,7 +31,8 @@ import (
 //	first-last-generation-epoch.log
 //
 // in hexadecimal digits. A segment that others were copied to (see compact.go)
-// has the numbers of all of them, and a later generation.
+// has the numbers of all of them, and a later generation. One that couldn't be
+// written to the end has a fifth part, see valid.
 type segment struct {
 	segmentName
 	seed  uint32
@@ -48,6 +50,9 @@ type segment struct {
 
 	syncing  sync.Mutex
 	unsynced error // what a sync has said; guarded by syncing
+
+	unread  sync.Map  // since when reading at a place has failed
+	opening time.Time // until when reading is tried again at once
 
 	// mu guards slots, and is held while they are written.
 	mu    sync.Mutex
@@ -73,6 +78,9 @@ type segmentName struct {
 	first, last uint64
 	generation  uint32
 	epoch       uint64
+	// valid is how many of its frames count, plus one: what was written behind
+	// them is in another segment, too. 0: all of them.
+	valid uint32
 }
 
 const (
@@ -84,7 +92,11 @@ const (
 )
 
 func (n segmentName) String() string {
-	return fmt.Sprintf("%08x-%08x-%04x-%016x", n.first, n.last, n.generation, n.epoch)
+	name := fmt.Sprintf("%08x-%08x-%04x-%016x", n.first, n.last, n.generation, n.epoch)
+	if n.valid > 0 {
+		name += fmt.Sprintf("-%08x", n.valid)
+	}
+	return name
 }
 
 func parseSegmentName(name string) (n segmentName, ok bool) {
@@ -92,8 +104,8 @@ func parseSegmentName(name string) (n segmentName, ok bool) {
 	if !ok {
 		return n, false
 	}
-	_, err := fmt.Sscanf(name, "%x-%x-%x-%x", &n.first, &n.last, &n.generation, &n.epoch)
-	return n, err == nil && n.String() == name && n.first <= n.last
+	_, _ = fmt.Sscanf(name, "%x-%x-%x-%x-%x", &n.first, &n.last, &n.generation, &n.epoch, &n.valid)
+	return n, n.String() == name && n.first <= n.last
 }
 
 // isNew says whether a file is one that makeSegment has made.
@@ -133,7 +145,7 @@ func makeSegment(fsys fileSystem, dir string, size int64) (s *segment, err error
 	return nil, err
 }
 
-// use gives a new segment its name, durably.
+// use gives a segment a name, durably.
 func (s *segment) use(fsys fileSystem, name segmentName, suffix string) error {
 	dir := filepath.Dir(s.path)
 	name.epoch = s.epoch
@@ -188,7 +200,7 @@ var errLater = errors.New("was written by a later version of this module: use th
 // readHeader says whether the segment is sealed.
 func (s *segment) readHeader() (sealed bool, err error) {
 	b := make([]byte, len(segmentMark)+28)
-	if _, err := s.file.ReadAt(b, 0); err != nil || string(b[:len(segmentMark)]) != segmentMark {
+	if _, err := s.readAt(b, 0, len(b)); err != nil || string(b[:len(segmentMark)]) != segmentMark {
 		return false, nil // its frames tell
 	}
 	rest := b[len(segmentMark):]
@@ -207,7 +219,32 @@ func (s *segment) readHeader() (sealed bool, err error) {
 func (s *segment) slotAt(number uint32) int64 { return s.size - slotSize*(int64(number)+1) }
 
 // errDamaged is returned of slots and frames that aren't what was written.
-var errDamaged = errors.New("its checksum is wrong: the storage has changed it")
+var errDamaged = errors.New("its checksum is wrong, or it can't be read any more: the storage has changed it")
+
+// patience is for how long reading is tried again that fails. Errors of the
+// storage may pass; what lasts is damage.
+const patience = time.Minute
+
+// readAt reads a part of the file, at least so many bytes of it.
+func (s *segment) readAt(b []byte, at int64, least int) (n int, err error) {
+	n, err = s.file.ReadAt(b, at)
+	for n < least && err != io.EOF && time.Now().Before(s.opening) {
+		time.Sleep(50 * time.Millisecond)
+		n, err = s.file.ReadAt(b, at)
+	}
+	switch {
+	case n >= least:
+		s.unread.Delete(at)
+		return n, nil
+	case err == io.EOF:
+		return n, errDamaged
+	}
+	since, _ := s.unread.LoadOrStore(at, time.Now())
+	if !s.opening.IsZero() || time.Since(since.(time.Time)) >= patience {
+		err = fmt.Errorf("%w: %w", err, errDamaged)
+	}
+	return n, err
+}
 
 // read reads slots, from a number on, into a buffer. It returns fewer at the
 // end of the segment.
@@ -232,7 +269,7 @@ func (s *segment) readLocked(from uint32, buffer []slot) ([]slot, error) {
 		b = make([]byte, n*slotSize)
 	}
 	b = b[:n*slotSize]
-	if _, err := s.file.ReadAt(b, s.slotAt(from+n-1)); err != nil {
+	if _, err := s.readAt(b, s.slotAt(from+n-1), len(b)); err != nil {
 		return nil, err
 	}
 	for i := range n {
@@ -244,7 +281,8 @@ func (s *segment) readLocked(from uint32, buffer []slot) ([]slot, error) {
 	return buffer[:n], nil
 }
 
-// set changes a slot. That isn't durable at once.
+// set changes a slot. That isn't durable at once. If it can't be written, the
+// segment is condemned.
 func (s *segment) set(number uint32, to slot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -255,10 +293,13 @@ func (s *segment) setLocked(number uint32, to slot) error {
 	if !s.condemned.Load() {
 		var b [slotSize]byte
 		to.encode(b[:], s.seed, number)
-		if _, err := s.file.WriteAt(b[:], s.slotAt(number)); err != nil {
-			return err
+		_, err := s.file.WriteAt(b[:], s.slotAt(number))
+		if err != nil {
+			if unread := s.condemnLocked(err); unread != nil {
+				return errors.Join(err, unread)
+			}
 		}
-		s.dirty.Store(true)
+		s.dirty.Store(true) // so it is told of an error, too
 	}
 	if s.slots != nil {
 		s.slots[number] = to
@@ -326,17 +367,27 @@ func (s *segment) sync() error {
 }
 
 // condemn stops all writing to the segment.
-func (s *segment) condemn() {
+func (s *segment) condemn(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_ = s.condemnLocked(why) // it is read anew at the next start
+}
+
+func (s *segment) condemnLocked(why error) error {
 	if s.slots == nil {
 		slots, err := s.readLocked(0, make([]slot, s.count))
 		if err != nil {
-			return // it is read anew at the next start
+			return err
 		}
 		s.slots = slots
 	}
 	s.condemned.Store(true)
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	if s.unsynced == nil {
+		s.unsynced = why
+	}
+	return nil
 }
 
 // frame reads a frame whole.
@@ -388,8 +439,11 @@ func (w *window) read(s *segment, at int64, n int) ([]byte, error) {
 	}
 	w.segment = nil
 	w.bytes = w.bytes[:want]
-	got, err := s.file.ReadAt(w.bytes, at)
-	if got < n {
+	got, err := s.readAt(w.bytes, at, n)
+	if err != nil && want > n { // what comes behind it may be damaged
+		got, err = s.readAt(w.bytes[:n], at, n)
+	}
+	if err != nil {
 		return nil, err
 	}
 	w.segment, w.at, w.bytes = s, at, w.bytes[:got]

@@ -22,7 +22,7 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 	}
 	var given []delivery.Settlement
 	for _, s := range settlements {
-		if l, ok := s.Item.Lease.(*lease); ok && s.Outcome == delivery.Dead && !l.settled.Load() {
+		if l, ok := s.Item.Lease.(*lease); ok && s.Outcome == delivery.Dead && !l.settled.Load() && !l.letter {
 			given = append(given, s)
 		}
 	}
@@ -35,6 +35,9 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 		if full != nil {
 			q.logger.Warn("there is no room for dead letters: records that were given up are tried again in a minute", zap.Error(full))
 		}
+		for _, s := range given {
+			s.Item.Lease.(*lease).letter = full == nil
+		}
 	}
 	q.files.RLock()
 	defer q.files.RUnlock()
@@ -43,7 +46,7 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 		if !ok || l.generation != q.generation || !l.settled.CompareAndSwap(false, true) {
 			continue // not ours, or settled before
 		}
-		if s.Outcome == delivery.Dead && full != nil {
+		if s.Outcome == delivery.Dead && !l.letter {
 			s.Outcome, s.RetryAt = delivery.Retry, time.Now().Add(laterIfFull)
 		}
 		if err := q.settle(l, s); err != nil {

@@ -35,12 +35,17 @@ func (q *openQueue) segmentSize() int64 {
 
 // admit says whether a put may take up the room that it needs.
 func (q *openQueue) admit(w *writing, p *put) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, f := range w.batch.frames[p.frames[0]:p.frames[1]] {
+		if err := q.numbered(q.lookup(f.destination)); err != nil {
+			return err
+		}
+	}
 	if p.letters {
 		return nil // segmentFor looks
 	}
 	limit := q.maxSize.Load() - 2*q.segmentSize()
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	free := limit - q.used
 	if s := q.active; s != nil {
 		end := s.end
@@ -91,8 +96,11 @@ func (q *openQueue) segmentFor(need int64, p *put) (*segment, error) {
 	}
 	q.mu.Unlock()
 	switch {
-	case s != nil:
+	case s != nil && !s.condemned.Load():
 		return s, nil
+	case s != nil: // it was condemned meanwhile
+		q.retire(s)
+		return q.segmentFor(need, p)
 	case need > room:
 		return nil, delivery.ErrFull
 	case !q.isThere():

@@ -3,6 +3,7 @@ package disk
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -22,6 +23,8 @@ const (
 	// maxWait is how long Take waits for a time on the clock before it looks
 	// at the clock again, which may have been set.
 	maxWait = time.Minute
+	// unreadAgain is when a record that couldn't be read is tried again, in ms.
+	unreadAgain = 1000
 	// never is later than all times, in milliseconds.
 	never = math.MaxInt64
 )
@@ -50,6 +53,9 @@ type destination struct {
 	scan   place
 	later  []retry // a heap
 	missed int64
+	// buried are records that may wait though they are dead letters, too, with
+	// the letters' sequence numbers: power was lost before they were settled.
+	buried map[[16]byte]uint64
 }
 
 // place is where a frame is: in the segment that has that number, by slot.
@@ -76,13 +82,14 @@ type lease struct {
 	number      uint32
 	slot        slot
 	size        int64
+	letter      bool // the record is among the dead letters already
 	settled     atomic.Bool
 }
 
 func byDue(a, b retry) int { return cmp.Compare(a.due, b.due) }
 
 func newDestination(id string) *destination {
-	return &destination{id: id, wake: make(chan struct{}, 1), leases: make(map[place]*lease), missed: never}
+	return &destination{id: id, wake: make(chan struct{}, 1), leases: make(map[place]*lease), missed: never, buried: make(map[[16]byte]uint64)}
 }
 
 // reset forgets everything. Nobody else uses the queue meanwhile.
@@ -90,6 +97,7 @@ func (d *destination) reset() {
 	d.number, d.waiting, d.dead, d.bytes, d.deadBytes, d.clients = 0, 0, 0, 0, 0, nil
 	d.oldest, d.oldestIs = 0, place{}
 	clear(d.leases)
+	clear(d.buried)
 	d.scan, d.later, d.missed = place{}, nil, never
 }
 
@@ -165,7 +173,11 @@ func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due 
 		}
 	}
 	err = t.fresh()
-	for len(t.items) < limit && t.retries(t.now) {
+	for len(t.items) < limit && err == nil {
+		var more bool
+		if more, err = t.retries(t.now); !more {
+			break
+		}
 	}
 	if len(t.items) > 0 {
 		return t.items, 0, nil
@@ -178,17 +190,22 @@ func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due 
 }
 
 // retries leases the record that is due first, if it was so until then.
-func (t *taking) retries(until int64) bool {
+func (t *taking) retries(until int64) (more bool, err error) {
 	d := t.d
 	if len(d.later) == 0 || d.later[0].due > min(until, t.now) {
-		return false
+		return false, nil
 	}
-	r := d.pop()
+	r := d.later[0]
 	var buffer [1]slot
-	if slots, err := r.segment.read(r.slot, buffer[:]); err == nil && len(slots) == 1 && slots[0].state == waiting {
+	slots, err := t.q.slots(r.segment, r.slot, buffer[:])
+	if err != nil {
+		return false, err
+	}
+	d.pop()
+	if len(slots) == 1 && slots[0].state == waiting {
 		t.lease(r.segment, r.slot, slots[0])
 	}
-	return true
+	return true, nil
 }
 
 // fresh leases records that were never tried, those in between that are due
@@ -244,7 +261,8 @@ func (t *taking) mix(s *segment, fresh slot) {
 		return
 	}
 	f, _, err := s.frame(int64(fresh.at), &t.w)
-	for err == nil && len(t.items) < t.limit && t.retries(f.time) {
+	for more := true; more && err == nil && len(t.items) < t.limit; {
+		more, err = t.retries(f.time)
 	}
 }
 
@@ -301,27 +319,35 @@ func (q *openQueue) has(s *segment, d *destination) bool {
 	return t != nil && t.waiting > 0
 }
 
-// slots reads slots. If they can't be read, the segment's frames are.
+// slots reads slots. If they are damaged, the segment's frames are read.
 func (q *openQueue) slots(s *segment, from uint32, buffer []slot) ([]slot, error) {
 	slots, err := s.read(from, buffer)
-	if err == nil {
-		return slots, nil
+	if !errors.Is(err, errDamaged) {
+		return slots, err
 	}
-	q.repair(s)
+	if err := q.repair(s); err != nil {
+		return nil, err
+	}
 	return s.read(from, buffer)
 }
 
-// repair reads what is left of a segment whose slots can't be read.
-func (q *openQueue) repair(s *segment) {
+// repair reads what is left of a segment whose slots are damaged.
+func (q *openQueue) repair(s *segment) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.slots != nil {
+		return nil
+	}
+	left, err := s.scan()
+	if err != nil {
+		return err
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if s.slots == nil {
-		q.adopt(s, s.scan())
-		s.condemned.Store(true)
-		q.wakeUpkeep()
-	}
+	q.adopt(s, left)
+	s.condemned.Store(true)
+	q.wakeUpkeep()
+	return nil
 }
 
 // lease leases a record. One that can't be read doesn't hold up the others.
@@ -329,8 +355,13 @@ func (t *taking) lease(s *segment, number uint32, slot slot) {
 	q, d := t.q, t.d
 	f, payload, err := s.frame(int64(slot.at), &t.w)
 	l := &lease{destination: d, generation: q.generation, segment: s, number: number, slot: slot, size: int64(frameSize(f.length))}
-	if err != nil {
+	switch {
+	case errors.Is(err, errDamaged):
 		q.lose(l, err)
+		return
+	case err != nil:
+		d.push(retry{t.now + unreadAgain, s, number})
+		q.unreadable(l, err)
 		return
 	}
 	item := delivery.Item{
@@ -347,8 +378,25 @@ func (t *taking) lease(s *segment, number uint32, slot slot) {
 		q.discard(l, slices.Clone(payload), err)
 		return
 	}
+	if seq, ok := d.buried[item.Record.ID]; ok && f.kind == kindRecord && f.seq < seq {
+		if l.slot.state = settled; s.set(number, l.slot) == nil {
+			q.settled(l, waiting)
+		}
+		return
+	}
 	d.leases[s.place(number)] = l
 	t.items = append(t.items, item)
+}
+
+// unreadable tells of a record that can't be read now.
+func (q *openQueue) unreadable(l *lease, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if time.Since(q.unreadAt) > time.Minute {
+		q.logger.Error("records in the queue can't be read; that is tried again",
+			zap.String("path", l.segment.path), zap.Error(err))
+		q.unreadAt = time.Now()
+	}
 }
 
 // lose takes note of a record that is damaged.

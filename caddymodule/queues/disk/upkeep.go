@@ -27,8 +27,9 @@ type upkeep struct {
 	evictedAt time.Time
 
 	// openQueue.mu guards the following.
-	lost   int // records that were damaged, and weren't logged yet
-	lostAt time.Time
+	lost     int // records that were damaged, and weren't logged yet
+	lostAt   time.Time
+	unreadAt time.Time // when it was last logged that records can't be read
 }
 
 func (q *openQueue) wakeUpkeep() {
@@ -85,10 +86,13 @@ func (q *openQueue) failed(what string, s *segment, err error) {
 	q.condemn(s, err)
 }
 
-// sealFull seals the segments that nothing is added to any more.
+// sealFull seals the segments that nothing is added to any more. What is a dead
+// letter in one of them has to be settled durably where it was before: a start
+// doesn't look for that in what is sealed.
 func (q *openQueue) sealFull() {
 	q.files.RLock()
 	defer q.files.RUnlock()
+	synced := false
 	for _, s := range q.list(0) {
 		q.mu.Lock()
 		full := s != q.active && s.live > 0
@@ -96,6 +100,10 @@ func (q *openQueue) sealFull() {
 		s.mu.Lock()
 		full = full && s.slots != nil && !s.condemned.Load()
 		s.mu.Unlock()
+		if full && !synced {
+			q.syncDirty()
+			synced = true
+		}
 		if full {
 			q.failed("a file of the queue can't be sealed; what is in it is copied", s, s.seal())
 		}
@@ -135,8 +143,12 @@ func (q *openQueue) makeSpare() {
 func (q *openQueue) syncSlots() {
 	q.files.RLock()
 	defer q.files.RUnlock()
+	q.syncDirty()
+}
+
+func (q *openQueue) syncDirty() {
 	for _, s := range q.list(0) {
-		if !s.condemned.Load() && s.dirty.Swap(false) {
+		if s.dirty.Swap(false) {
 			q.failed("a file of the queue can't be synced; what is in it is copied", s, s.sync())
 		}
 	}

@@ -1,0 +1,323 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
+
+// setUnread has reading fail, or not any more.
+func (m *memFS) setUnread(unread func(name string, at int64, n int) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unread = unread
+}
+
+// fillSealed fills a queue with n records for "d", of which most are in segments
+// that are sealed.
+func fillSealed(t *testing.T, q *openQueue, n int) {
+	t.Helper()
+	prefill(t, q, "d", n)
+	closeSegment(q)
+	prefill(t, q, "other", 1)
+	q.wakeUpkeep()
+	time.Sleep(2 * time.Second)
+}
+
+// TestReadErrorsPass has segments that can't be read for a while: when records
+// are taken, copied, or when the queue is opened. That isn't damage: nothing
+// is lost, and it is delivered once reading works again.
+func TestReadErrorsPass(t *testing.T) {
+	const n = 300
+	for name, least := range map[string]int{"slots": 4096, "frames": 0} {
+		broken := func(file string, _ int64, size int) error {
+			if strings.HasSuffix(file, segmentSuffix) && (least == 0 || size%slotSize == 0) {
+				return syscall.EIO
+			}
+			return nil
+		}
+		t.Run("taken "+name, func(t *testing.T) {
+			inMemory(t, 64<<20, func(t *testing.T, q *openQueue, m *memFS, logs *observer.ObservedLogs) {
+				fillSealed(t, q, n)
+				m.setUnread(broken)
+				for range 20 {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					items, err := q.Take(ctx, "d", 10)
+					cancel()
+					if err == nil || len(items) > 0 {
+						t.Fatalf("took %d records, %v", len(items), err)
+					}
+					time.Sleep(time.Second)
+				}
+				m.setUnread(nil)
+				drain(t, q, "d", n)
+				if said := logs.FilterFieldKey("lost_records").Len(); said > 0 {
+					t.Errorf("the log says %v", logs.All())
+				}
+			})
+		})
+	}
+	t.Run("copied", func(t *testing.T) {
+		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, logs *observer.ObservedLogs) {
+			for range 3 {
+				prefill(t, q, "d", n)
+				closeSegment(q)
+			}
+			m.setUnread(func(string, int64, int) error { return syscall.EIO })
+			time.Sleep(30 * time.Second)
+			if now := len(q.list(0)); now != 3 {
+				t.Fatalf("there are %d segments", now)
+			}
+			m.setUnread(nil)
+			eventually(t, "it is copied", func() bool { time.Sleep(time.Second); return len(q.list(0)) < 3 })
+			if there, _ := contents(t, q); sum(there) != 3*n {
+				t.Errorf("%d records are there, want %d", sum(there), 3*n)
+			}
+		})
+	})
+	for _, name := range []string{"closed", "killed"} {
+		t.Run(name, func(t *testing.T) {
+			inMemory(t, 64<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+				fillSealed(t, q, n)
+				if name == "closed" {
+					q.Close()
+				}
+				m = m.after("killed", rand.New(rand.NewPCG(1, 2)))
+				began := time.Now()
+				m.unread = func(string, int64, int) error {
+					if time.Since(began) < time.Second {
+						return syscall.EIO
+					}
+					return nil
+				}
+				q = again(t, m, q.path)
+				defer q.Close()
+				if there, _ := contents(t, q); len(there) != n {
+					t.Errorf("%d records are there, want %d", len(there), n)
+				}
+			})
+		})
+	}
+}
+
+// TestReadErrorsLast has one record that can't be read any more: it is told
+// of, holds up no other one, and is given up as damaged after a while.
+func TestReadErrorsLast(t *testing.T) {
+	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, m *memFS, logs *observer.ObservedLogs) {
+		const n = 50
+		fillSealed(t, q, n)
+		s := q.list(0)[0]
+		slots, err := s.read(0, make([]slot, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := int64(slots[n/2].at)
+		m.setUnread(func(file string, at int64, size int) error {
+			if file == s.path && at <= bad && bad < at+int64(size) {
+				return syscall.EIO
+			}
+			return nil
+		})
+		drain(t, q, "d", n-1)
+		if logs.FilterLevelExact(zapcore.ErrorLevel).Len() == 0 {
+			t.Error("the log says nothing")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+		defer cancel()
+		if items, err := q.Take(ctx, "d", 1); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("took %d records, %v", len(items), err)
+		}
+		if left := q.waiting("d"); left != 0 {
+			t.Errorf("%d records wait", left)
+		}
+	})
+}
+
+// TestSlotCantBeWritten has records given up while slots can't be written: each
+// becomes one dead letter.
+func TestSlotCantBeWritten(t *testing.T) {
+	inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, logs *observer.ObservedLogs) {
+		fillSealed(t, q, 100)
+		s := q.list(0)[0]
+		items, err := q.Take(t.Context(), "d", 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		m.fail = func(op, name string) error {
+			if op == "write" && name == s.path {
+				return syscall.EIO
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		for _, i := range items {
+			dead := delivery.Settlement{Item: i, Outcome: delivery.Dead, Reason: "no"}
+			err := q.Settle(dead)
+			for range 3 {
+				if err != nil {
+					err = q.Settle(dead)
+				}
+			}
+			if err != nil {
+				t.Errorf("Settle: %v", err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if logs.FilterLevelExact(zapcore.WarnLevel).Len() == 0 {
+			t.Error("the log says nothing")
+		}
+		for range 2 {
+			there, dead := contents(t, q)
+			if sum(there) != 91 || len(dead) != 10 || sum(dead) != 10 {
+				t.Errorf("%d records wait, and %d of %d are dead letters", sum(there), len(dead), sum(dead))
+			}
+			path := q.path
+			q.Close()
+			q = again(t, m.after("killed", rand.New(rand.NewPCG(1, 2))), path)
+			defer q.Close()
+		}
+	})
+}
+
+// TestWrittenAgain kills the queue after a batch was written again to another
+// file, as its sync had failed: it counts once, however the disk is left.
+func TestWrittenAgain(t *testing.T) {
+	for _, how := range crashes {
+		for seed := range uint64(8) {
+			inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+				prefill(t, q, "d", int(seed))
+				failed := false
+				m.mu.Lock()
+				m.fail = func(op, name string) error {
+					if op == "sync" && strings.HasSuffix(name, segmentSuffix) && !failed {
+						failed = true
+						return syscall.EIO
+					}
+					return nil
+				}
+				m.mu.Unlock()
+				for i := range 3 {
+					if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(100 + i)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				r := rand.New(rand.NewPCG(seed, 2))
+				q2 := again(t, m.after(how, r), q.path)
+				defer q2.Close()
+				there, _ := contents(t, q2)
+				if want := int(seed) + 3; !failed || len(there) != want || sum(there) != want {
+					t.Errorf("%s: %d of %d records are there, want %d", how, len(there), sum(there), want)
+				}
+			})
+		}
+	}
+}
+
+// TestGivenUpOnce cuts the power between a dead letter and the end of the
+// record that has become one: it isn't delivered, or given up, again.
+func TestGivenUpOnce(t *testing.T) {
+	for _, sealed := range []bool{false, true} {
+		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+			prefill(t, q, "d", 20)
+			if sealed {
+				closeSegment(q)
+				q.wakeUpkeep()
+			}
+			time.Sleep(1500 * time.Millisecond)
+			items, err := q.Take(t.Context(), "d", 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			settle(t, q, delivery.Settlement{Outcome: delivery.Dead, Reason: "no"}, items...)
+			if sealed {
+				closeSegment(q) // the letters' own segment is sealed at once
+				q.sealFull()
+			}
+			q2 := again(t, m.after("lost", rand.New(rand.NewPCG(1, 2))), q.path)
+			defer q2.Close()
+			there, dead := contents(t, q2)
+			for n := range dead {
+				if there[n] > 0 {
+					t.Errorf("record %d waits, and is a dead letter", n)
+				}
+			}
+			if len(dead) != 5 || len(there) != 15 {
+				t.Errorf("%d dead letters, %d records wait", len(dead), len(there))
+			}
+			if n, err := q2.Requeue(delivery.DeadFilter{}); n != 5 || err != nil {
+				t.Errorf("%d requeued, %v", n, err)
+			}
+			if items, _, err := q2.take(q2.destinations["d"], 100); len(items) != 5 || err != nil {
+				t.Errorf("%d were taken after they were requeued, %v", len(items), err)
+			}
+		})
+	}
+}
+
+// TestLetterIDs sets the clock back between two starts: no two dead letters
+// have the same ID.
+func TestLetterIDs(t *testing.T) {
+	m, path := newMemFS(), t.TempDir()
+	for range 2 {
+		synctest.Test(t, func(t *testing.T) { // whose clock begins at the same time
+			q, err := open(path, "", 4<<20, m, zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer q.Close()
+			prefill(t, q, "d", 20)
+			items, err := q.Take(t.Context(), "d", 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			settle(t, q, delivery.Settlement{Outcome: delivery.Dead}, items...)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		q, err := open(path, "", 4<<20, m, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		ids := make(map[string]int)
+		if err := q.DeadLetters("", func(l delivery.DeadLetter) bool { ids[l.ID]++; return true }); err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) != 40 {
+			t.Errorf("40 dead letters have %d IDs", len(ids))
+		}
+	})
+}
+
+// TestManyDestinations has as many destinations as can be told apart: one more
+// is refused, the others go on.
+func TestManyDestinations(t *testing.T) {
+	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
+		prefill(t, q, "d", 1)
+		q.mu.Lock()
+		other := newDestination("other")
+		for n := range maxDestinations {
+			if q.numbers[uint16(n+1)] == nil {
+				q.numbers[uint16(n+1)] = other
+			}
+		}
+		q.mu.Unlock()
+		err := q.Put(t.Context(), delivery.Entry{Destination: "new", Record: typical(1)})
+		if !errors.Is(err, delivery.ErrFull) {
+			t.Errorf("Put: %v", err)
+		}
+		prefill(t, q, "d", 1)
+	})
+}
