@@ -21,7 +21,7 @@ func (s Strip) Header(value string, hosts ...string) (string, bool) {
 	for i := 0; i >= 0 && i < len(value); {
 		isURL, own := belongs(value[i:], hosts)
 		if !isURL {
-			i, _ = behindDelimiter(value, i)
+			i, _, _ = behindDelimiter(value, i)
 			continue
 		}
 		end := urlEnd(value, i)
@@ -51,8 +51,8 @@ func (s Strip) Header(value string, hosts ...string) (string, bool) {
 
 // holdsName reports whether a tag's name may begin at any place where one can.
 func holdsName(value string) bool {
-	for i := 0; i >= 0; i, _ = behindDelimiter(value, i) {
-		if _, ok := skip(value, skipReferences(value, i), "km", false); ok {
+	for i := 0; i >= 0; i, _, _ = behindDelimiter(value, i) {
+		if _, ok := skip(value, skipDamage(value, i), "km", false); ok {
 			return true
 		}
 	}
@@ -120,13 +120,13 @@ func (s Strip) Repeated(value, query string) (string, bool) {
 		return value, false
 	}
 	var texts []string
-	for t, ok := s.next(query, 0); ok && len(texts) < maxRepeated; t, ok = s.next(query, t.end) {
+	for t, ok := s.next(query, tag{}); ok && len(texts) < maxRepeated; t, ok = s.next(query, t) {
 		texts = append(texts, decodeNested(query[t.start:t.end]))
 	}
 	var b strings.Builder
 	kept, before, separator := 0, 0, byte(0)
 	for i := 0; ; {
-		from := skipReferences(value, i)
+		from := skipDamage(value, i)
 		if end, last := repeatedRun(value, from, texts); end > from {
 			if last && (separator == '?' || separator == '&') {
 				from = before
@@ -134,7 +134,7 @@ func (s Strip) Repeated(value, query string) (string, bool) {
 			b.WriteString(value[kept:from])
 			kept, i = end, end
 		}
-		behind, _ := behindDelimiter(value, i)
+		behind, _, _ := behindDelimiter(value, i)
 		if behind < 0 {
 			break
 		}
@@ -175,7 +175,7 @@ func repeatedRun(value string, i int, texts []string) (end int, last bool) {
 		if c != '&' {
 			return end, true
 		}
-		end = skipReferences(value, next)
+		end = skipDamage(value, next)
 	}
 }
 

@@ -76,7 +76,7 @@ func MayHold(s string) bool {
 // URL's query ends.
 func (s Strip) nestedRun(query string, i, depth int) (end int, last bool) {
 	for {
-		kind, value, equals := nestedTag(query, skipReferences(query, i), s == StripAll)
+		kind, value, equals := nestedTag(query, skipDamage(query, i), s == StripAll)
 		if kind == 0 || equals > depth || s == StripIdentity && kind != identity {
 			return i, false
 		}
@@ -101,15 +101,4 @@ func (s Strip) nestedRun(query string, i, depth int) (end int, last bool) {
 func valueStart(query string, i int) int {
 	start := strings.LastIndexByte(query[:i], '&') + 1
 	return start + strings.IndexByte(query[start:i], '=') + 1
-}
-
-// decodeNested decodes whatever is encoded, however often.
-func decodeNested(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		c, end, _ := nestedByte(s, i)
-		b.WriteByte(c)
-		i = end
-	}
-	return b.String()
 }

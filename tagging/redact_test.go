@@ -19,7 +19,7 @@ func TestRedact(t *testing.T) {
 		"/?kmi":                                                       "/?kmi",
 		"/?kmi=&a=1":                                                  "/?kmi=&a=1",
 		"/?kmi=a=b;c?d e":                                             "/?kmi=REDACTED",
-		"/?kmii=a&akmi=b&KMI=c&km_ii=d&km_=e":                         "/?kmii=a&akmi=b&KMI=c&km_ii=d&km_=e",
+		"/?kmii=a&akmi=b&kMj=c&km_ii=d&km_=e":                         "/?kmii=a&akmi=b&kMj=c&km_ii=d&km_=e",
 		"kmi=john":                                                    "kmi=REDACTED",
 		"a=1&kmi=john&b":                                              "a=1&kmi=REDACTED&b",
 		"/x?a=1?kmi=john&b=2":                                         "/x?a=1?kmi=REDACTED&b=2",
@@ -34,7 +34,7 @@ func TestRedact(t *testing.T) {
 		"/login?next=%2Foffer%3Fkmi=john&c=d":                 "/login?next=%2Foffer%3Fkmi=REDACTED&c=d",
 		"/login?next=%252Foffer%253Fkmi%253Djohn%2526b%26c":   "/login?next=%252Foffer%253Fkmi%253DREDACTED%2526b%26c",
 		"/?kmi=a%26b%3Fc":          "/?kmi=REDACTED",
-		"/?kmi%3Djohn":             "/?kmi%3Djohn",
+		"/?kmi%3Djohn":             "/?kmi%3DREDACTED",
 		"/?a=%3Fkmi%3Da%2526b%23c": "/?a=%3Fkmi%3DREDACTED%23c",
 		"/%3Fkmi%3Djohn":           "/%3Fkmi%3DREDACTED",
 		"/?a=%":                    "/?a=%",
@@ -85,7 +85,8 @@ func FuzzRedact(f *testing.F) {
 		for before := ""; before != decoded; {
 			before, decoded = decoded, string(percentDecode([]byte(decoded)))
 		}
-		if got != uri && !strings.Contains(decoded, "kmi=") && !strings.Contains(decoded, "km_i=") {
+		decoded = strings.ToLower(decodeNested(decoded))
+		if got != uri && !strings.Contains(decoded, "kmi") && !strings.Contains(decoded, "km_i") {
 			t.Errorf("%q becomes %q", uri, got)
 		}
 	})

@@ -17,14 +17,14 @@ func (s Strip) Query(rawQuery string) (string, bool) {
 	if s == StripNone {
 		return rawQuery, false
 	}
-	t, ok := s.next(rawQuery, 0)
+	t, ok := s.next(rawQuery, tag{})
 	if !ok {
 		return rawQuery, false
 	}
 	var b strings.Builder
 	kept := 0     // what is before has been copied or removed
 	first := true // nothing has been copied
-	for ; ok; t, ok = s.next(rawQuery, t.end) {
+	for ; ok; t, ok = s.next(rawQuery, t) {
 		// A '&' at the beginning has an empty parameter before it.
 		if first && t.before == kept && (kept > 0 || rawQuery[0] != '&') {
 			kept = t.end
@@ -51,17 +51,18 @@ func behindSeparator(query string, i int) int {
 	if i == 0 || i == len(query) {
 		return i
 	}
-	if t, ok := tagAt(query, i); ok {
+	if t, ok := tagAt(query, i, true); ok {
 		return t.start
 	}
-	return i + 1
+	_, i, _ = nestedByte(query, i)
+	return i
 }
 
 // next is nextTag for the tags that s removes.
-func (s Strip) next(query string, from int) (tag, bool) {
-	t, ok := nextTag(query, from)
+func (s Strip) next(query string, last tag) (tag, bool) {
+	t, ok := nextTag(query, last)
 	for ok && s == StripIdentity && t.kind != identity {
-		t, ok = nextTag(query, t.end)
+		t, ok = nextTag(query, t)
 	}
 	return t, ok
 }
@@ -84,7 +85,8 @@ func (s Strip) URL(u string) (string, bool) {
 }
 
 // queryOf returns where the query of a URL begins and ends: between the first
-// '?' and the fragment. The '#' of "&#38;" in front of a tag begins none.
+// '?' and the fragment. The '#' of "&#38;" in front of a tag begins none, nor
+// does that of "&#61;".
 func queryOf(u string) (start, end int) {
 	start = strings.IndexByte(u, '?') + 1
 	if start == 0 { // as in most headers
@@ -94,7 +96,10 @@ func queryOf(u string) (start, end int) {
 		if u[end] != '#' {
 			continue
 		}
-		if _, ok := tagNamed(u, skipReferences(u, end), false); !ok {
+		if r, _, _ := reference(u, end); r == '=' && end > 0 && (u[end-1] == '&' || u[end-1] == ';') {
+			continue
+		}
+		if _, ok := tagNamed(u, skipDamage(u, end), false); !ok {
 			return min(start, end), end
 		}
 	}

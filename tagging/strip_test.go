@@ -90,9 +90,8 @@ func withoutTags(query string, strip Strip) string {
 	var left []token
 	all := tokens(query)
 	for i, token := range all {
-		name := parameterName(token.text)
 		switch {
-		case strip == StripAll && isTag(name), strip >= StripIdentity && (name == "kmi" || name == "km_i"):
+		case token.tag != nil && (strip == StripAll || strip == StripIdentity && token.tag.identifies):
 		default:
 			if i > 0 && left == nil { // what was before it is gone
 				token.separator = ""

@@ -46,20 +46,24 @@ func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.
 // is decided in their order; room for the longest event and identity is always left.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
-	t, ok := nextTag(rawQuery, 0)
+	t, ok := nextTag(rawQuery, tag{})
 	p.text.size = len(rawQuery) - t.start
-	for ; ok; t, ok = nextTag(rawQuery, t.end) {
-		name, value, _ := strings.Cut(rawQuery[t.name:t.end], "=")
-		value = p.text.form(value)
-		if t.kind == property {
-			name = p.text.form(name)
+	for ; ok; t, ok = nextTag(rawQuery, t) {
+		value := ""
+		if t.value > 0 {
+			value = p.text.form(decodeTimes(rawQuery[t.value:t.end], t.depth))
 		}
-		switch t.kind {
-		case event:
+		switch {
+		case t.misspelt:
+			p.drop(rawQuery, t, IdentityMisspelt)
+		case t.kind == event:
 			p.event(rawQuery, t, value)
-		case identity:
+		case t.kind == identity && t.depth > 0 && strings.IndexByte(value, '&') >= 0: // its own, or what else was encoded
+			p.drop(rawQuery, t, IdentityDebris)
+		case t.kind == identity:
 			p.identity(rawQuery, t, value, rules)
-		case property:
+		default:
+			name := p.text.form(decodeTimes(rawQuery[t.name:t.nameEnd], t.depth))
 			p.property(rawQuery, t, name, value)
 		}
 	}
@@ -180,9 +184,8 @@ func (p *parser) drop(query string, t tag, reason Reason) {
 		p.tags.DroppedMore++
 		return
 	}
-	name, _, _ := strings.Cut(query[t.start:t.end], "=")
 	var text decoder
-	name = text.form(cutBytes(name, 3*utf8.UTFMax*maxDropName)) // no character takes more, encoded
+	name := text.form(cutBytes(query[t.start:t.nameEnd], 3*utf8.UTFMax*maxDropName)) // no character takes more, encoded
 	p.tags.Dropped = append(p.tags.Dropped, Drop{cutCharacters(name, maxDropName), reason})
 }
 

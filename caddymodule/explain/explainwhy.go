@@ -11,8 +11,12 @@ import (
 
 // notes are what people get wrong in links, and where a server may differ.
 func (m *observation) notes(v *Visit) (all []string) {
-	if separator := tagging.Damaged(v.url.RawQuery); separator != "" {
-		all = append(all, fmt.Sprintf("The link is damaged: in front of a tag is %q where & should be. It is read as &, for tags alone.", separator))
+	if damage, meant := tagging.Damaged(v.url.RawQuery); damage != "" {
+		place := "in front of a tag"
+		if meant == "=" {
+			place = "behind a tag's name"
+		}
+		all = append(all, fmt.Sprintf("The link is damaged: %s is %q where %s should be. It is read as %[3]s, for tags alone.", place, damage, meant))
 	}
 	for parameter := range strings.SplitSeq(v.url.RawQuery, "&") {
 		raw, _, _ := strings.Cut(parameter, "=")
