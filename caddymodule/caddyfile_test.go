@@ -77,6 +77,8 @@ func TestAdaptRefuses(t *testing.T) {
 		{"tagged_urls key {\n\tcookie a{b}\n}", "Caddyfile:3", "cookie's name"},
 		{"tagged_urls key {\n\tcookie {\n\t\tdomain shop\n\t}\n}", "Caddyfile:5", "auto"},
 		{"tagged_urls key {\n\tcookie __Host-id {\n\t\tdomain auto\n\t}\n}", "Caddyfile:5", "__Host-"},
+		{"tagged_urls key {\n\tcookie __host-id {\n\t\tdomain auto\n\t}\n}", "Caddyfile:5", "__host-"},
+		{"tagged_urls key {\n\tcookie __HOST-Http-id {\n\t\tdomain example.com\n\t}\n}", "Caddyfile:5", "another name, or no domain"},
 		{"tagged_urls key {\n\tcookie {\n\t\tsamesite lax\n\t}\n}", "Caddyfile:4", "domain, max_age"},
 		{"tagged_urls {\n\ttracker carrier_pigeon\n}", "Caddyfile:3", "[kissmetrics log mixpanel posthog segment webhook]"},
 		{"tagged_urls {\n\ttracker kissmetrics\n}", "Caddyfile:3", "log"},

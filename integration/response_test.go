@@ -95,6 +95,8 @@ https://localhost:$SECURE {
 		"HTTP":                   {c.URL, nil, false, "tu_id"},
 		"HTTPS":                  {"https://localhost:" + secure, nil, true, "__Host-tu_id"},
 		"behind a trusted proxy": {c.URL, []string{"X-Forwarded-Proto", "https"}, true, "__Host-tu_id"},
+		"behind two":             {c.URL, []string{"X-Forwarded-Proto", "https, http"}, true, "__Host-tu_id"},
+		"by RFC 7239":            {c.URL, []string{"Forwarded", "for=192.0.2.1;proto=https;host=localhost"}, true, "__Host-tu_id"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := harness.NewVisitor(t)

@@ -92,6 +92,36 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
+// A prefetch that is recorded doesn't name the browser, whoever asks for it.
+func TestExplainPrefetch(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(config, []byte("test.com {\n\ttagged_urls {\n\t\ttracker log\n\t\tskip none\n\t}\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for header, want := range map[string]string{
+		"Sec-Purpose: prefetch": "before anybody clicked",
+		"Sec-Fetch-User:":       "another site opens the page",
+	} {
+		e := explainWith(t, "--config", config, "https://test.com/?kme=X&kmi=john", "-H", header)
+		if !strings.Contains(e.Person.Why, "for this hit alone") || !strings.Contains(e.Person.Why, want) {
+			t.Errorf("with %s the person is %q", header, e.Person.Why)
+		}
+	}
+}
+
+// What is damaged is said, and what stands for it.
+func TestExplainDamage(t *testing.T) {
+	for query, want := range map[string]string{
+		"kme=C&amp;kmi=john": `in front of a tag is "&amp;" where & should be`,
+		"kme=C&+kmi=john":    `in front of a tag is "&+" where & should be`,
+		"kme=C&kmi%3Djohn":   `behind a tag's name is "%3D" where = should be`,
+	} {
+		if e := explainWith(t, "https://test.com/?"+query); len(e.Notes) == 0 || !strings.Contains(e.Notes[0], want) {
+			t.Errorf("notes on %s are %q", query, e.Notes)
+		}
+	}
+}
+
 // Without a configuration, it is a site with default options and a Kissmetrics
 // key.
 func TestExplainWithoutConfig(t *testing.T) {

@@ -262,6 +262,8 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 			switch {
 			case !t.Navigation:
 				e.Person.Why += "it isn't a navigation"
+			case t.Prefetch:
+				e.Person.Why += "the browser fetched the page before anybody clicked"
 			case t.Foreign:
 				e.Person.Why += "another site opens the page, without a click"
 			default:

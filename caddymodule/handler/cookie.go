@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/publicsuffix"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -53,13 +53,24 @@ func (c *Cookie) validate() error {
 	if c.Domain == "" {
 		return nil
 	}
-	if strings.HasPrefix(c.Name, "__Host-") {
-		return errors.New("cookie: browsers refuse a cookie named __Host-… that has a domain")
+	if prefix := hostPrefix(c.Name); prefix != "" {
+		return fmt.Errorf("cookie: browsers refuse a cookie named %s… that has a domain; give it another name, or no domain", prefix)
 	}
 	if c.Domain = strings.ToLower(strings.TrimPrefix(c.Domain, ".")); c.Domain != "auto" && !domainName.MatchString(c.Domain) {
 		return fmt.Errorf("cookie: domain %q is not auto or a domain such as example.com", c.Domain)
 	}
 	return nil
+}
+
+// hostPrefix returns the beginning of a cookie's name that browsers allow the
+// cookie of a host alone, or "". Case doesn't matter to them.
+// https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis#name-cookie-name-prefixes
+func hostPrefix(name string) string {
+	const prefix = "__Host-" // also __Host-Http-
+	if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+		return name[:len(prefix)]
+	}
+	return ""
 }
 
 // scope is the host or domain whose cookie it is: the cookie is authenticated
@@ -125,7 +136,7 @@ type found struct {
 // open reads the cookies that come with a request to a host. Several may: of
 // before a change of the configuration, or planted by a neighbour.
 func (c *Cookie) open(r *http.Request, host string, keys *tagging.Keys) *jar {
-	j := &jar{config: c, keys: keys, secure: secure(r), host: host, scope: c.scope(host), name: c.Name, best: -1}
+	j := &jar{config: c, keys: keys, secure: strip.HTTPS(r), host: host, scope: c.scope(host), name: c.Name, best: -1}
 	own := tagging.Scope{Name: host}
 	switch {
 	case c.Name != "":
@@ -208,7 +219,7 @@ func (j *jar) set(c tagging.Cookie) (headers []string) {
 	}
 	headers = append(headers, j.header(ours, value, int(time.Duration(j.config.MaxAge)/time.Second)))
 	for i, p := range gone {
-		if p != ours && !slices.Contains(gone[:i], p) && (p.domain == "" || !strings.HasPrefix(p.name, "__Host-")) {
+		if p != ours && !slices.Contains(gone[:i], p) && (p.domain == "" || hostPrefix(p.name) == "") {
 			headers = append(headers, j.header(p, "", -1))
 		}
 	}
@@ -221,14 +232,4 @@ func (j *jar) header(p place, value string, maxAge int) string {
 		HttpOnly: true, Secure: j.secure, SameSite: http.SameSiteLaxMode,
 	}
 	return cookie.String()
-}
-
-// secure reports whether the visitor's connection is HTTPS, to this server or
-// to a trusted proxy in front of it that says so.
-func secure(r *http.Request) bool {
-	if r.TLS != nil {
-		return true
-	}
-	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
-	return trusted && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }

@@ -148,3 +148,52 @@ func TestCookieBehindACDN(t *testing.T) {
 		})
 	}
 }
+
+// Behind a CDN the origin's host is the same for all sites: what is recorded,
+// what counts once, and who is known for a day goes by the visitor's.
+func TestSiteBehindACDN(t *testing.T) {
+	t.Parallel()
+	people := map[string]bool{}
+	for _, test := range []struct {
+		trusted    bool
+		host, want string
+	}{
+		{true, "WWW.example.org:8443", "www.example.org"},
+		{true, "www.example.net", "www.example.net"},
+		{true, "", "origin.cdn.net"},
+		{false, "www.example.com", "origin.cdn.net"},
+	} {
+		a := newTestHost(takes)
+		h := a.directive("of-the-cdn")
+		h.Cookie.Off, h.once = true, time.Hour
+		r := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + test.want + test.host)
+		if test.host != "" {
+			r.Header.Set("X-Forwarded-Host", test.host)
+		}
+		caddyhttp.SetVar(r.Context(), caddyhttp.TrustedProxyVarKey, test.trusted)
+		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "192.0.2.77")
+		hit := newHit(r, nil, nil)
+		h.record(hit, r)
+		if len(a.entries) != 1 || a.entries[0][0].Record.Site != test.want {
+			t.Fatalf("recorded is %v", a.entries)
+		}
+		people[test.want+" "+a.entries[0][0].Record.Person] = true
+		// The same visit to another site isn't a repeat.
+		other := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + test.want + test.host)
+		other.Header.Set("X-Forwarded-Host", "other.example.org")
+		caddyhttp.SetVar(other.Context(), caddyhttp.TrustedProxyVarKey, true)
+		caddyhttp.SetVar(other.Context(), caddyhttp.ClientIPVarKey, "192.0.2.77")
+		hit = newHit(other, nil, nil)
+		if h.record(hit, other); len(a.entries) != 2 || a.entries[1][0].Record.Site != "other.example.org" {
+			t.Errorf("recorded is %v", a.entries)
+		}
+	}
+	persons := map[string]bool{}
+	for p := range people {
+		_, person, _ := strings.Cut(p, " ")
+		persons[person] = true
+	}
+	if len(people) != 3 || len(persons) != 3 {
+		t.Errorf("the people are %v", people)
+	}
+}

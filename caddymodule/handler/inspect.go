@@ -16,6 +16,7 @@ type Inspection struct {
 	Tags       tagging.Tags
 	Navigation bool
 	Foreign    bool // see [tagging.Foreign]
+	Prefetch   bool // likewise
 	// Resolved is whether it was asked who the person is; what follows is only
 	// known then.
 	Resolved bool
@@ -33,7 +34,7 @@ func Inspect(r *http.Request) *Inspection {
 		return nil
 	}
 	return &Inspection{
-		Query: hit.query, Tags: hit.tags, Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header),
+		Query: hit.query, Tags: hit.tags, Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Prefetch: tagging.Prefetch(r.Header),
 		Resolved: hit.resolved, Person: hit.person, Records: hit.records, Unsent: hit.unsent,
 	}
 }

@@ -82,7 +82,7 @@ func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 	if hit.rules != h.rules { // those of a directive that doesn't record it
 		hit.tags, hit.rules = tagging.Parse(hit.query, h.rules), h.rules
 	}
-	site := hostname(r.Host)
+	site := hostname(strip.Host(r)) // the visitor's, whatever the CDN asks for
 	hit.trace = tracing.Context(hit.span)
 	if hit.tags.Empty() {
 		hit.unsent = ReasonEmpty
@@ -95,7 +95,7 @@ func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 			hit.person.ID = daily.Identity(site, ip, r.UserAgent(), hit.time)
 		}
 	} else {
-		h.identify(hit, r)
+		h.identify(hit, r, site)
 	}
 	if alias := hit.person.Alias; alias.To != "" && h.claimAlias(hit, deadline) {
 		hit.aliased = alias.From.String()
@@ -116,8 +116,8 @@ func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 }
 
 // identify finds out who the visitor is, by the link and the cookies.
-func (h *Handler) identify(hit *hit, r *http.Request) {
-	jar := h.Cookie.open(r, hostname(strip.Host(r)), h.app.Keys()) // the browser's, whatever the CDN asks for
+func (h *Handler) identify(hit *hit, r *http.Request, site string) {
+	jar := h.Cookie.open(r, site, h.app.Keys())
 	browser := tagging.Browser{
 		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Recorded: !hit.nameOnly(),
 		Cookie: jar.cookie(), NoAlias: h.NoAlias,

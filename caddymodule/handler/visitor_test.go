@@ -98,6 +98,43 @@ func TestAliasesOfHitsThatTheQueueDoesNotTake(t *testing.T) {
 	}
 }
 
+// An event whose alias isn't sent after all doesn't say whom it would have been
+// from: a tracker that connects people by that would make one person of two.
+func TestEventsWithoutTheirAlias(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		var done func(error)
+		a := newTestHost(func(d func(error)) delivery.Posted {
+			done = d
+			return delivery.Underway{}
+		})
+		before := tagging.Cookie{Anonymous: tagging.Anonymous{1}, Made: time.Now(), Memory: a.AliasMemory(), History: true}
+		r := a.navigation("http://example.com/?kme=E&kmi=john", "tu_id", a.keys.Seal(before, tagging.Scope{Name: "example.com"}))
+		hit := newHit(r, nil, nil)
+		a.directive("first").record(hit, r)
+		if full {
+			done(delivery.ErrFull)
+		} else {
+			done(nil)
+		}
+		a.directive("second").record(hit, r)
+		if len(a.entries) != 2 {
+			t.Fatalf("there are %d puts", len(a.entries))
+		}
+		for _, entries := range a.entries {
+			event := entries[len(entries)-1].Record
+			want := before.Anonymous.String()
+			if full && entries[0].Destination == "second" {
+				want = ""
+			}
+			if event.Kind != delivery.Event || event.Person != "john" || event.Anonymous != want || aliasOf(entries) != want {
+				t.Errorf("full %v: %s gets an event of %q, who was %q, and the alias of %q; want %q",
+					full, entries[0].Destination, event.Person, event.Anonymous, aliasOf(entries), want)
+			}
+		}
+	}
+}
+
 // aliasOf is whom an alias among the entries is from, or "".
 func aliasOf(entries []delivery.Entry) string {
 	for _, e := range entries {

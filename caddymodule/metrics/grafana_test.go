@@ -272,7 +272,7 @@ func TestAlerts(t *testing.T) {
 			}
 		}
 	}
-	for _, metric := range []string{"records_dropped_total", "queue_oldest_seconds", "dead_letters", "queue_up", "trackers_disabled"} {
+	for _, metric := range []string{"records_dropped_total", "queue_oldest_seconds", "dead_letters", "queue_up", "trackers_disabled", "cookie_key_missing"} {
 		if !watched[metric] {
 			t.Errorf("nobody watches %s", metric)
 		}

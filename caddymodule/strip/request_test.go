@@ -174,6 +174,8 @@ func TestHost(t *testing.T) {
 		{true, http.Header{"X-Forwarded-Host": {"www.example.org, cdn.internal"}}, "www.example.org"},
 		{true, http.Header{"Forwarded": {`for="[::1]";host="www.example.org";proto=https, for=192.0.2.1;host=cdn`}}, "www.example.org"},
 		{true, http.Header{"Forwarded": {"for=192.0.2.1"}, "X-Forwarded-Host": {" "}}, "example.com"},
+		{true, http.Header{"X-Forwarded-Host": {"www.example.org/<script>"}}, "example.com"},
+		{true, http.Header{"X-Forwarded-Host": {strings.Repeat("x", 1000)}, "Forwarded": {"Host=www.example.org"}}, "www.example.org"},
 		{false, http.Header{"X-Forwarded-Host": {"www.example.org"}, "Forwarded": {"host=www.example.org"}}, "example.com"},
 	} {
 		r := prepared(t, "http://example.com/")
@@ -182,5 +184,36 @@ func TestHost(t *testing.T) {
 		if got := Host(r); got != test.want {
 			t.Errorf("trusted %v, %v: the host is %q, want %q", test.trusted, test.headers, got, test.want)
 		}
+	}
+}
+
+func TestHTTPS(t *testing.T) {
+	for _, test := range []struct {
+		trusted bool
+		headers http.Header
+		want    bool
+	}{
+		{true, nil, false},
+		{true, http.Header{"X-Forwarded-Proto": {"https"}}, true},
+		{true, http.Header{"X-Forwarded-Proto": {"HTTPS"}}, true},
+		{true, http.Header{"X-Forwarded-Proto": {"https,http"}}, true},
+		{true, http.Header{"X-Forwarded-Proto": {"https, https, http"}}, true},
+		{true, http.Header{"X-Forwarded-Proto": {"https", "http"}}, true},
+		{true, http.Header{"X-Forwarded-Proto": {"http,https"}}, false},
+		{true, http.Header{"X-Forwarded-Proto": {"http"}, "Forwarded": {"proto=https"}}, false},
+		{true, http.Header{"Forwarded": {"proto=https;host=www.example.org"}}, true},
+		{true, http.Header{"Forwarded": {`for="[::1]"; Proto="https", for=192.0.2.1;proto=http`}}, true},
+		{true, http.Header{"Forwarded": {"for=192.0.2.1;proto=http, proto=https"}}, false},
+		{false, http.Header{"X-Forwarded-Proto": {"https"}, "Forwarded": {"proto=https"}}, false},
+	} {
+		r := prepared(t, "http://example.com/")
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.TrustedProxyVarKey: test.trusted}))
+		r.Header = test.headers
+		if got := HTTPS(r); got != test.want {
+			t.Errorf("trusted %v, %v: HTTPS is %v", test.trusted, test.headers, got)
+		}
+	}
+	if !HTTPS(prepared(t, "https://example.com/")) {
+		t.Error("a connection with TLS isn't HTTPS")
 	}
 }
