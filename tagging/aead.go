@@ -3,12 +3,18 @@ package tagging
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/rand"
 	"crypto/subtle"
+	"sync/atomic"
 )
 
 const (
 	nonceSize    = 24 // bytes
 	aeadOverhead = 16 // bytes that a ciphertext is longer than its plaintext
+
+	// maxAlike is how many nonces begin alike. The other half of each is random,
+	// which would do for 2^32 of them.
+	maxAlike = 1 << 16
 )
 
 // aead is XAES-256-GCM (https://c2sp.org/XAES-256-GCM): AES-256-GCM under a key
@@ -17,6 +23,26 @@ const (
 type aead struct {
 	block cipher.Block
 	k1    [aes.BlockSize]byte // CMAC's subkey for whole blocks
+	last  atomic.Pointer[derived]
+}
+
+// derived is the AEAD of the nonces that begin alike.
+type derived struct {
+	cipher.AEAD
+	half [nonceSize / 2]byte
+	used atomic.Int64
+}
+
+// fillNonce makes a nonce to seal with. Many begin alike, and share a key: to
+// derive it takes longer than to seal a cookie, and more than a kilobyte.
+func (a *aead) fillNonce(nonce []byte) {
+	rand.Read(nonce)
+	last := a.last.Load()
+	if last == nil || last.used.Add(1) >= maxAlike {
+		last = &derived{AEAD: a.derive(nonce), half: [nonceSize / 2]byte(nonce)}
+		a.last.Store(last)
+	}
+	copy(nonce, last.half[:])
 }
 
 func newAEAD(key [32]byte) *aead {
@@ -56,7 +82,13 @@ func newBlock(key []byte) cipher.Block {
 
 // seal appends the ciphertext to dst.
 func (a *aead) seal(dst, nonce, plaintext, additional []byte) []byte {
-	return a.derive(nonce).Seal(dst, nonce[12:], plaintext, additional)
+	var gcm cipher.AEAD
+	if last := a.last.Load(); last != nil && last.half == [nonceSize / 2]byte(nonce) {
+		gcm = last
+	} else {
+		gcm = a.derive(nonce)
+	}
+	return gcm.Seal(dst, nonce[12:], plaintext, additional)
 }
 
 // open appends the plaintext to dst, if the ciphertext is authentic.

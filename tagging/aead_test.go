@@ -57,3 +57,26 @@ func TestXAESAccumulated(t *testing.T) {
 		t.Errorf("the outputs' hash is %s", got)
 	}
 }
+
+// TestNoncesBeginAlike: many share a key, none is the same, and what was sealed
+// with a former one is still read.
+func TestNoncesBeginAlike(t *testing.T) {
+	t.Parallel()
+	a := newAEAD([32]byte{1})
+	halves, nonces := make(map[string][]byte), make(map[string]bool)
+	for range 2*maxAlike + 1 {
+		nonce := make([]byte, nonceSize)
+		a.fillNonce(nonce)
+		halves[string(nonce[:nonceSize/2])] = nonce
+		nonces[string(nonce)] = true
+	}
+	if len(halves) != 3 || len(nonces) != 2*maxAlike+1 {
+		t.Errorf("%d keys for %d nonces", len(halves), len(nonces))
+	}
+	for _, nonce := range halves {
+		sealed := a.seal(nil, nonce, []byte("cookie"), nil)
+		if opened, err := newAEAD([32]byte{1}).open(nil, nonce, sealed, nil); err != nil || string(opened) != "cookie" {
+			t.Errorf("opened as %q, %v", opened, err)
+		}
+	}
+}

@@ -111,7 +111,7 @@ func (k *Keys) Seal(c Cookie, scope Scope) string {
 	plain = plain[:size] // the rest is zeros
 
 	raw := make([]byte, nonceSize, nonceSize+size+aeadOverhead)
-	rand.Read(raw)
+	k.cookie.fillNonce(raw)
 	raw = k.cookie.seal(raw, raw, plain, additional(scope))
 	return versionEncrypted + cookieEncoding.EncodeToString(raw)
 }
