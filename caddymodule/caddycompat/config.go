@@ -10,10 +10,10 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// Placeholders returns the placeholders with a prefix that the http app's
-// configuration names, which is being loaded. Caddy doesn't show the whole
-// configuration to a module: if it is kept in another way one day, ok is false.
-func Placeholders(ctx caddy.Context, prefix string) (names []string, ok bool) {
+// httpConfig returns the http app's configuration, which is being loaded. Caddy
+// doesn't show the whole configuration to a module: if it is kept in another way
+// one day, ok is false.
+func httpConfig(ctx caddy.Context) (raw []byte, ok bool) {
 	config := reflect.ValueOf(ctx).FieldByName("cfg")
 	if !config.IsValid() || config.Kind() != reflect.Pointer || config.IsNil() {
 		return nil, false
@@ -26,7 +26,23 @@ func Placeholders(ctx caddy.Context, prefix string) (names []string, ok bool) {
 	if !http.IsValid() || http.Kind() != reflect.Slice || http.Len() == 0 {
 		return nil, false
 	}
-	raw := http.Bytes()
+	return http.Bytes(), true
+}
+
+// MayMention reports whether one of the texts may be in the http app's
+// configuration: also if that isn't known.
+func MayMention(ctx caddy.Context, texts ...string) bool {
+	raw, ok := httpConfig(ctx)
+	return !ok || slices.ContainsFunc(texts, func(text string) bool { return bytes.Contains(raw, []byte(text)) })
+}
+
+// Placeholders returns the placeholders with a prefix that the http app's
+// configuration names; ok is false if that isn't known.
+func Placeholders(ctx caddy.Context, prefix string) (names []string, ok bool) {
+	raw, ok := httpConfig(ctx)
+	if !ok {
+		return nil, false
+	}
 	if !bytes.Contains(raw, []byte(prefix)) {
 		return nil, true
 	}

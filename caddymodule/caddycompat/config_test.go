@@ -3,6 +3,7 @@ package caddycompat_test
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,7 +28,10 @@ func init() {
 // found is in seen.
 type looker struct{}
 
-var seen []string
+var (
+	seen      []string
+	mentioned bool // a placeholder, or templates
+)
 
 func (looker) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.looker", New: func() caddy.Module { return new(looker) }}
@@ -38,6 +42,7 @@ func (*looker) Provision(ctx caddy.Context) error {
 	if seen, ok = caddycompat.Placeholders(ctx, prefix); !ok {
 		seen = []string{"unknown"}
 	}
+	mentioned = caddycompat.MayMention(ctx, prefix, `"templates"`)
 	return nil
 }
 
@@ -65,9 +70,15 @@ func TestPlaceholders(t *testing.T) {
 			if !slices.Equal(names, want) {
 				t.Errorf("found %q; want %q", names, want)
 			}
+			if mentioned != strings.Contains(site, "tagged_urls") {
+				t.Errorf("mentioned: %v", mentioned)
+			}
 		})
 	}
-	if _, ok := caddycompat.Placeholders(caddy.Context{}, prefix); ok {
+	if livetest.Start(t, "", "looker\ntemplates"); !mentioned {
+		t.Error("templates aren't mentioned")
+	}
+	if _, ok := caddycompat.Placeholders(caddy.Context{}, prefix); ok || !caddycompat.MayMention(caddy.Context{}, prefix) {
 		t.Error("what isn't there is known")
 	}
 }

@@ -1,8 +1,10 @@
 package handler
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -51,6 +53,48 @@ func BenchmarkUntagged(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				_ = next.ServeHTTP(w, r)
+			}
+		})
+	}
+}
+
+// BenchmarkTagged measures what a tagged request pays in the handler, with a
+// queue that takes it at once.
+func BenchmarkTagged(b *testing.B) {
+	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
+		_, err := io.WriteString(w, "The page.")
+		return err
+	})
+	host := newTestHost(takes)
+	handler := host.directive("kissmetrics")
+	if err := handler.provisionOptions(); err != nil {
+		b.Fatal(err)
+	}
+	header := http.Header{
+		"User-Agent": {"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"},
+		"Accept":     {"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"}, "Accept-Encoding": {"gzip, deflate, br"},
+		"Accept-Language": {"en"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}, "Sec-Fetch-Site": {"cross-site"},
+		"Sec-Fetch-User": {"?1"}, "Upgrade-Insecure-Requests": {"1"},
+	}
+	for _, bench := range []struct {
+		name  string
+		serve func(http.ResponseWriter, *http.Request) error
+	}{
+		{"with", func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) }},
+		{"without", next},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				r := httptest.NewRequest(http.MethodGet, "/offer", nil)
+				r.URL.RawQuery = "kme=Clicked+Link&kmi=customer" + strconv.Itoa(i) + "%40example.com&km_Link+Location=top"
+				r.RequestURI, r.Header = "/offer?"+r.URL.RawQuery, header
+				w := httptest.NewRecorder()
+				below := &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}
+				if err := bench.serve(below, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), below, nil)); err != nil {
+					b.Fatal(err)
+				}
+				host.entries = nil
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -192,17 +193,15 @@ type place struct{ name, domain string }
 // that it takes the place of.
 func (j *jar) set(c tagging.Cookie) (headers []string) {
 	ours := place{name: j.name}
-	domain := registrable(j.host)
 	if j.scope.Domain {
-		domain = j.scope.Name
-		ours.domain = domain
+		ours.domain = j.scope.Name
 	}
 	value := ""
 	var gone []place
 	for i, f := range j.found {
 		if i != j.best {
 			// Browsers don't say where they keep it, and it may be planted.
-			gone = append(gone, place{f.name, ""}, place{f.name, domain})
+			gone = append(gone, place{f.name, ""}, place{f.name, cmp.Or(ours.domain, registrable(j.host))})
 			continue
 		}
 		if f.Cookie == c && f.scope == j.scope && f.name == j.name && !c.Former() {

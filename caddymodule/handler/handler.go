@@ -92,8 +92,10 @@ type Handler struct {
 	rules    *tagging.Rules
 	once     time.Duration
 	skip     skipSet
-	// placeholders are those of ours that any handler may ask for.
-	placeholders []string
+	// placeholders are those of ours that the configuration names, and used is
+	// whether there may be others, too.
+	placeholders     []string
+	placeholdersUsed bool
 }
 
 // host is what a handler asks of the app, see [app.App].
@@ -167,7 +169,7 @@ func (h *Handler) provision(ctx caddy.Context, protects func() error) error {
 	}
 	shared := loaded.(*app.App)
 	h.app, h.timeout = shared, time.Duration(shared.QueueTimeout)
-	h.placeholders = placeholderNames(ctx)
+	h.placeholders, h.placeholdersUsed = placeholderNames(ctx), placeholdersUsed(ctx)
 	if err := h.provisionOptions(); err != nil {
 		return fmt.Errorf("tagged_urls: %v", err)
 	}
@@ -290,6 +292,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		hit = newHit(r, arrived, h.rules)
 		hit.first = h
+		hit.keep(r, h.placeholdersUsed)
 	} else {
 		hit.span = trace.SpanFromContext(r.Context())
 	}

@@ -107,7 +107,6 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	if h.tags.DroppedMore > 0 {
 		metrics.DroppedTags.WithLabelValues("more").Add(float64(h.tags.DroppedMore))
 	}
-	h.keep(r)
 	caddycompat.Mark(arrived)
 	return h
 }
@@ -145,7 +144,11 @@ func (h *hit) countSkipped() {
 // count counts the request, whatever number of directives it meets.
 func (h *hit) count(o *outcome) {
 	if h.outcome.CompareAndSwap(nil, o) {
-		metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
+		if o == recorded {
+			metrics.Recorded.Inc()
+		} else {
+			metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
+		}
 		if live.Process.Watched() {
 			h.show(o)
 		}

@@ -27,6 +27,12 @@ func placeholderNames(ctx caddy.Context) []string {
 	return []string{placeholderPrefix + "event", placeholderPrefix + "identity", placeholderPrefix + "person"}
 }
 
+// placeholdersUsed reports whether anything may ask for placeholders: the
+// configuration that is being loaded, or the files of templates.
+func placeholdersUsed(ctx caddy.Context) bool {
+	return caddycompat.MayMention(ctx, placeholderPrefix, `"templates"`)
+}
+
 // replacer returns a request's replacer, or nil.
 func replacer(r *http.Request) *caddy.Replacer {
 	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
@@ -47,14 +53,17 @@ func emptyPlaceholders(r *http.Request, names []string) {
 	}
 }
 
-// keep keeps the hit with its request, and sets what placeholders say of it but
-// the person.
-func (h *hit) keep(r *http.Request) {
+// keep keeps the hit with its request. If placeholders are used it sets what
+// they say of it but the person.
+func (h *hit) keep(r *http.Request, used bool) {
 	repl := replacer(r)
 	if repl == nil {
 		return
 	}
 	repl.Set(hitKey, h)
+	if !used {
+		return
+	}
 	repl.Set(placeholderPrefix+"event", h.tags.Event)
 	repl.Set(placeholderPrefix+"identity", h.tags.Identity)
 	repl.Set(placeholderPrefix+"person", "")

@@ -30,7 +30,9 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 	}
 	if !hit.resolved {
 		h.resolve(hit, r, deadline)
-		hit.setPerson(r)
+		if h.placeholdersUsed {
+			hit.setPerson(r)
+		}
 	}
 	entries := h.entries(hit, r)
 	if len(entries) == 0 {

@@ -23,6 +23,8 @@ var (
 		Name: prefix + "hits_total",
 		Help: "Tagged requests by what became of them: recorded, skipped or dropped, and why.",
 	}, []string{"outcome", "reason"})
+	// Recorded is Hits' counter for most of them.
+	Recorded = Hits.WithLabelValues("recorded", "")
 	// DroppedRecords counts lost records by one of [DropReasons].
 	DroppedRecords = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "records_dropped_total",
@@ -63,7 +65,6 @@ var collectors = []prometheus.Collector{Hits, DroppedRecords, DroppedTags, Alias
 func init() {
 	// What alerts watch begins at 0: from nothing to 1, Prometheus sees no
 	// increase.
-	Hits.WithLabelValues("recorded", "")
 	for _, outcome := range AliasOutcomes {
 		Aliases.WithLabelValues(outcome)
 	}
