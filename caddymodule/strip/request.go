@@ -18,30 +18,13 @@ func Request(r, original *http.Request, strip tagging.Strip) {
 	stripTarget(r, strip)
 	switch {
 	case original == nil:
-		repeated(r.Header, query, strip)
 	case original.URL.RawQuery == query && original.RequestURI == target: // nothing has rewritten the request
 		original.URL.RawQuery, original.URL.ForceQuery, original.RequestURI, original.Form = r.URL.RawQuery, r.URL.ForceQuery, r.RequestURI, r.Form
-		repeated(r.Header, query, strip)
 	default:
-		repeated(r.Header, query+"&"+original.URL.RawQuery, strip)
+		query += "&" + original.URL.RawQuery
 		stripTarget(original, strip)
 	}
-	Headers(r, strip)
-}
-
-// repeated removes a query's tags from all headers that repeat them: proxies
-// tell in headers of their own what they were asked for.
-func repeated(header http.Header, query string, strip tagging.Strip) {
-	for name, values := range header {
-		if isOthers(name) {
-			continue
-		}
-		for i, value := range values {
-			if clean, changed := strip.Repeated(value, query); changed {
-				values[i] = clean
-			}
-		}
-	}
+	headers(r, query, strip)
 }
 
 // stripTarget removes tags from the query and the request line.
@@ -85,7 +68,11 @@ func isURL(name string) bool {
 // Headers removes tags from the headers in which browsers and proxies carry
 // this site's URLs, as they do also with later requests, that have no tags of
 // their own.
-func Headers(r *http.Request, strip tagging.Strip) {
+func Headers(r *http.Request, strip tagging.Strip) { headers(r, "", strip) }
+
+// headers also removes a query's tags from all headers that repeat them: proxies
+// tell in headers of their own what they were asked for.
+func headers(r *http.Request, query string, strip tagging.Strip) {
 	if strip == tagging.StripNone {
 		return
 	}
@@ -95,8 +82,12 @@ func Headers(r *http.Request, strip tagging.Strip) {
 				continue
 			}
 			clean, changed := value, false
+			if query != "" {
+				clean, changed = strip.Repeated(value, query)
+			}
 			if isURL(name) {
-				clean, changed = strip.URL(value)
+				again, more := strip.URL(clean)
+				clean, changed = again, changed || more
 			}
 			if again, more := strip.Header(clean, r.Host, Host(r)); changed || more {
 				values[i] = again
