@@ -56,19 +56,6 @@ type hit struct {
 	// and the response begins; not if there is none to be set.
 	setCookies func() []string
 	taken      bool // by the queue, when the response began
-
-	scratch scratch
-}
-
-// scratch is what most hits need besides, allocated along with them: that of
-// one directive with one tracker.
-type scratch struct {
-	put     pendingPut
-	puts    [1]*pendingPut
-	values  [2]delivery.Record
-	records [2]*delivery.Record
-	entries [2]delivery.Entry
-	sent    [1]string
 }
 
 // Memories of a node. They belong to no configuration: a reload forgets
@@ -99,7 +86,6 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 			h.query = arrived.URL.RawQuery
 		}
 	}
-	h.puts, h.records, h.sent = h.scratch.puts[:0], h.scratch.records[:0], h.scratch.sent[:0]
 	h.tags, h.rules = tagging.Parse(h.query, rules), rules
 	for _, drop := range h.tags.Dropped {
 		metrics.DroppedTags.WithLabelValues(string(drop.Reason)).Inc()
@@ -116,14 +102,8 @@ func (h *hit) nameOnly() bool { return h.tags.Event == "" && len(h.tags.Properti
 
 // addRecord adds a record of the hit.
 func (h *hit) addRecord(kind delivery.Kind, site, person, name string) {
-	var record *delivery.Record
-	if n := len(h.records); n < len(h.scratch.values) {
-		record = &h.scratch.values[n]
-	} else {
-		record = new(delivery.Record)
-	}
+	record := &delivery.Record{Kind: kind, Time: h.time, Site: site, Person: person, Name: name, Trace: h.trace}
 	rand.Read(record.ID[:])
-	record.Kind, record.Time, record.Site, record.Person, record.Name, record.Trace = kind, h.time, site, person, name, h.trace
 	if kind != delivery.Alias {
 		record.Properties, record.Named, record.Anonymous = h.tags.Properties, h.person.Named, h.aliased
 	}

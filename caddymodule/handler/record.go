@@ -54,11 +54,7 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 			entries[i].Record = &unaliased
 		}
 	}
-	put := &hit.scratch.put
-	if len(hit.puts) > 0 {
-		put = new(pendingPut)
-	}
-	put.deadline, put.done = deadline, make(chan struct{})
+	put := &pendingPut{deadline: deadline, done: make(chan struct{})}
 	hit.puts = append(hit.puts, put)
 	// A visitor who goes away has been here nevertheless.
 	put.posted = h.app.Post(deadline, entries, func(err error) {
@@ -156,10 +152,7 @@ func (h *Handler) remember(hit *hit, site string) tagging.OnceKey {
 // entries addresses the records to the handler's trackers, but those that
 // have them already by another directive.
 func (h *Handler) entries(hit *hit, r *http.Request) []delivery.Entry {
-	entries := hit.scratch.entries[:0]
-	if len(hit.sent) > 0 { // they are another directive's
-		entries = nil
-	}
+	entries := make([]delivery.Entry, 0, len(hit.records)*len(h.trackers))
 	client := clientOf(r)
 	for _, tracker := range h.trackers {
 		if len(hit.records) == 0 || slices.Contains(hit.sent, tracker.ID) {
