@@ -31,7 +31,7 @@ var floors = []string{
 	"tagging",
 	"caddymodule/delivery", "caddymodule/scanners",
 	"caddymodule/bots", "caddymodule/caddycompat", "caddymodule/live", "caddymodule/logfilter", "caddymodule/tracing", "caddymodule/trackers",
-	"caddymodule/queues/ledger", "caddymodule/queues/disk", "caddymodule/queues/nats",
+	"caddymodule/queues/ledger", "caddymodule/queues/disk/files", "caddymodule/queues/disk/boltqueue", "caddymodule/queues/disk", "caddymodule/queues/nats",
 	"caddymodule/trackers/kissmetrics", "caddymodule/trackers/log", "caddymodule/trackers/mixpanel",
 	"caddymodule/trackers/posthog", "caddymodule/trackers/segment", "caddymodule/trackers/webhook",
 	"caddymodule/strip", "caddymodule/response", "caddymodule/queuepool", "caddymodule/metrics", "caddymodule/app", "caddymodule/handler",

@@ -16,7 +16,6 @@ import (
 // gathers what is put while the last write was made durable, adds that to the
 // last segment, and makes it durable by one sync.
 type committer struct {
-	next    uint64 // the number of the next segment
 	writing writing
 }
 

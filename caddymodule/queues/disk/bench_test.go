@@ -14,10 +14,11 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 func benchOpen(b *testing.B) *openQueue {
-	q, err := open(filepath.Join(b.TempDir(), "queue"), "", defaultMaxSize, osFS{}, zap.NewNop())
+	q, err := open(filepath.Join(b.TempDir(), "queue"), "", defaultMaxSize, files.OS{}, zap.NewNop())
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func benchOpen(b *testing.B) *openQueue {
 // BenchmarkSync is what a put can't do without: a write and a sync, of a file
 // whose blocks are there.
 func BenchmarkSync(b *testing.B) {
-	f, err := osFS{}.Open(filepath.Join(b.TempDir(), "file"), os.O_RDWR|os.O_CREATE)
+	f, err := files.OS{}.Open(filepath.Join(b.TempDir(), "file"), os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -120,7 +121,7 @@ func BenchmarkBacklog(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "queue")
 			reopen := func() *openQueue {
-				q, err := open(path, "", defaultMaxSize, osFS{}, zap.NewNop())
+				q, err := open(path, "", defaultMaxSize, files.OS{}, zap.NewNop())
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/boltqueue"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 const (
@@ -88,7 +90,7 @@ func (q *Queue) Resolved() any { return &Queue{Path: q.path, MaxSize: q.MaxSize}
 
 // Exists implements [delivery.ExistenceChecker].
 func (q *Queue) Exists() bool {
-	for _, path := range []string{filepath.Join(q.path, lockName), resolve(q.path) + besideSuffix, q.former} {
+	for _, path := range []string{filepath.Join(q.path, lockName), files.Resolve(q.path) + boltqueue.BesideSuffix, q.former} {
 		if _, err := os.Stat(path); err == nil {
 			return true
 		}
@@ -99,7 +101,7 @@ func (q *Queue) Exists() bool {
 
 // Open implements [delivery.Opener].
 func (q *Queue) Open(logger *zap.Logger) (delivery.Queue, error) {
-	open, err := open(resolve(q.path), q.former, q.maxSize(), osFS{}, logger)
+	open, err := open(files.Resolve(q.path), q.former, q.maxSize(), files.OS{}, logger)
 	if err != nil {
 		return nil, err
 	}

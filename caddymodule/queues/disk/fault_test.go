@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 // inMemory runs a test with a queue on a file system in memory, with a clock of
@@ -397,7 +398,7 @@ func TestDirectoryIsGone(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "queue")
 			core, logs := observer.New(zapcore.InfoLevel)
-			q, err := open(path, "", defaultMaxSize, osFS{}, zap.New(core))
+			q, err := open(path, "", defaultMaxSize, files.OS{}, zap.New(core))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -449,13 +450,13 @@ func TestDirectoryIsGone(t *testing.T) {
 // TestLargerThanTheDisk warns of a max_size that the disk doesn't have.
 func TestLargerThanTheDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "queue")
-	size := osFS{}.Size(filepath.Dir(path))
+	size := files.OS{}.Size(filepath.Dir(path))
 	if size == 0 {
 		t.Skip("the disk's size isn't known here")
 	}
 	for _, maxSize := range []int64{size / 2, size * 2} {
 		core, logs := observer.New(zapcore.WarnLevel)
-		q := newQueue(path, "", maxSize, osFS{}, zap.New(core))
+		q := newQueue(path, "", maxSize, files.OS{}, zap.New(core))
 		if err := q.load(); err != nil {
 			t.Fatal(err)
 		}
@@ -479,7 +480,7 @@ func TestStartsInAnyDirectory(t *testing.T) {
 		"below a file": {"/dev/null/queue", "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := open(test.path, "", defaultMaxSize, osFS{}, logger(t))
+			_, err := open(test.path, "", defaultMaxSize, files.OS{}, logger(t))
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}
@@ -493,19 +494,19 @@ func TestLaterVersion(t *testing.T) {
 	q := mustOpen(t, path)
 	prefill(t, q, "d", 1)
 	q.Close()
-	files, _ := filepath.Glob(filepath.Join(path, "*"+segmentSuffix))
-	b, err := os.ReadFile(files[0])
+	segments, _ := filepath.Glob(filepath.Join(path, "*"+segmentSuffix))
+	b, err := os.ReadFile(segments[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	order.PutUint32(b[len(segmentMark):], segmentVersion+1)
-	if err := os.WriteFile(files[0], b, 0o600); err != nil {
+	if err := os.WriteFile(segments[0], b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := open(path, "", defaultMaxSize, osFS{}, logger(t)); !errors.Is(err, errLater) {
+	if _, err := open(path, "", defaultMaxSize, files.OS{}, logger(t)); !errors.Is(err, errLater) {
 		t.Errorf("error %v, want %v", err, errLater)
 	}
-	if now, err := os.ReadFile(files[0]); err != nil || !bytes.Equal(now, b) {
+	if now, err := os.ReadFile(segments[0]); err != nil || !bytes.Equal(now, b) {
 		t.Error("it was changed")
 	}
 }

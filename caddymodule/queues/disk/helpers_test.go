@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/queuetest"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -28,7 +29,7 @@ func logger(t testing.TB) *zap.Logger { return zaptest.NewLogger(t) }
 // mustOpen opens a queue that is closed when the test ends.
 func mustOpen(t testing.TB, path string) *openQueue {
 	t.Helper()
-	q, err := open(path, "", defaultMaxSize, osFS{}, logger(t))
+	q, err := open(path, "", defaultMaxSize, files.OS{}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,4 +116,10 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("never so: %s", what)
 		}
 	}
+}
+
+// exists says whether there is a file.
+func (q *openQueue) exists(path string) bool {
+	_, err := q.fs.Stat(path)
+	return err == nil
 }

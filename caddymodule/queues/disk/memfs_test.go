@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 // memFS is a file system in memory that knows what of it is durable. It stops
@@ -75,7 +77,7 @@ func (m *memFS) change(change func(map[string]*memFile)) {
 	m.changes = append(m.changes, change)
 }
 
-func (m *memFS) Open(name string, flag int) (file, error) {
+func (m *memFS) Open(name string, flag int) (files.File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.files[name]

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 // TestMain makes the test binary play another process, when it is told to.
@@ -62,7 +63,7 @@ func childOpen(path string) *openQueue {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(1) // the parent is gone
 	}()
-	q, err := open(path, "", 64<<20, osFS{}, zap.NewNop())
+	q, err := open(path, "", 64<<20, files.OS{}, zap.NewNop())
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -197,7 +198,7 @@ func TestLocked(t *testing.T) {
 		t.Fatal(lines.Text())
 	}
 	began := time.Now()
-	_, err := open(path, "", defaultMaxSize, osFS{}, logger(t))
+	_, err := open(path, "", defaultMaxSize, files.OS{}, logger(t))
 	if err == nil || !strings.Contains(err.Error(), path+" is in use by another process") {
 		t.Fatalf("error %v, want one that names the directory and the reason", err)
 	}

@@ -17,6 +17,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/boltqueue"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/ledger"
 )
 
@@ -27,8 +29,8 @@ import (
 // whoever calls Take and Settle.
 type openQueue struct {
 	path    string
-	former  string // where an earlier version had its queue, see former.go
-	fs      fileSystem
+	former  string // where an earlier version had its queue, see takeover.go
+	fs      files.System
 	logger  *zap.Logger
 	maxSize atomic.Int64
 
@@ -55,6 +57,7 @@ type openQueue struct {
 	mu           sync.Mutex
 	down         error      // why the directory isn't open
 	segments     []*segment // in the order of their numbers
+	next         uint64     // the number of the next segment
 	active       *segment   // the last one, if frames can be added to it; changed by the committer
 	spare        *segment   // the next one, or nil
 	used         int64      // bytes of all segments' files
@@ -83,12 +86,9 @@ const (
 	// openingPatience is for how long reading the files is tried again when the
 	// queue is opened, before what can't be read counts as damaged.
 	openingPatience = 2 * time.Second
-	// takeOverEvery is how often taking over what an earlier version has left
-	// is tried again, if there was no room for it, or another error.
-	takeOverEvery = time.Minute
 )
 
-func newQueue(path, former string, maxSize int64, fsys fileSystem, logger *zap.Logger) *openQueue {
+func newQueue(path, former string, maxSize int64, fsys files.System, logger *zap.Logger) *openQueue {
 	q := &openQueue{
 		path: path, former: former, fs: fsys, logger: logger,
 		closing: make(chan struct{}), upkeepWake: make(chan struct{}, 1),
@@ -100,16 +100,19 @@ func newQueue(path, former string, maxSize int64, fsys fileSystem, logger *zap.L
 }
 
 // open opens the queue in a directory.
-func open(path, former string, maxSize int64, fsys fileSystem, logger *zap.Logger) (*openQueue, error) {
+func open(path, former string, maxSize int64, fsys files.System, logger *zap.Logger) (*openQueue, error) {
 	q := newQueue(path, former, maxSize, fsys, logger)
 	deadline := time.Now().Add(lockTimeout)
 	err := q.load()
-	for errors.Is(err, errLocked) && time.Now().Before(deadline) {
+	for errors.Is(err, files.ErrLocked) && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 		err = q.load()
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := q.takeOver(); errors.Is(err, files.ErrLocked) {
+		return nil, errors.Join(err, q.unload())
 	}
 	q.warn()
 	q.background.Go(q.commitAll)
@@ -129,13 +132,12 @@ func (q *openQueue) warn() {
 // queue meanwhile.
 func (q *openQueue) load() (err error) {
 	q.generation++
-	q.opening = time.Now().Add(openingPatience)
 	clear(q.numbers)
 	q.dead, q.deadBytes, q.used = 0, 0, 0
 	for _, d := range q.destinations {
 		d.reset()
 	}
-	if err := q.notFile(); err != nil {
+	if err := q.upgrade().MoveIn(); err != nil {
 		return err
 	}
 	if err := q.fs.MkdirAll(q.path); err != nil {
@@ -147,7 +149,7 @@ func (q *openQueue) load() (err error) {
 		}
 	}()
 	if q.lock, err = q.fs.Lock(filepath.Join(q.path, lockName)); err != nil {
-		if errors.Is(err, errLocked) {
+		if errors.Is(err, files.ErrLocked) {
 			return fmt.Errorf("%s is in use by another process, probably another Caddy: give each a path of its own, "+
 				"or stop the other; this is tried again until it works (%w)", q.path, err)
 		}
@@ -159,23 +161,24 @@ func (q *openQueue) load() (err error) {
 	if err := q.loadFiles(); err != nil {
 		return err
 	}
-	for _, s := range q.segments {
-		s.opening = time.Time{}
-	}
 	q.aliases = ledger.Open(q.path, q.logger)
 	return nil
 }
 
 // loadFiles reads what is in the directory.
 func (q *openQueue) loadFiles() error {
-	if err := q.finishTakingOver(); err != nil {
+	if err := q.upgrade().Resume(&importing{q: q}); err != nil {
 		return err
 	}
-	if err := q.loadSegments(); err != nil {
-		return fmt.Errorf("opening the queue in %s: %w", q.path, err)
+	q.opening = time.Now().Add(openingPatience)
+	err := q.loadSegments()
+	if err != nil {
+		err = fmt.Errorf("opening the queue in %s: %w", q.path, err)
 	}
-	err := q.takeOver()
-	q.scratch = nil
+	for _, s := range q.segments {
+		s.opening = time.Time{}
+	}
+	q.scratch, q.opening = nil, time.Time{}
 	return err
 }
 
@@ -247,7 +250,7 @@ func (q *openQueue) scanUnsealed() (err error) {
 			s.file.Close()
 			q.segments = slices.DeleteFunc(q.segments, func(other *segment) bool { return other == s })
 			q.used -= s.size
-			if err := q.setAside(s.path, errDamaged); err != nil {
+			if err := boltqueue.SetAside(q.fs, s.path, errDamaged, q.logger); err != nil {
 				return err
 			}
 			continue
@@ -316,6 +319,14 @@ func (q *openQueue) name(number uint16, id string) *destination {
 	d.number = number
 	q.numbers[number] = d
 	return d
+}
+
+// reserve returns the number of a new segment.
+func (q *openQueue) reserve() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.next++
+	return q.next - 1
 }
 
 // count adds what slots say to the tallies, and returns of how many it isn't

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 // segment is a file of frames and their slots. It begins with a header, which
@@ -37,7 +39,7 @@ type segment struct {
 	segmentName
 	seed  uint32
 	path  string
-	file  file
+	file  files.File
 	info  fs.FileInfo // to know whether it is still at its path
 	size  int64       // of the file
 	known bool        // its header could be read
@@ -122,7 +124,7 @@ func (n segmentName) covers(other segmentName) bool {
 
 // makeSegment makes a file for a segment under another name, which use gives
 // the right one. Its blocks are there: writing to it needs no space.
-func makeSegment(fsys fileSystem, dir string, size int64) (s *segment, err error) {
+func makeSegment(fsys files.System, dir string, size int64) (s *segment, err error) {
 	s = &segment{size: size, end: segmentHeader, tallies: make(map[*destination]*tally), slots: []slot{}}
 	s.epoch = rand.Uint64()
 	s.seed = seedOf(s.epoch)
@@ -146,7 +148,7 @@ func makeSegment(fsys fileSystem, dir string, size int64) (s *segment, err error
 }
 
 // use gives a segment a name, durably.
-func (s *segment) use(fsys fileSystem, name segmentName, suffix string) error {
+func (s *segment) use(fsys files.System, name segmentName, suffix string) error {
 	dir := filepath.Dir(s.path)
 	name.epoch = s.epoch
 	path := filepath.Join(dir, name.String()+suffix)
@@ -165,7 +167,7 @@ func (s *segment) use(fsys fileSystem, name segmentName, suffix string) error {
 }
 
 // open opens the segment's file.
-func (s *segment) open(fsys fileSystem) (err error) {
+func (s *segment) open(fsys files.System) (err error) {
 	if s.file, err = fsys.Open(s.path, os.O_RDWR); err != nil {
 		return err
 	}
@@ -227,11 +229,7 @@ const patience = time.Minute
 
 // readAt reads a part of the file, at least so many bytes of it.
 func (s *segment) readAt(b []byte, at int64, least int) (n int, err error) {
-	n, err = s.file.ReadAt(b, at)
-	for n < least && err != io.EOF && time.Now().Before(s.opening) {
-		time.Sleep(50 * time.Millisecond)
-		n, err = s.file.ReadAt(b, at)
-	}
+	n, err = files.ReadPatiently(s.file, b, at, least, s.opening)
 	switch {
 	case n >= least:
 		s.unread.Delete(at)

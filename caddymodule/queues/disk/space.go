@@ -131,8 +131,8 @@ func (q *openQueue) begin(s *segment) (*segment, error) {
 		q.spare = nil
 	}
 	q.mu.Unlock()
-	q.next++ // also after an error: a file that was removed may be there again
-	if err := s.use(q.fs, segmentName{first: q.next - 1, last: q.next - 1}, segmentSuffix); err != nil {
+	n := q.reserve() // also after an error: a file that was removed may be there again
+	if err := s.use(q.fs, segmentName{first: n, last: n}, segmentSuffix); err != nil {
 		_ = q.fs.Remove(s.path)
 		return nil, err
 	}

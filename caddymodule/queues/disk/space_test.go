@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
@@ -50,7 +51,7 @@ func fill(t *testing.T, q *openQueue, destination string, client uint64, size in
 // Whatever becomes of what is there can be noted.
 func TestFull(t *testing.T) {
 	const maxSize = leastMaxSize
-	q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, osFS{}, logger(t))
+	q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, files.OS{}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,7 @@ func TestFull(t *testing.T) {
 func TestShares(t *testing.T) {
 	for _, maxSize := range []int64{leastMaxSize, 16 << 20} {
 		t.Run(fmt.Sprint(maxSize), func(t *testing.T) {
-			q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, osFS{}, zap.NewNop())
+			q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, files.OS{}, zap.NewNop())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -238,7 +239,7 @@ func TestManyRetries(t *testing.T) {
 
 // TestDeadLettersGiveWay makes more dead letters than are kept.
 func TestDeadLettersGiveWay(t *testing.T) {
-	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, osFS{}, logger(t))
+	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, files.OS{}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +284,7 @@ func TestDeadLettersGiveWay(t *testing.T) {
 // TestForgottenDestinations uses many destinations, one after the other: what
 // is known of them doesn't add up.
 func TestForgottenDestinations(t *testing.T) {
-	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, osFS{}, logger(t))
+	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, files.OS{}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +328,7 @@ func TestMillion(t *testing.T) {
 	const n = 1_000_000
 	path := filepath.Join(t.TempDir(), "queue")
 	reopen := func() *openQueue {
-		q, err := open(path, "", defaultMaxSize, osFS{}, zap.NewNop())
+		q, err := open(path, "", defaultMaxSize, files.OS{}, zap.NewNop())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 const (
@@ -20,11 +22,12 @@ const (
 // upkeep is the part of an openQueue that looks after the files in the
 // background.
 type upkeep struct {
-	missing   atomic.Bool // the directory isn't what was opened
-	erasedAt  time.Time
-	triedAt   time.Time // when copying or making a segment last failed
-	evicted   int       // dead letters that gave way, and weren't logged yet
-	evictedAt time.Time
+	missing    atomic.Bool // the directory isn't what was opened
+	erasedAt   time.Time
+	triedAt    time.Time // when copying or making a segment last failed
+	takeOverAt time.Time // when taking over is tried again; zero: never
+	evicted    int       // dead letters that gave way, and weren't logged yet
+	evictedAt  time.Time
 
 	// openQueue.mu guards the following.
 	lost     int // records that were damaged, and weren't logged yet
@@ -68,6 +71,9 @@ func (q *openQueue) lookAfter() {
 		if ticked {
 			q.syncSlots()
 			q.compact()
+		}
+		if !q.takeOverAt.IsZero() && !time.Now().Before(q.takeOverAt) {
+			_ = q.takeOver() // it logs
 		}
 		if time.Since(q.erasedAt) >= eraseEvery {
 			q.erasedAt = time.Now()
@@ -235,7 +241,7 @@ func (s *segment) erase() error {
 		if gone && from < 0 {
 			from = at
 		} else if !gone && from >= 0 {
-			if err := zero(s.file, from, at); err != nil {
+			if err := files.Zero(s.file, from, at); err != nil {
 				return err
 			}
 			from = -1

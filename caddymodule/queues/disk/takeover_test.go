@@ -3,20 +3,22 @@ package disk
 import (
 	"bytes"
 	"compress/gzip"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
 
 // formerFile returns a file that an earlier version has left when it was
@@ -27,7 +29,7 @@ import (
 //   - for "three" 2000 to 2002
 func formerFile(t testing.TB, name string) []byte {
 	t.Helper()
-	f, err := os.Open(filepath.Join("testdata", name+".gz"))
+	f, err := os.Open(filepath.Join("boltqueue", "testdata", name+".gz"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +47,7 @@ func formerFile(t testing.TB, name string) []byte {
 
 func writeFormer(t *testing.T, path string) {
 	t.Helper()
-	for _, suffix := range []string{"", journalSuffix} {
+	for _, suffix := range []string{"", ".journal"} {
 		if err := os.WriteFile(path+suffix, formerFile(t, "queue.db"+suffix), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +112,7 @@ func TestTakeOver(t *testing.T) {
 				path, former = filepath.Join(dir, "tagged_urls"), file
 			}
 			for range 3 {
-				q, err := open(path, former, defaultMaxSize, osFS{}, logger(t))
+				q, err := open(path, former, defaultMaxSize, files.OS{}, logger(t))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -127,6 +129,79 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// takeOver opens a queue without what it does in the background.
+func takeOver(path, former string, m *memFS, logger *zap.Logger) (*openQueue, error) {
+	q := newQueue(path, former, defaultMaxSize, m, logger)
+	err := q.upgrade().MoveIn()
+	if err == nil {
+		err = q.loadFiles()
+	}
+	if err == nil {
+		err = q.takeOver()
+	}
+	return q, err
+}
+
+// putFormer puts an earlier version's files on a disk.
+func (m *memFS) putFormer(t *testing.T, path string) {
+	for _, suffix := range []string{"", ".journal"} {
+		b := formerFile(t, "queue.db"+suffix)
+		f := &memFile{fs: m, data: b, synced: b}
+		m.files[path+suffix], m.durable[path+suffix] = f, f
+	}
+}
+
+// TestTakeOverLater has no room for what an earlier version has left, or can't
+// read it, for a while: what comes is recorded, and that is taken over later.
+func TestTakeOverLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemFS()
+		m.putFormer(t, "/data/former.db")
+		m.space = m.used() + 40<<10
+		q, err := open("/data/tagged_urls", "/data/former.db", 4<<20, m, zap.NewNop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		time.Sleep(5 * time.Minute)
+		prefill(t, q, "three", 1)
+		drain(t, q, "three", 1) // so that its numbers are behind what is taken
+		if n := q.waiting("one"); n != 0 {
+			t.Fatalf("%d records were taken over without room", n)
+		}
+		m.mu.Lock()
+		m.space = 0
+		m.mu.Unlock()
+		time.Sleep(2 * takeOverEvery)
+		holdsFormer(t, q)
+	})
+}
+
+// TestTakeOverReadErrors has a file that can't be read for a moment: that isn't
+// damage.
+func TestTakeOverReadErrors(t *testing.T) {
+	for _, path := range []string{"/data/former.db", "/data/tagged_urls"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMemFS()
+			m.putFormer(t, path)
+			began := time.Now()
+			m.unread = func(string, int64, int) error {
+				if time.Since(began) < time.Second {
+					return syscall.EIO
+				}
+				return nil
+			}
+			q, err := open("/data/tagged_urls", "/data/former.db", 4<<20, m, zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer q.Close()
+			time.Sleep(2 * takeOverEvery)
+			holdsFormer(t, q)
+		})
+	}
+}
+
 // TestTakeOverStopped cuts the power before each operation while a queue is
 // taken over.
 func TestTakeOverStopped(t *testing.T) {
@@ -137,28 +212,16 @@ func TestTakeOverStopped(t *testing.T) {
 			if path == "/data/tagged_urls" {
 				file = "/data/caddy/tagged_urls/queue.db"
 			}
-			for _, suffix := range []string{"", journalSuffix} {
-				b := formerFile(t, "queue.db"+suffix)
-				f := &memFile{fs: m, data: b, synced: b}
-				m.files[file+suffix], m.durable[file+suffix] = f, f
-			}
+			m.putFormer(t, file)
 			m.stopAt = stopAt
 			over := false
 			synctest.Test(t, func(t *testing.T) {
-				q := newQueue(path, file, defaultMaxSize, m, zap.NewNop())
-				err := q.notFile()
-				if err == nil {
-					err = q.loadFiles()
-				}
+				_, err := takeOver(path, file, m, zap.NewNop())
 				over = err == nil && m.ops < stopAt
 			})
 			for _, how := range crashes {
 				again := m.after(how, newStory(nil, m, uint64(stopAt)).r)
-				q := newQueue(path, file, defaultMaxSize, again, logger(t))
-				err := q.notFile()
-				if err == nil {
-					err = q.loadFiles()
-				}
+				q, err := takeOver(path, file, again, logger(t))
 				if err != nil {
 					t.Fatalf("stopped before operation %d (%s), %s: %v", stopAt, m.log[min(stopAt, len(m.log))-1], how, err)
 				}
@@ -199,7 +262,7 @@ func TestTakeOverDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			core, logs := observer.New(zapcore.InfoLevel)
-			q, err := open(path, "", defaultMaxSize, osFS{}, zap.New(core))
+			q, err := open(path, "", defaultMaxSize, files.OS{}, zap.New(core))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -222,17 +285,6 @@ func TestTakeOverDamaged(t *testing.T) {
 				t.Errorf("the log says %v", logs.All())
 			}
 		})
-	}
-}
-
-// TestPagesInACircle has a database whose damage makes its pages point back.
-func TestPagesInACircle(t *testing.T) {
-	page := make([]byte, 4096)
-	native.PutUint16(page[8:], boltBranch)
-	native.PutUint16(page[10:], 3) // all of them to page 0
-	b := &boltFile{file: &memHandle{memFile: &memFile{fs: newMemFS(), data: page}}, size: 4096, pageSize: 4096}
-	if err := b.walk(0, 0, nil); !errors.Is(err, errDamaged) {
-		t.Errorf("error %v, want %v", err, errDamaged)
 	}
 }
 
@@ -266,7 +318,7 @@ func TestNotOurs(t *testing.T) {
 			if err := os.WriteFile(path, content, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := open(path, "", defaultMaxSize, osFS{}, logger(t))
+			_, err := open(path, "", defaultMaxSize, files.OS{}, logger(t))
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v, want %q", err, test.want)
 			}

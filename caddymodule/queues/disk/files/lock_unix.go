@@ -1,6 +1,6 @@
 //go:build !windows
 
-package disk
+package files
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ func lock(name string) (io.Closer, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errLocked
+			return nil, ErrLocked
 		}
 		return nil, os.NewSyscallError("flock", err)
 	}

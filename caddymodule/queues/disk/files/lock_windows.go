@@ -1,4 +1,4 @@
-package disk
+package files
 
 import (
 	"errors"
@@ -18,7 +18,7 @@ func lock(name string) (io.Closer, error) {
 	}
 	h, err := syscall.CreateFile(path, syscall.GENERIC_READ|syscall.GENERIC_WRITE, 0, nil, syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
 	if errors.Is(err, errorSharingViolation) {
-		return nil, errLocked
+		return nil, ErrLocked
 	}
 	if err != nil {
 		return nil, hint(os.NewSyscallError("CreateFile", err))

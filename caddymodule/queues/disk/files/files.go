@@ -1,4 +1,6 @@
-package disk
+// Package files is all that the queue does to a disk: a seam for tests that
+// stop it, fill it, or have it fail.
+package files
 
 import (
 	"errors"
@@ -8,13 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 )
 
-// fileSystem is all that the queue does to a disk. Tests put another one in
-// its place that stops, tears writes or is full.
-type fileSystem interface {
+// System is a file system. Tests put another one in the place of [OS].
+type System interface {
 	// Open opens a file; flag is [os.OpenFile]'s. New files have mode 0600.
-	Open(name string, flag int) (file, error)
+	Open(name string, flag int) (File, error)
 	// MkdirAll makes a directory that only its owner can look into.
 	MkdirAll(name string) error
 	Stat(name string) (fs.FileInfo, error)
@@ -27,15 +29,15 @@ type fileSystem interface {
 	// SyncDir makes what happened to a directory's entries durable.
 	SyncDir(dir string) error
 	// Lock locks a file for this process alone, and makes it if need be. It
-	// returns errLocked if another process has it.
+	// returns ErrLocked if another process has it.
 	Lock(name string) (io.Closer, error)
 	// Size is how many bytes the file system of a directory has; 0 if that
 	// isn't known.
 	Size(dir string) int64
 }
 
-// file is an open file.
-type file interface {
+// File is an open file.
+type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
@@ -47,14 +49,15 @@ type file interface {
 	Allocate(size int64) error
 }
 
-var errLocked = errors.New("another process has locked it")
+// ErrLocked is returned by Lock.
+var ErrLocked = errors.New("another process has locked it")
 
-// osFS is the real file system.
-type osFS struct{}
+// OS is the real file system.
+type OS struct{}
 
 type osFile struct{ *os.File }
 
-func (osFS) Open(name string, flag int) (file, error) {
+func (OS) Open(name string, flag int) (File, error) {
 	f, err := os.OpenFile(name, flag, 0o600)
 	if err != nil {
 		return nil, hint(err)
@@ -62,15 +65,19 @@ func (osFS) Open(name string, flag int) (file, error) {
 	return osFile{f}, nil
 }
 
-func (osFS) MkdirAll(name string) error                     { return hint(os.MkdirAll(name, 0o700)) }
-func (osFS) Stat(name string) (fs.FileInfo, error)          { return os.Stat(name) }
-func (osFS) Same(a, b fs.FileInfo) bool                     { return os.SameFile(a, b) }
-func (osFS) Rename(from, to string) error                   { return hint(os.Rename(from, to)) }
-func (osFS) Remove(name string) error                       { return hint(os.Remove(name)) }
-func (osFS) Size(dir string) int64                          { return diskSize(dir) }
-func (osFS) Lock(name string) (closer io.Closer, err error) { return lock(name) }
+func (OS) MkdirAll(name string) error                     { return hint(os.MkdirAll(name, 0o700)) }
+func (OS) Same(a, b fs.FileInfo) bool                     { return os.SameFile(a, b) }
+func (OS) Rename(from, to string) error                   { return hint(os.Rename(from, to)) }
+func (OS) Remove(name string) error                       { return hint(os.Remove(name)) }
+func (OS) Size(dir string) int64                          { return diskSize(dir) }
+func (OS) Lock(name string) (closer io.Closer, err error) { return lock(name) }
 
-func (osFS) List(dir string) ([]string, error) {
+func (OS) Stat(name string) (fs.FileInfo, error) {
+	info, err := os.Stat(name)
+	return info, hint(err)
+}
+
+func (OS) List(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	names := make([]string, len(entries))
 	for i, e := range entries {
@@ -79,7 +86,7 @@ func (osFS) List(dir string) ([]string, error) {
 	return names, hint(err)
 }
 
-func (osFS) SyncDir(dir string) error {
+func (OS) SyncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil // can't, and needn't
 	}
@@ -95,20 +102,20 @@ func (f osFile) Sync() error { return datasync(f.File) }
 // zeros are what is written to a file for its blocks to be there.
 var zeros [256 << 10]byte
 
-// Allocate implements [file]. To sync blocks that were never written to takes
+// Allocate implements [File]. To sync blocks that were never written to takes
 // a file system longer, so they are.
 func (f osFile) Allocate(size int64) error {
 	if err := reserve(f.File, size); err != nil {
 		return err
 	}
-	if err := zero(f, 0, size); err != nil {
+	if err := Zero(f, 0, size); err != nil {
 		return err
 	}
 	return f.Sync()
 }
 
-// zero overwrites a part of a file.
-func zero(f io.WriterAt, from, to int64) error {
+// Zero overwrites a part of a file.
+func Zero(f io.WriterAt, from, to int64) error {
 	for from < to {
 		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), to-from)], from)
 		if err != nil {
@@ -119,6 +126,18 @@ func zero(f io.WriterAt, from, to int64) error {
 	return nil
 }
 
+// ReadPatiently reads at least so many bytes. If that fails it is tried again
+// until some time: an error of the storage may pass.
+func ReadPatiently(f io.ReaderAt, b []byte, at int64, least int, until time.Time) (n int, err error) {
+	for {
+		n, err = f.ReadAt(b, at)
+		if n >= least || err == io.EOF || !time.Now().Before(until) {
+			return n, err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // hint adds to an error of the file system what to do about it.
 func hint(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
@@ -127,9 +146,9 @@ func hint(err error) error {
 	return err
 }
 
-// resolve follows symbolic links, also to what isn't there yet: what is
+// Resolve follows symbolic links, also to what isn't there yet: what is
 // renamed mustn't be the link.
-func resolve(path string) string {
+func Resolve(path string) string {
 	for range 40 { // as many as Linux follows
 		if target, err := filepath.EvalSymlinks(path); err == nil {
 			return target
