@@ -102,18 +102,18 @@ func (k *Keys) Seal(c Cookie, scope Scope) string {
 		}
 	}
 	size := (fixedSize + len(c.Name) + padding - 1) / padding * padding
-	plain := append(make([]byte, 0, size), flags)
-	plain = binary.BigEndian.AppendUint64(plain, uint64(c.Made.UnixMilli()))
-	plain = binary.BigEndian.AppendUint64(plain, c.Memory)
-	plain = append(plain, c.Anonymous[:]...)
-	plain = binary.BigEndian.AppendUint16(plain, uint16(len(c.Name)))
-	plain = append(plain, c.Name...)
-	plain = plain[:size] // the rest is zeros
-
-	raw := make([]byte, nonceSize, nonceSize+size+aeadOverhead)
-	k.cookie.fillNonce(raw)
-	raw = k.cookie.seal(raw, raw, plain, additional(scope))
-	return versionEncrypted + cookieEncoding.EncodeToString(raw)
+	nonce := make([]byte, nonceSize, nonceSize+size+aeadOverhead)
+	k.cookie.fillNonce(nonce)
+	raw := append(nonce, flags)
+	raw = binary.BigEndian.AppendUint64(raw, uint64(c.Made.UnixMilli()))
+	raw = binary.BigEndian.AppendUint64(raw, c.Memory)
+	raw = append(raw, c.Anonymous[:]...)
+	raw = binary.BigEndian.AppendUint16(raw, uint16(len(c.Name)))
+	raw = append(raw, c.Name...)
+	plain := raw[nonceSize : nonceSize+size] // the rest is zeros; it is encrypted where it is
+	raw = k.cookie.seal(nonce, nonce, plain, additional(scope))
+	value := append(make([]byte, 0, 1+cookieEncoding.EncodedLen(len(raw))), versionEncrypted...)
+	return string(cookieEncoding.AppendEncode(value, raw))
 }
 
 // additional is what a cookie is bound to.
