@@ -7,7 +7,11 @@
 // User-Agent and what every browser has.
 package bots
 
-import "strings"
+import (
+	"hash/maphash"
+	"strings"
+	"sync/atomic"
+)
 
 // maxLength is how many bytes of a User-Agent are looked at. In-app browsers
 // send several hundred; what is much longer only means to keep us busy.
@@ -28,6 +32,35 @@ const maxLength = 2048
 // (CFNetwork, Dalvik). A client that an app brings along (okhttp) is a tool:
 // nobody opens a landing page with it, while messengers fetch previews with it.
 func Is(userAgent string) bool {
+	if len(userAgent) > maxRemembered {
+		return judge(userAgent)
+	}
+	place := &remembered[maphash.String(seed, userAgent)%uint64(len(remembered))]
+	if last := place.Load(); last != nil && last.userAgent == userAgent {
+		return last.is
+	}
+	is := judge(userAgent)
+	place.Store(&judged{strings.Clone(userAgent), is})
+	return is
+}
+
+// remembered are what was asked for last. Most visitors of an hour send one of
+// few User-Agents, and to compare it with the last one takes 18 ns, where to
+// judge it takes 2,800 (BenchmarkIs).
+var (
+	remembered [256]atomic.Pointer[judged]
+	seed       = maphash.MakeSeed()
+)
+
+// maxRemembered is how long a User-Agent that is remembered may be, in bytes.
+const maxRemembered = 512
+
+type judged struct {
+	userAgent string
+	is        bool
+}
+
+func judge(userAgent string) bool {
 	ua := strings.TrimSpace(userAgent)
 	ua = withoutPages(strings.ToLower(ua[:min(len(ua), maxLength)]))
 

@@ -117,6 +117,21 @@ func FuzzIs(f *testing.F) {
 	})
 }
 
+// TestRemembered: what is remembered of one is never taken for another's.
+func TestRemembered(t *testing.T) {
+	t.Parallel()
+	all := append(userAgents(t, "testdata/people.txt"), userAgents(t, "testdata/programs.txt")...)
+	for range 3 {
+		for i, ua := range all {
+			for _, other := range []string{ua, all[i*7%len(all)], strings.Repeat(ua, 20)} {
+				if got, want := Is(other), judge(other); got != want {
+					t.Fatalf("%q: %v, want %v", other, got, want)
+				}
+			}
+		}
+	}
+}
+
 func BenchmarkIs(b *testing.B) {
 	b.Run("the same", func(b *testing.B) {
 		ua := userAgents(b, "testdata/people.txt")[0]
@@ -130,7 +145,7 @@ func BenchmarkIs(b *testing.B) {
 			all := userAgents(b, file)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				Is(all[i%len(all)])
+				judge(all[i%len(all)])
 			}
 		})
 	}
