@@ -28,39 +28,51 @@ const nobody = "" +
 	"user id here,email here,insert email here,insert user id here,your user id,your id,your username," +
 	"distinct id,distinctid,identity,name,your name,first name,firstname,last name,lastname,full name,fullname"
 
-// printed are the shapes of what programs print in the place of a value that is
-// missing or isn't a text.
-var printed = regexp.MustCompile(strings.Join([]string{
-	`^#[¡¿]?(?:[A-ZÄÖÜ/0-9_]+|(?i:ref|value|name|num|null|div/0))[!?]$`, // spreadsheets in many languages: #REF!, #¡VALOR!, #NAME?
-	`^[A-Z]\w* object \((?:\d+|None)\)$`,                                // Django's models
-	`^(?:class|interface) (?:[a-z]\w*\.)+\w+$`,                          // Java's
-	"^undefined (?:local variable or )?method `",                        // Ruby's
-	`^Err:\d{3}$`,                        // LibreOffice
-	`^\d(?:[.,]\d+)?[Ee] \d+$`,           // 4.9E+12, a spreadsheet's number, of which the '+' became a space
-	`%!\w?\(`,                            // Go's fmt: %!s(<nil>), %!d(string=)
-	`^[&*]\{|^\(\*?[\w.]+\)\((?:nil|0x)`, // Go's structs and typed nils
-	`(?i)(?:\(| at |: )0x[0-9a-f]+`,      // addresses in memory: Perl, Python, Lua
-	`^\[object \w+\]$`,                   // JavaScript's
-	`#<`,                                 // Ruby, Clojure
-	`^#[A-Z][\w.]*[<\[]`,                 // Elixir
-	`%(?:[A-Z]\w*\.)*[A-Z]\w*\{`,         // Elixir's structs
-	`^\[[BCDFIJSZL][\w.$;]*@`,            // Java's arrays
-	// Types of many languages, with what they hold.
-	`^(?:Optional\w*|Some|Just|Ok|Err|Symbol|Promise|[Ff]unction|HASH|ARRAY|SCALAR|CODE|GLOB|REF|[Aa]rray|string|int|` +
-		`bool|float|object|resource|character|Just|List|Set|Map|ArrayList|HashMap|Closure|map|struct) ?[(\[{<"]`,
-	`^(?:async )?function\b.*\(|=>`, // JavaScript's source; hashes in Ruby and Perl
-	"^<\\w+[ :].*@.*>$",             // <User: jane@example.org>, Django's
-	`^Instance of '|\b(?:Object|Resource) id #|^stdClass\b`,
-	`(?i)\bundefined (?:variable|index|offset|array key|property)\b|^(?:notice|warning|deprecated|fatal error|parse error): `,
-	`(?i)^liquid (?:syntax )?error|^traceback\b`,
-	`[a-z](?:Error|Exception):`,
-	`(?i)[=:] ?["']?(?:null|nil|none|undefined|nan)["']?(?:[,;)}\]]|$)`, // User(id=null)
-}, "|"))
+// What programs print in the place of a value that is missing or isn't a text.
+// Most shapes are those of a whole value. Three expressions are faster than one:
+// two look at the beginning alone, and the third is small enough for package
+// regexp to match by backtracking.
+var (
+	printed = regexp.MustCompile("^(?:" + strings.Join([]string{
+		`#[¡¿]?(?:[A-ZÄÖÜ/0-9_]+|(?i:ref|value|name|num|null|div/0))[!?]$`, // spreadsheets in many languages: #REF!, #¡VALOR!, #NAME?
+		`[A-Z]\w* object \((?:\d+|None)\)$`,                                // Django's models
+		`(?:class|interface) (?:[a-z]\w*\.)+\w+$`,                          // Java's
+		"undefined (?:local variable or )?method `",                        // Ruby's
+		`Err:\d{3}$`,                          // LibreOffice
+		`\d(?:[.,]\d+)?[Ee] \d+$`,             // 4.9E+12, a spreadsheet's number, of which the '+' became a space
+		`[&*]\{`, `\(\*?[\w.]+\)\((?:nil|0x)`, // Go's structs and typed nils
+	}, "|") + ")")
+	printedAnyCase = regexp.MustCompile("(?i)^(?:" + strings.Join([]string{
+		`\[object \w+\]$`,        // JavaScript's
+		`#[a-z][\w.]*[<\[]`,      // Elixir
+		`\[[BCDFIJSZL][\w.$;]*@`, // Java's arrays
+		// Types of many languages, with what they hold.
+		`(?:optional\w*|some|just|ok|err|symbol|promise|function|hash|array|scalar|code|glob|ref|string|int|bool|` +
+			`float|object|resource|character|list|set|map|arraylist|hashmap|closure|struct) ?[(\[{<"]`,
+		`(?:async )?function\b.*\(`, // JavaScript's source
+		`<\w+[ :].*@.*>$`,           // <User: jane@example.org>, Django's
+		`instance of '`, `stdClass\b`,
+		`(?:notice|warning|deprecated|fatal error|parse error): `,
+		`liquid (?:syntax )?error`, `traceback\b`,
+	}, "|") + ")")
+	printedWithin = regexp.MustCompile(`%!\w?\(|` + // Go's fmt: %!s(<nil>), %!d(string=)
+		"(?i:" + strings.Join([]string{
+		`(?:\(| at |: )0x[0-9a-f]+`,  // addresses in memory: Perl, Python, Lua
+		`#<`,                         // Ruby, Clojure
+		`%(?:[a-z]\w*\.)*[a-z]\w*\{`, // Elixir's structs
+		`=>`,                         // hashes in Ruby and Perl
+		`\b(?:object|resource) id #`,
+		`\bundefined (?:variable|index|offset|array key|property)\b`,
+		`[a-z](?:error|exception):`,
+		`[=:] ?["']?(?:null|nil|none|undefined|nan)["']?(?:[,;)}\]]|$)`, // User(id=null)
+	}, "|") + ")")
+)
 
 // isPrinted reports whether s is or holds what a program prints in the place of
 // a value that is missing or isn't a text.
 func isPrinted(s string) bool {
-	return isType(s) || lostDigits(s) || !isSimple(s) && printed.MatchString(s)
+	return isType(s) || lostDigits(s) || !isSimple(s) &&
+		(printed.MatchString(s) || printedAnyCase.MatchString(s) || printedWithin.MatchString(s))
 }
 
 // isType reports whether s is the name of a class, an error's or an object's of

@@ -198,26 +198,26 @@ func (w *world) request(b *browser, v visit) request {
 	return r
 }
 
-// fate is what becomes of a hit in the queue.
-type fate int
+// outcome is what becomes of a hit in the queue.
+type outcome int
 
 const (
-	taken fate = iota
+	taken outcome = iota
 	refused
 	inDoubt // it may or may not have been taken: here it has
 )
 
 // respond is the request's end.
-func (w *world) respond(r request, f fate) {
+func (w *world) respond(r request, o outcome) {
 	if r.aliased {
-		if f == refused {
+		if o == refused {
 			delete(w.nodes[r.node].claimed, r.person.Alias.From)
 			return
 		}
 		w.tracker.alias(r.person.Alias.From.String(), r.person.Alias.To)
 		w.tracker.said = append(w.tracker.said, said{true, r.person.Alias.To, r.person.Alias.From.String()})
 	}
-	if f != refused && !r.bare {
+	if o != refused && !r.bare {
 		hit := said{user: r.person.ID}
 		if !r.person.Named {
 			hit = said{anonymous: r.person.ID}
@@ -227,7 +227,7 @@ func (w *world) respond(r request, f fate) {
 		w.tracker.said = append(w.tracker.said, hit)
 	}
 	c := r.person.Cookie
-	if f != taken || c.None() {
+	if o != taken || c.None() {
 		return
 	}
 	if c.Made.IsZero() {
