@@ -15,7 +15,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
-// TestChurn reloads fifty times under load, each time with other trackers,
+// TestChurn reloads again and again under load, each time with other trackers,
 // limits and queues. Nothing is left behind: no goroutine, no open file.
 func TestChurn(t *testing.T) {
 	t.Parallel()
@@ -49,7 +49,7 @@ func TestChurn(t *testing.T) {
 		trk.up()
 	}
 	l := harness.StartLoad(t, c.URL, 4)
-	for i := range 50 {
+	for i := range 10 * *crashRounds {
 		queue := "a.db"
 		if i%10 == 9 {
 			queue = "b.db" // for one of ten, so that what is left there is fetched
@@ -99,7 +99,7 @@ func TestQueueMovesAllTheTime(t *testing.T) {
 	dir := t.TempDir()
 	trk := newCounter(t, 50*time.Millisecond)
 	trk.up()
-	const backlog = 5000
+	backlog := 500 * *crashRounds
 	prefill(t, filepath.Join(dir, "0.db"), "main", backlog)
 	// It holds hits up until their configuration is long gone.
 	before := harness.StartRecorder(t, func(_ http.ResponseWriter, r *http.Request) {
@@ -135,7 +135,7 @@ http://:$PORT {
 	}()
 	pause := time.NewTicker(30 * time.Millisecond)
 	defer pause.Stop()
-	for i := range 70 {
+	for i := range 8 * *crashRounds {
 		<-pause.C
 		c.Reload(config(i))
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
-var crashRounds = flag.Int("crash.rounds", 3, "how many `times` to kill Caddy under load")
+// CI tries more of what is random, or depends on what is under way, than a run
+// by hand does.
+var crashRounds = flag.Int("crash.rounds", 3, "how many `times` to kill Caddy under load; reloads and full disks go with them")
 
 func TestMain(m *testing.M) { harness.Run(m) }

@@ -20,7 +20,7 @@ var proofs = map[string]func(*testing.T){
 	"A tracker condemns a record":                                           TestDeadLettersAreBounded,
 	"A record gets older than `max_age`":                                    TestTooOld,
 	"A hundred thousand records wait":                                       TestBacklog,
-	"A thousand sites have a tracker each":                                  TestThousandSites,
+	"A thousand sites have a tracker each":                                  TestManySites,
 	"Caddy is killed":                                                       TestKill,
 	"Caddy is stopped or upgraded":                                          TestTerminate,
 	"A tracker hangs when Caddy is stopped":                                 TestDrainIsBounded,

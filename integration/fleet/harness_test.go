@@ -77,7 +77,7 @@ func startFleet(t *testing.T) *fleet {
 
 // visit starts the load on a node. Each hit is another person's.
 func (n *node) visit(t *testing.T) {
-	n.load = harness.StartLoadOf(t, 1, func(_, hit string) (link, who string) {
+	n.load = harness.StartLoadOf(t, 1, 50*time.Millisecond, func(_, hit string) (link, who string) {
 		event := "kme=Load&"
 		if strings.HasSuffix(hit, "0") {
 			event = ""
@@ -92,7 +92,7 @@ func (f *fleet) reach(what string) {
 	f.t.Helper()
 	for _, n := range f.nodes {
 		if n.Running() {
-			n.load.Reach(f.t, 20)
+			n.load.Reach(f.t, 10)
 		}
 	}
 	f.t.Log(time.Since(f.began).Round(100*time.Millisecond), what)
@@ -133,6 +133,20 @@ func (f *fleet) arrived() map[string][]harness.Record {
 	return arrived
 }
 
+// arrive waits until all hits have arrived that must.
+func (f *fleet) arrive() {
+	f.t.Helper()
+	harness.Eventually(f.t, "all hits to arrive", func() bool {
+		arrived := f.arrived()
+		for hit := range f.hits {
+			if arrived[hit] == nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // deliver ends all visits and waits until the hits have arrived.
 func (f *fleet) deliver() (arrived map[string][]harness.Record) {
 	f.t.Helper()
@@ -143,15 +157,7 @@ func (f *fleet) deliver() (arrived map[string][]harness.Record) {
 		s.Healthy()
 	}
 	f.nodes[0].API("POST", "/tagged_urls/retry")
-	harness.Eventually(f.t, "all hits to arrive", func() bool {
-		arrived = f.arrived()
-		for hit := range f.hits {
-			if arrived[hit] == nil {
-				return false
-			}
-		}
-		return true
-	})
+	f.arrive()
 	for _, n := range f.nodes {
 		n.Drained()
 	}

@@ -57,9 +57,20 @@ func Run(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	for _, cleanup := range slices.Backward(cleanups) {
+		cleanup()
+	}
 	os.RemoveAll(scratch)
 	os.Exit(code)
 }
+
+// lasting is a test that starts what later ones use, too: it's cleaned up when
+// all tests of the package have run.
+type lasting struct{ testing.TB }
+
+var cleanups []func() // one test at a time adds to them: see sharedNATS
+
+func (lasting) Cleanup(f func()) { cleanups = append(cleanups, f) }
 
 // Build builds Caddy with the module, once.
 var Build = sync.OnceValues(func() (string, error) {

@@ -33,15 +33,15 @@ var loads struct {
 // StartLoad starts a crowd that opens pages of a site until it is stopped.
 func StartLoad(t *testing.T, url string, visitors int) *Load {
 	t.Helper()
-	return StartLoadOf(t, visitors, func(person, hit string) (link, who string) {
+	return StartLoadOf(t, visitors, 5*time.Millisecond, func(person, hit string) (link, who string) {
 		return url + "/?kme=Load&kmi=" + person + "&km_hit=" + hit, person
 	})
 }
 
 // StartLoadOf starts a crowd that follows links until it is stopped. Errors are
-// fine: hits without an answer don't count. A visitor clicks no more often than
-// every 5ms, so that the tests beside this one get on.
-func StartLoadOf(t *testing.T, visitors int, link func(person, hit string) (link, who string)) *Load {
+// fine: hits without an answer don't count. A visitor clicks once per pace at
+// most, so that the tests beside this one get on.
+func StartLoadOf(t *testing.T, visitors int, pace time.Duration, link func(person, hit string) (link, who string)) *Load {
 	t.Helper()
 	loads.Lock()
 	loads.n++
@@ -52,13 +52,13 @@ func StartLoadOf(t *testing.T, visitors int, link func(person, hit string) (link
 		v := NewVisitor(t)
 		person := fmt.Sprintf("person%d-%d", crowd, i)
 		l.workers.Go(func() {
-			pace := time.NewTicker(5 * time.Millisecond)
-			defer pace.Stop()
+			clicks := time.NewTicker(pace)
+			defer clicks.Stop()
 			for n := 0; ; n++ {
 				select {
 				case <-l.stopping:
 					return
-				case <-pace.C:
+				case <-clicks.C:
 				}
 				hit := fmt.Sprintf("%d-%d-%d", crowd, i, n)
 				link, who := link(person, hit)

@@ -70,6 +70,39 @@ func StartNATSCluster(t testing.TB, config string) []*NATS {
 	return servers
 }
 
+// manyStreams is the configuration of a server for many tests: each stream
+// reserves what it may need, which together is more than disks have.
+const manyStreams = `jetstream { store_dir: "$DIR", max_file_store: 100TB, max_memory_store: 100TB }`
+
+// sharedNATS are servers that all tests of a package use.
+var sharedNATS struct {
+	sync.Mutex
+	one, three []*NATS
+}
+
+// SharedNATS returns a server for tests that leave it as it is, and have
+// streams of their own.
+func SharedNATS(t testing.TB) *NATS {
+	t.Helper()
+	return shared(t, &sharedNATS.one, func(t testing.TB) []*NATS { return []*NATS{StartNATS(t, manyStreams)} })[0]
+}
+
+// SharedNATSCluster is [SharedNATS] with three servers that make a cluster.
+func SharedNATSCluster(t testing.TB) []*NATS {
+	t.Helper()
+	return shared(t, &sharedNATS.three, func(t testing.TB) []*NATS { return StartNATSCluster(t, manyStreams) })
+}
+
+func shared(t testing.TB, servers *[]*NATS, start func(testing.TB) []*NATS) []*NATS {
+	t.Helper()
+	sharedNATS.Lock()
+	defer sharedNATS.Unlock()
+	if *servers == nil {
+		*servers = start(lasting{t})
+	}
+	return *servers
+}
+
 func (s *NATS) configFile() string { return filepath.Join(s.dir, "nats.conf") }
 
 func (s *NATS) configure(config string) {

@@ -27,9 +27,9 @@ const Patience = 2 * time.Minute
 // managers wait, and less.
 const endsWithin = 30 * time.Second
 
-// Eventually waits until the condition holds, and fails the test if it doesn't
-// come to. Between looks it waits for as long as one takes, so that looking
-// keeps nobody busy.
+// Eventually waits until the condition holds, and fails the test if it never
+// does. Between looks it waits for three times as long as one takes, so that
+// looking keeps nobody busy.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(Patience); ; {
@@ -40,7 +40,7 @@ func Eventually(t testing.TB, what string, condition func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %s in vain for %s", Patience, what)
 		}
-		<-time.After(max(5*time.Millisecond, time.Since(began)))
+		<-time.After(max(5*time.Millisecond, 3*time.Since(began)))
 	}
 }
 

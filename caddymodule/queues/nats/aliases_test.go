@@ -19,7 +19,7 @@ func anonymous(n int) (identity [16]byte) {
 // Two nodes know of each other's aliases.
 func TestAliasesOfAFleet(t *testing.T) {
 	t.Parallel()
-	s := settingsFor(harness.StartNATS(t, ""))
+	s := settingsFor(harness.SharedNATS(t))
 	one, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
 	made := time.Now()
 	for i, q := range []*openQueue{one, other, one} {
@@ -32,7 +32,7 @@ func TestAliasesOfAFleet(t *testing.T) {
 // What gave way is in doubt, also at a node that has never known of it.
 func TestAliasesGiveWay(t *testing.T) {
 	t.Parallel()
-	s := settingsFor(harness.StartNATS(t, ""))
+	s := settingsFor(harness.SharedNATS(t))
 	s.maxBytes = leastMaxBytes
 	q := mustOpen(t, s, nil)
 	const claims = 800
@@ -57,7 +57,7 @@ func TestAliasesGiveWay(t *testing.T) {
 // Where the cluster forgot everything, nobody from before gets an alias.
 func TestAliasesLost(t *testing.T) {
 	t.Parallel()
-	s := settingsFor(harness.StartNATS(t, ""))
+	s := settingsFor(harness.SharedNATS(t))
 	q := mustOpen(t, s, nil)
 	before, made := q.AliasMemory(), time.Now()
 	if first, err := q.ClaimAlias(t.Context(), before, anonymous(1), made); !first || err != nil {

@@ -94,7 +94,7 @@ func TestBlackHole(t *testing.T) {
 		t.Errorf("it took %v, as long as connecting", took)
 	}
 	// Who needs the cluster waits for the other servers to be tried.
-	s.connection.urls += "," + harness.StartNATS(t, "").URL
+	s.connection.urls += "," + harness.SharedNATS(t).URL
 	if _, err := mustOpen(t, s, onDisk(t)).Requeue(delivery.DeadFilter{}); err != nil {
 		t.Error(err)
 	}
@@ -102,6 +102,7 @@ func TestBlackHole(t *testing.T) {
 
 // Without a fallback the cluster has to be there.
 func TestNoFallback(t *testing.T) {
+	t.Parallel()
 	n := harness.StartNATS(t, "")
 	s := settingsFor(n)
 	n.Stop()
@@ -133,7 +134,7 @@ func TestNoFallback(t *testing.T) {
 // than half of what they can wait.
 func TestSilence(t *testing.T) {
 	t.Parallel()
-	n := harness.StartNATS(t, "")
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := connected(t, mustOpen(t, s, onDisk(t)))
 	// Nobody answers on behalf of this stream: it isn't any more.
@@ -163,7 +164,8 @@ func TestSilence(t *testing.T) {
 
 // A stream that is full is no reason to drop a hit either.
 func TestFullFallsBack(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	s.maxBytes = 6000 // for about 20
 	q := connected(t, mustOpen(t, s, onDisk(t)))

@@ -15,7 +15,8 @@ import (
 
 // Any node delivers any record, and each is delivered once.
 func TestNodesShare(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	const nodes, each = 3, 60
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
@@ -66,7 +67,8 @@ func TestNodesShare(t *testing.T) {
 // What a node has under way when it dies is delivered by another, once its
 // time is over; and while it lives and is merely slow, by nobody else.
 func TestNodeDies(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	const ackWait = time.Second
 	dying, other := mustOpenWith(t, s, nil, ackWait), mustOpenWith(t, s, nil, ackWait)
@@ -91,7 +93,8 @@ func TestNodeDies(t *testing.T) {
 
 // A node that closes gives back what it has at once.
 func TestNodeCloses(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	closing, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
 	put(t, other, "d", upTo(50)...)
@@ -111,7 +114,8 @@ func TestNodeCloses(t *testing.T) {
 // A record that is sent twice because no answer came is there once; one that
 // comes back from another queue isn't taken for such a one.
 func TestDuplicates(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	for range 3 {
@@ -138,7 +142,7 @@ func TestDuplicates(t *testing.T) {
 // A reload with another address connects anew; what is under way goes on.
 func TestReload(t *testing.T) {
 	t.Parallel()
-	nodes := harness.StartNATSCluster(t, "")
+	nodes := harness.SharedNATSCluster(t)
 	s := settingsFor(nodes[0])
 	s.replicas = 3
 	q := mustOpen(t, s, nil)
@@ -165,7 +169,7 @@ func TestReload(t *testing.T) {
 // A hit that is under way when a reload closes the connection takes the other.
 func TestReloadUnderHits(t *testing.T) {
 	t.Parallel()
-	n := harness.StartNATS(t, "")
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	ctx, over := context.WithCancel(t.Context())
@@ -195,7 +199,8 @@ func TestReloadUnderHits(t *testing.T) {
 
 // Statistics name destinations that this node hasn't heard of.
 func TestStatsOfOthers(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	const name = "kissmetrics:https://trk.kissmetrics.io/ é%\n#1234"
@@ -221,7 +226,8 @@ func TestStatsOfOthers(t *testing.T) {
 
 // To count what waits for a thousand destinations takes one request for each.
 func TestManyDestinations(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	q := mustOpen(t, settingsFor(n), nil)
 	const destinations = 1000
 	name := func(i int) string { return fmt.Sprint("destination ", i) }
@@ -244,7 +250,8 @@ func TestManyDestinations(t *testing.T) {
 
 // A limit counts for all nodes together, and outlives the node that delivers.
 func TestRate(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	const rate, records = 50, 130
 	unlimited := mustOpen(t, s, nil)

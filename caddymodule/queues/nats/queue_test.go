@@ -12,22 +12,22 @@ import (
 // and with a fallback at hand.
 func TestQueue(t *testing.T) {
 	t.Parallel()
-	s := harness.StartNATS(t, "")
+	s := harness.SharedNATS(t)
 	runSuite(t, func() settings { return settingsFor(s) }, false)
 }
 
 func TestQueueWithFallback(t *testing.T) {
 	t.Parallel()
-	s := harness.StartNATS(t, "")
+	s := harness.SharedNATS(t)
 	runSuite(t, func() settings { return settingsFor(s) }, true)
 }
 
 func TestQueueOfThree(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("three servers take a while")
 	}
-	t.Parallel()
-	nodes := harness.StartNATSCluster(t, "")
+	nodes := harness.SharedNATSCluster(t)
 	runSuite(t, func() settings {
 		s := settingsFor(nodes...)
 		s.replicas = len(nodes)

@@ -51,7 +51,8 @@ func info(t *testing.T, js jetstream.JetStream, stream string) jetstream.StreamC
 
 // A stream that somebody made is checked, and never harmed.
 func TestStreamThatExists(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	js := operator(t, n)
 	for name, test := range map[string]struct {
 		change func(*jetstream.StreamConfig)
@@ -102,7 +103,8 @@ func TestStreamThatExists(t *testing.T) {
 
 // The configuration may make a stream larger, and turns on what costs nothing.
 func TestStreamGrows(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	js := operator(t, n)
 	s := settingsFor(n)
 	config, _ := wanted(s)
@@ -133,7 +135,7 @@ func TestStreamGrows(t *testing.T) {
 // A stream that is gone is made again as it is configured now.
 func TestStreamIsMadeAgain(t *testing.T) {
 	t.Parallel()
-	n := harness.StartNATS(t, "")
+	n := harness.SharedNATS(t)
 	js := operator(t, n)
 	s := settingsFor(n)
 	q := mustOpenWith(t, s, nil, time.Second)
@@ -155,6 +157,7 @@ func TestStreamIsMadeAgain(t *testing.T) {
 
 // A stream must not forget what is still being tried.
 func TestStreamForgets(t *testing.T) {
+	t.Parallel()
 	n := harness.StartNATS(t, authorization(user("all", nil), user("user", publishes("forgets", false))))
 	js := operator(t, n, nats.UserInfo("all", "x"))
 	const day = 24 * time.Hour
@@ -189,6 +192,7 @@ func TestStreamForgets(t *testing.T) {
 
 // An account may allow fewer consumers than a stream has by default.
 func TestFewConsumers(t *testing.T) {
+	t.Parallel()
 	n := harness.StartNATS(t, "accounts { T { jetstream { max_consumers: 100 }, users: [{ user: t, password: x }] } }\nno_auth_user: t")
 	q := mustOpen(t, settingsFor(n), nil)
 	put(t, q, "d", 0)
@@ -197,7 +201,8 @@ func TestFewConsumers(t *testing.T) {
 
 // What may get lost can be kept in memory.
 func TestMemory(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	s.storage = jetstream.MemoryStorage
 	q := mustOpen(t, s, nil)
@@ -215,7 +220,8 @@ func TestMemory(t *testing.T) {
 
 // What is in the way is said with what to do.
 func TestCannotOpen(t *testing.T) {
-	lone := harness.StartNATS(t, "")
+	t.Parallel()
+	lone := harness.SharedNATS(t)
 	without := harness.StartNATS(t, "jetstream: false")
 	small := harness.StartNATS(t, "max_payload: 1000")
 	full := harness.StartNATS(t, `jetstream { store_dir: "$DIR", max_file_store: 1MiB }`)
@@ -295,6 +301,7 @@ func authorization(users ...string) (config string) {
 // A user needs no more permissions than documented, also with the subjects for
 // acknowledgements that are to come.
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	for _, v2 := range []bool{false, true} {
 		t.Run(fmt.Sprint("js_ack_fc_v2=", v2), func(t *testing.T) {
 			t.Parallel()
@@ -350,6 +357,7 @@ func testPermissions(t *testing.T, flags string) {
 
 // TLS with certificates on both sides, and a user who is known by a key.
 func TestSecure(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	files := selfSigned(t, dir)
 	user, err := nkeys.CreateUser()

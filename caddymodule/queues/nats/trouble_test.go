@@ -19,7 +19,8 @@ import (
 
 // A hit is stored with all its records or with none.
 func TestAllOrNone(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	s.maxBytes = 4000
 	q := mustOpen(t, s, nil)
@@ -58,7 +59,8 @@ func TestAllOrNone(t *testing.T) {
 // In a full stream a retry has to do with the room that it has. It comes no
 // sooner than asked for.
 func TestRetryInAFullStream(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	s.maxBytes = 2000
 	q := mustOpenWith(t, s, nil, 200*time.Millisecond)
@@ -87,7 +89,7 @@ func TestRetryInAFullStream(t *testing.T) {
 // Somebody deletes the consumer, or all of the stream.
 func TestThingsGo(t *testing.T) {
 	t.Parallel()
-	n := harness.StartNATS(t, "")
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0, 1, 2)
@@ -121,7 +123,8 @@ func TestThingsGo(t *testing.T) {
 // What this version can't read goes to the dead letters, and comes back as it
 // was.
 func TestUnreadable(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	body := []byte("\x63 of the future")
@@ -171,6 +174,7 @@ func TestUnreadable(t *testing.T) {
 // A settlement that can't be stored holds up none of the others, and the record
 // comes again.
 func TestUnsettled(t *testing.T) {
+	t.Parallel()
 	const ackWait = 200 * time.Millisecond
 	for name, test := range map[string]struct {
 		outcome    delivery.Outcome
@@ -230,7 +234,8 @@ func emptied(_ *testing.T, n *harness.NATS, _ settings) { n.Reload(account("")) 
 
 // Statistics that can't be had are an error, whatever had been asked already.
 func TestStatsFail(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	var entries []delivery.Entry
@@ -254,6 +259,7 @@ func TestStatsFail(t *testing.T) {
 
 // What nobody answers isn't taken for nothing.
 func TestReadWithoutAnswer(t *testing.T) {
+	t.Parallel()
 	s := settings{stream: "silent", replicas: 1}
 	publish := slices.DeleteFunc(publishes(s.stream, true), func(subject string) bool { return strings.Contains(subject, "DIRECT") })
 	n := harness.StartNATS(t, authorization(user("user", publish)))
@@ -269,7 +275,8 @@ func TestReadWithoutAnswer(t *testing.T) {
 
 // What arrives when the connection is being closed goes back.
 func TestTakeWhileClosing(t *testing.T) {
-	n := harness.StartNATS(t, "")
+	t.Parallel()
+	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0)
