@@ -1,6 +1,8 @@
 package tagging
 
 import (
+	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -58,8 +60,20 @@ const (
 
 // opened are what stands before addresses as a word. The escapes are
 // quoted-printable's and JavaScript's.
-var opened = []string{"mailto:", "smtp:", "email:", "e-mail:", "to:", "http://", "https://", "//", "email=", "kmi=", "km_i=",
+var opened = []string{"http://", "https://", "//",
 	"&lt;", "&quot;", "&#39;", "&nbsp;", "=3d", `3d"`, "=20", "=3c", "=22", "=09", `\u003c`, `\u003e`, `\u0022`, `\u0027`}
+
+// labels are the schemes of URIs, the headers of mails and the fields of forms
+// and databases that stand before addresses, with ':' or '='.
+var labels = strings.Fields("mailto smtp email e-mail e_mail mail emailaddress email_address to cc bcc from sender reply-to recipient " +
+	"acct sip sips xmpp im pres aim skype callto msnim facetime id uid userid user_id login identity kmi km_i")
+
+// owners are what stands before them likewise, but also in what programs print
+// of an object: <User: jane@example.org>.
+var owners = strings.Fields("user username account contact customer subscriber member lead")
+
+// marker is what lists have before their items: "1. ", "2) ", "- ".
+var marker = regexp.MustCompile(`^(?:\(?(?:\d{1,3}|[A-Za-z])\)|\d{1,3}[.:][\s\pZ]|\[\d{1,3}\]|[-–—+#>~|]+[\s\pZ])`)
 
 // closed are what stands behind them.
 var closed = []string{"=20", "=3e", "=22", "=09", "=0d", "=0a", `\u003c`, `\u003e`, `\u0022`, `\u0027`, "</a>", "/>"}
@@ -70,6 +84,9 @@ var closed = []string{"=20", "=3e", "=22", "=09", "=0d", "=0a", `\u003c`, `\u003
 func findAddress(s string) (address string, ok, certain bool) {
 	if !strings.Contains(s, "@") {
 		s = strings.Replace(s, "=40", "@", 1)
+	}
+	if isMasked(s) {
+		return "", true, false
 	}
 	for cut := true; cut; {
 		s, cut = cutOpening(s)
@@ -111,6 +128,15 @@ func cutOpening(s string) (string, bool) {
 			return s[len(word):], true
 		}
 	}
+	if i := strings.IndexAny(s, ":="); i >= 0 && i+1 < len(s) {
+		label := strings.ToLower(strings.TrimSpace(s[:i]))
+		if slices.Contains(labels, label) || slices.Contains(owners, label) && s[len(s)-1] != '>' {
+			return s[i+1:], true
+		}
+	}
+	if marked := marker.FindString(s); marked != "" && len(marked) < len(s) {
+		return s[len(marked):], true
+	}
 	if len(s) > 2 && (s[0] == 'b' || s[0] == 'u') && (s[1] == '\'' || s[1] == '"') && s[len(s)-1] == s[1] { // Python's
 		return s[2:], true
 	}
@@ -150,10 +176,14 @@ var at = strings.NewReplacer("&#64;", "@", "&#064;", "@", "&#x40;", "@", "&#X40;
 	`\u0040`, "@", `\x40`, "@", "%u0040", "@", "＠", "@", "﹫", "@")
 
 // odd reports whether a plain address has the beginning of an escape before it:
-// 3Djane@example.org is jane@example.org in quoted-printable, or an address.
+// 3Djane@example.org is jane@example.org in quoted-printable, or an address. So
+// it does if the address is masked.
 func odd(address string) bool {
 	if strings.IndexByte(address, '@') < 0 {
 		return false
+	}
+	if isMasked(address) {
+		return true
 	}
 	for _, escape := range []string{"3D", "u003c", "u003e", "u0022", "u0027", "u003C", "u003E"} {
 		if strings.HasPrefix(address, escape) {

@@ -110,16 +110,17 @@ func unescaped(s string) string {
 // no name has.
 func hasDebris(s string) bool {
 	first, n := utf8.DecodeRuneInString(s)
-	if second, _ := utf8.DecodeRuneInString(s[n:]); unicode.IsLetter(second) && (strings.ContainsRune(",;=&?", first) || unpaired(s, first)) {
+	second, _ := utf8.DecodeRuneInString(s[n:])
+	if opens := strings.ContainsRune(",;=&?", first) || unpaired(s, first); opens && (unicode.IsLetter(second) || unicode.IsDigit(second) && len(s) > 3) {
 		return true
 	}
 	lower := strings.ToLower(s)
-	for _, word := range []string{"mailto:", "smtp:", "kmi=", "km_i=", "b'", `b"`, "u'", `u"`} {
+	for _, word := range []string{"mailto:", "smtp:", "sip:", "sips:", "xmpp:", "email:", "e-mail:", "kmi=", "km_i=", "user=", "username=", "userid=", "user_id=", "login=", "email=", "id=", "uid=", "b'", `b"`, "u'", `u"`} {
 		if strings.HasPrefix(lower, word) {
 			return true
 		}
 	}
-	for _, sign := range []string{"</", "/>", "<script", "<img", "<!--", "../", `..\`, "=3d", "' or '", "' and '"} {
+	for _, sign := range []string{"&kme=", "&kmi=", "&km_", "</", "/>", "<script", "<img", "<!--", "../", `..\`, "=3d", "' or '", "' and '"} {
 		if strings.Contains(lower, sign) {
 			return true
 		}
@@ -129,8 +130,11 @@ func hasDebris(s string) bool {
 			return true
 		}
 	}
-	return quoteOut(lower) || strings.ContainsAny(s, "=(") && injected.MatchString(lower) || hasEnd(s)
+	return numberAndSign.MatchString(s) || quoteOut(lower) || strings.ContainsAny(s, "=(") && injected.MatchString(lower) || hasEnd(s)
 }
+
+// numberAndSign is a number with a sign behind it that isn't a number's.
+var numberAndSign = regexp.MustCompile(`^\d{2,}\s*[-#*^~$+_<>=!|&({\[]+$`)
 
 // injected is what scanners append to numbers.
 var injected = regexp.MustCompile(`\b(?:or|and) \d+=\d+|\bselect\b.*\(|\bsleep\(|\bunion .*=`)
@@ -177,7 +181,7 @@ func quoteOut(lower string) bool {
 // hasEnd reports whether what stands behind the last word of a name doesn't
 // belong to it.
 func hasEnd(s string) bool {
-	const ends = ".,;:?'\"`>)}/\\|&=…’”“„‘»›」』）】》〉。，、；：？"
+	const ends = ".,;:?'\"`<>(){}[/\\|&=…’”“„‘«»‹›「」『』（）【】《》〈〉。，、；：？"
 	word := strings.TrimRight(s, ends)
 	end := s[len(word):]
 	last, _ := utf8.DecodeLastRuneInString(word)

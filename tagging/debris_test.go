@@ -13,6 +13,8 @@ func TestAddressesAreRepaired(t *testing.T) {
 		"mailto:%s", "MAILTO:%s", "<mailto:%s>", "mailto:%%20%s", "smtp:%s", "SMTP:%s", "email:%s", "email=%s", "kmi=%s", "km_i=%s", "&lt;%s&gt;", "&quot;%s&quot;", "%s&gt;", "%s&amp;", "%s&nbsp;",
 		"=3D%s", "=3d%s", "==3D%s", "=3D=3D%s", "=20%s", "=3C%s=3E", "=22%s=22", "%s=20", "%s=0D=0A", "\\u003c%s\\u003e", "b'%s'", "b\"%s\"", "u'%s'",
 		"mailto://%s", "http://%s", "http://%s/", "https://%s", "//%s", "To: %s", "E-Mail: %s", "3D\"%s\"", "=3D\"%s\"", "&nbsp;%s", "• %s", "· %s", "→%s",
+		"acct:%s", "sip:%s", "sips:%s", "xmpp:%s", "im:%s", "skype:%s", "mail:%s", "cc: %s", "From: %s", "Reply-To: %s", "user=%s", "user: %s", "username=%s", "user_id=%s", "login=%s", "id=%s", "uid=%s", "Contact: %s", "recipient=%s", "acct%%3A%s", "<acct:%s>",
+		"1. %s", "12. %s", "1) %s", "(1) %s", "a) %s", "1: %s", "[1] %s", "- %s", "– %s", "-- %s", "+ %s", "# %s", "> %s", "| %s", "1.\u00a0%s", "- <%s>", "1. mailto:%s", "* %s", "**%s**",
 		"%s?utm_source=x", "%s?", "%s#top", "%s&utm_source=x", "%s?kme=X",
 		" %s ", "\t%s\r\n", "%s\u00a0", "\ufeff%s", "\u200b%s\u200b", "\u202a%s\u202c", "%s\u2028", "\u3000%s",
 		"%s%%20", "%s%%0D%%0A", "%s%%3E", "%s%%27/", "%%3C%s%%3E", "%s%%C2%%A0", "%%E2%%80%%8B%s", "%%22%s%%22", "%%253C%s%%253E", "mailto%%3A%s",
@@ -58,6 +60,8 @@ var uncertain = []string{
 	"john.smith'/", "john.smith'", "john.smith\"", "john.smith>", "<john.smith", "john.smith)", "john.smith,", "john.smith;", "john.smith:", "john.smith.", "john.smith..", "john.smi…", "john.smi...", "john.smith?", "john.smith/", "john.smith\\", "john.smith&", "john.smith=", "john.smith|", "john.smith\">", "john.smith”", "john.smith’", "john.smith»", "john.smith。", "john.smith%27/", "john.smith%27", "john.smith%22%3E", "john.smith%3E", "john.smith%0D%0A", "john.smith%20", "john.smith%C2%A0", "12345.", "12345,", "12345)", "12345>", "John Smith,", "John Smith>",
 	"\"john.smith", "“john.smith", "(john.smith", "=john.smith", "&john.smith", "?john.smith", ",john.smith", ";john.smith", "=3Djohn.smith", "mailto:john.smith", "kmi=john.smith", "b'john.smith'", "`john.smith",
 	"john.smith' or '1'='1", "john.smith';--", "john.smith')", "john.smith\" or 1=1", "john.smith</a>", "john.smith<script>", "john.smith<img src=x>", "../../etc/passwd", "john.smith\"/>", "john.smith<!--", "=?utf-8?Q?jane=40example.org?=", "=?utf-8?B?amFuZQ==?=", "jane @example.org", "12345 or 1=1", "12345 AND 1=1-- -", "12345 union all select null,(1)", "12345 and sleep(5)", "john.smith&gt;", "john.smith&quot;", "john.smith&#39;", "john.smith&nbsp;", "john.smith&nbsp",
+	"12345<", "12345(", "12345[", "12345{", "12345“", "john.smith<", "john.smith(", "john.smith[", "12345%3C", "12345-", "12345_", "12345#", "12345*", "12345 -", "12345 |", "12345$", "12345~", "12345^", "12345+", "12345!", "12345&",
+	"\"12345", "(12345", "<12345", ",12345", "=12345", "&12345", "sip:john.smith", "user=john.smith", "email:john.smith", "id=12345", "jane&kme=C", "12345&km_x=1",
 	"john.smith=20", "12345=20", "12345=0D=0A", "john.smith=0A", `john.smith\n`, `john.smith\r\n`, `12345\t`, `12345\u0000`,
 }
 

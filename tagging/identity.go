@@ -84,7 +84,7 @@ func (r *Rules) check(identity string) (string, Reason) {
 		}
 		word = plain(identity)
 	}
-	if isPrinted(identity) || r.words[word] || r.builtIn && (meaningless(identity) || r.allAbsent(word)) {
+	if isPrinted(identity) || isMasked(identity) || r.words[word] || r.builtIn && (meaningless(identity) || r.allAbsent(word)) {
 		return "", IdentityNobody
 	}
 	if r.email == EmailDrop && holdsAddress(identity) {

@@ -24,6 +24,9 @@ const nobody = "" +
 	"user,customer,subscriber,recipient,test,test user,testuser,testing,tester,example,demo," +
 	"no user,nouser,unknown user,unknownuser,no email,no-email,noemail,invalid email," +
 	"not authenticated,not logged in,logged out,ffffffff-ffff-ffff-ffff-ffffffffffff," +
+	"redacted,masked,hidden,filtered,removed,deleted,erased,censored,obfuscated,anonymized,anonymised,pseudonymized,scrubbed," +
+	"sanitized,sanitised,suppressed,withheld,undisclosed,confidential,private,protected,email protected,not disclosed," +
+	"placeholder,dummy," +
 	"email,e-mail,email address,your email,your email address,id,user id,userid,user name,username,customer id," +
 	"user id here,email here,insert email here,insert user id here,your user id,your id,your username," +
 	"distinct id,distinctid,identity,name,your name,first name,firstname,last name,lastname,full name,fullname"
@@ -110,12 +113,12 @@ func lostDigits(s string) bool {
 
 // allAbsent reports whether a word, as plain returns it, is made of words that
 // are nobody, and one of them stands for a missing value: "null null",
-// "undefined@undefined", "user-null".
+// "undefined@undefined", "user-null", "***REDACTED***".
 func (r *Rules) allAbsent(word string) bool {
 	absent := false
 	for part := range strings.FieldsFuncSeq(word, func(r rune) bool { return !isWord(r) }) {
 		switch part {
-		case "null", "nil", "none", "undefined":
+		case "null", "nil", "none", "undefined", "redacted", "masked", "hidden", "filtered", "removed", "deleted", "anonymized", "anonymised":
 			absent = true
 		default:
 			if !r.words[part] {

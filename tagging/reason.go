@@ -45,7 +45,7 @@ var explanations = map[Reason]string{
 	IdentityMerge:    "The identity is a merge field that your mailing tool didn't fill in; recorded, it would make one person of all recipients.",
 	IdentityBroken:   "The identity isn't valid UTF-8, so parts of it can't be read, and it counts as absent: others would look the same.",
 	IdentityDebris:   "The identity has something around it that doesn't belong to it, such as a quotation mark or half of an escape, and what it should be isn't certain; recorded, it would be one more person.",
-	IdentityNobody:   "The identity is a word or sign that stands for nobody in particular; recorded, it would make one person of all visitors.",
+	IdentityNobody:   "The identity is a word or sign that stands for nobody in particular, or is masked; recorded, it would make one person of all visitors.",
 	IdentityEmail:    "The identity is an e-mail address, and this site is configured not to record those.",
 	IdentityMisspelt: "It names a person, but not as a tag does, which is kmi=NAME. It is kept from the site and isn't recorded.",
 	NotGet:           "Only GET requests are visits.",
