@@ -12,14 +12,12 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// committer is the part of an openQueue that only its goroutine uses. It
-// gathers what is put while the last write was made durable, adds that to the
-// last segment, and makes it durable by one sync.
-type committer struct {
-	writing writing
-}
+// maxDestination is the length of a destination's identity in bytes, at most.
+const maxDestination = 1 << 10
 
-// commitAll is the committer's goroutine.
+// commitAll is the committer's goroutine. It gathers what is put while the last
+// write was made durable, adds that to the last segment, and makes it durable
+// by one sync.
 func (q *openQueue) commitAll() {
 	for {
 		select {
@@ -29,9 +27,9 @@ func (q *openQueue) commitAll() {
 		if q.missing.Swap(false) && !q.isClosed() {
 			_ = q.reload() // it logs
 		}
-		b, closed := q.gathered()
-		q.commit(b)
-		q.reuse(b)
+		puts, closed := q.gathered()
+		q.commit(puts)
+		q.reuse(puts)
 		if closed {
 			return
 		}
@@ -41,41 +39,246 @@ func (q *openQueue) commitAll() {
 // errGone is returned while the queue has no directory.
 var errGone = errors.New("the queue's directory isn't open because of an earlier error")
 
-// commit writes a batch, and tells everybody the outcome.
-func (q *openQueue) commit(b *batch) {
-	puts := b.puts
+// commit writes what was put, and tells everybody the outcome.
+func (q *openQueue) commit(puts []*put) {
+	w := &q.writing
 	for failures := 0; len(puts) > 0; {
-		w := &q.writing
-		*w = writing{q: q, batch: b, runs: w.runs[:0], frames: w.frames[:0]}
 		n, err := w.place(puts)
 		if err == nil {
 			err = w.write()
 		}
-		if err != nil {
-			// What is in doubt is written again, somewhere else. It is never
-			// believed that a second sync works.
-			again := w.segment != nil
-			if again {
-				q.condemn(w.segment, err)
-				again = q.void(w.segment) == nil
-			}
-			if failures++; failures < 2 && again {
-				continue
-			}
-		}
 		if err == nil {
 			w.publish()
 			failures = 0
+		} else if w.segment != nil {
+			// What is in doubt is written again, somewhere else. It is never
+			// believed that a second sync works.
+			q.condemn(w.segment, err)
+			if failures++; failures < 2 && q.void(w.segment) == nil {
+				continue
+			}
 		}
 		for _, p := range puts[:n] {
 			if p.err == nil {
 				p.err = err
 			}
 			if !p.gone {
-				p.end(p.err)
+				p.done(p.err)
 			}
 		}
 		puts = puts[n:]
+	}
+	w.forget()
+}
+
+// writing is what goes into one segment at once.
+type writing struct {
+	frames
+	q            *openQueue
+	segment      *segment
+	destinations []*destination // of the frames
+	payload      []byte         // of the frame that is being added
+}
+
+func (w *writing) use(s *segment) {
+	w.forget()
+	if w.segment = s; s != nil {
+		w.at, w.first = s.end, s.count
+	}
+}
+
+// forget leaves no personal data in memory.
+func (w *writing) forget() {
+	w.reset()
+	clear(w.payload[:cap(w.payload)])
+	clear(w.destinations)
+	w.destinations, w.segment = w.destinations[:0], nil
+}
+
+// place gives a place to as many puts as go into one segment. It returns how
+// many that are; those that can't be taken have an error.
+func (w *writing) place(puts []*put) (n int, err error) {
+	q := w.q
+	w.use(q.last())
+	now := millis(time.Now())
+	for n < len(puts) {
+		p, begin := puts[n], len(w.slots)
+		if p.err = p.late(); p.gone || p.err != nil {
+			n++
+			continue
+		}
+		p.err = w.add(p, now)
+		switch {
+		case p.err != nil:
+		case w.segment == nil:
+			need := segmentHeader + w.end() + int64(len(w.slots))*slotSize
+			s, err := q.segmentFor(need, p.letters != nil)
+			if err == nil {
+				w.use(s)
+				continue // it is added there
+			}
+			if !errors.Is(err, delivery.ErrFull) && need <= smallestSegment {
+				return len(puts), err
+			}
+			p.err = err // others may have room
+		case w.end()+slotSize*(int64(w.first)+int64(len(w.slots))) > w.segment.size:
+			if w.cut(begin); begin > 0 {
+				return n, nil
+			}
+			q.retire(w.segment) // it is full
+			q.wakeUpkeep()
+			w.use(nil)
+			continue
+		default:
+			p.err = q.admit(w, p, begin)
+		}
+		if p.err != nil {
+			w.cut(begin)
+		}
+		n++
+	}
+	return n, nil
+}
+
+// nameAgain says after how many bytes a segment holds a destination's identity
+// once more: damage to one frame, or page, mustn't cost all the others their
+// destination.
+func nameAgain(last int64) int64 { return min(max(8<<10, last), 64<<10) }
+
+// add adds a put's frames. Without a segment that is a trial, of how much room
+// they may need.
+func (w *writing) add(p *put, now int64) error {
+	n := len(p.entries) + len(p.letters)
+	for i := range n {
+		f, s, id := frame{kind: kindRecord, time: now}, slot{state: waiting}, ""
+		var record *delivery.Record
+		w.payload = w.payload[:0]
+		if i < len(p.entries) {
+			e := p.entries[i]
+			id, record = e.Destination, e.Record
+			if !e.NotBefore.IsZero() {
+				s.due = seconds(millis(e.NotBefore.Add(time.Millisecond - 1)))
+			}
+		} else {
+			l := p.letters[i-len(p.entries)]
+			id, record = l.Item.Destination, l.Item.Record
+			f.kind, s.state, s.due = kindLetter, dead, seconds(now)
+			w.payload = appendLetter(w.payload, l.Item.Attempts+1, l.Status, l.Reason)
+		}
+		if i == 0 {
+			f.flags |= flagFirst
+		}
+		if i == n-1 {
+			f.flags |= flagLast
+		}
+		var err error
+		if w.payload, err = record.AppendBinary(w.payload); err != nil {
+			return err
+		}
+		d, err := w.destination(id, now)
+		if err != nil {
+			return err
+		}
+		if err := w.addFor(d, f, s, w.payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// destination finds a destination, and adds its identity if need be.
+func (w *writing) destination(id string, now int64) (*destination, error) {
+	if len(id) == 0 || len(id) > maxDestination {
+		return nil, fmt.Errorf("a destination's identity has %d bytes, but may have 1 to %d", len(id), maxDestination)
+	}
+	w.q.mu.Lock()
+	defer w.q.mu.Unlock()
+	d := w.q.lookup(id)
+	if w.segment != nil {
+		if err := w.q.number(d); err != nil {
+			return nil, err
+		}
+		t := w.segment.tally(d) // so that it isn't forgotten
+		if t.named > 0 && w.end()-t.named <= nameAgain(t.named) {
+			return d, nil
+		}
+		t.named = w.end()
+	}
+	return d, w.addFor(d, frame{kind: kindName, time: now}, slot{state: named}, []byte(id))
+}
+
+func (w *writing) addFor(d *destination, f frame, s slot, payload []byte) error {
+	if w.segment != nil {
+		f.destination, f.seq = d.number, sequence(w.segment.first, w.first+uint32(len(w.slots)))
+	}
+	w.destinations = append(w.destinations, d)
+	return w.frames.add(f, s, payload)
+}
+
+// cut leaves out what was added last.
+func (w *writing) cut(from int) {
+	w.q.mu.Lock()
+	defer w.q.mu.Unlock()
+	for i := from; i < len(w.heads) && w.segment != nil; i++ {
+		if w.heads[i].kind == kindName {
+			w.segment.tally(w.destinations[i]).named = 0
+		}
+	}
+	w.frames.cut(from)
+	w.destinations = w.destinations[:len(w.heads)]
+}
+
+// write makes what was placed durable.
+func (w *writing) write() error {
+	if len(w.heads) == 0 {
+		return nil
+	}
+	w.heads[0].flags |= flagBatch
+	s := w.segment
+	if _, err := s.file.WriteAt(w.encode(s.seed), w.at); err != nil {
+		return err
+	}
+	if err := s.sync(); err != nil {
+		return err
+	}
+	if w.q.isAt(s.path, s.info) {
+		return nil
+	}
+	if err := w.q.reload(); err != nil {
+		w.segment = nil // there is nowhere to write to
+		return errors.Join(errGone, err)
+	}
+	return errMoved
+}
+
+// errMoved is why a file isn't trusted that isn't at its path any more.
+var errMoved = errors.New("the queue's directory was removed or replaced")
+
+// publish makes known what was written.
+func (w *writing) publish() {
+	q, s := w.q, w.segment
+	if len(w.heads) == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.slots = append(s.slots, w.slots...)
+	s.count, s.end = uint32(len(s.slots)), w.end()
+	s.mu.Unlock()
+	q.mu.Lock()
+	half := s.end > s.size/2
+	for i, f := range w.heads {
+		if f.kind != kindName {
+			q.tally(s, w.destinations[i], w.slots[i].state, 1, f.size())
+		}
+	}
+	q.mu.Unlock()
+	for i, f := range w.heads {
+		if f.kind == kindRecord {
+			w.destinations[i].signal()
+		}
+	}
+	if half {
+		q.wakeUpkeep()
 	}
 }
 
@@ -104,6 +307,16 @@ func (q *openQueue) condemn(s *segment, why error) {
 	q.wakeUpkeep()
 }
 
+// last returns the segment that frames are added to, or nil.
+func (q *openQueue) last() *segment {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.active != nil && q.active.condemned.Load() {
+		q.active = nil
+	}
+	return q.active
+}
+
 // retire has no more frames added to a segment. It says whether some were.
 func (q *openQueue) retire(s *segment) bool {
 	q.mu.Lock()
@@ -115,227 +328,20 @@ func (q *openQueue) retire(s *segment) bool {
 	return true
 }
 
-// writing is a part of a batch that goes into one segment.
-type writing struct {
-	q       *openQueue
-	batch   *batch
-	segment *segment
-	end     int64 // where the next frame goes
-	runs    []run
-	frames  []placed
-}
-
-// run is bytes that are written at once.
-type run struct {
-	at    int64
-	bytes []byte
-}
-
-// placed is a frame that has its place.
-type placed struct {
-	frame
-	destination *destination
-	at          int64
-}
-
-// place gives a place to as many puts as go into one segment, and fills in
-// their headers. It returns how many that are; those that can't be taken have
-// an error.
-func (w *writing) place(puts []*put) (n int, err error) {
-	q := w.q
-	now := millis(time.Now())
-	for n = 0; n < len(puts); n++ {
-		p := puts[n]
-		if p.gone {
-			continue
-		}
-		if p.err = p.wanted(); p.err != nil {
-			continue
-		}
-		if p.err = q.admit(w, p); p.err != nil {
-			continue
-		}
-		if w.segment == nil {
-			if w.segment, err = q.segmentFor(w.need(p), p); err != nil {
-				if errors.Is(err, delivery.ErrFull) {
-					p.err, err = err, nil
-					continue
-				}
-				if w.need(p) > smallestSegment { // others may have room
-					return n + 1, err
-				}
-				return len(puts), err
-			}
-			w.end = w.segment.end
-		}
-		if !w.fits(p) {
-			if len(w.frames) > 0 {
-				return n, nil
-			}
-			q.retire(w.segment) // it is full
-			q.wakeUpkeep()
-			w.segment = nil
-			n--
-			continue
-		}
-		w.add(p, now)
-	}
-	return n, nil
-}
-
-// need is how much room a put takes up in a new segment.
-func (w *writing) need(p *put) int64 {
-	names := int64(p.frames[1] - p.frames[0])
-	return segmentHeader + int64(p.size) + names*(int64(frameSize(maxDestination))+2*slotSize)
-}
-
-// fits says whether a put has room in the segment.
-func (w *writing) fits(p *put) bool {
-	s := w.segment
-	size := int64(p.size)
-	frames := int64(p.frames[1] - p.frames[0])
-	for _, f := range w.batch.frames[p.frames[0]:p.frames[1]] { // each may need its name
-		size += int64(frameSize(len(f.destination)))
-	}
-	return w.end+size+slotSize*(int64(s.count)+int64(len(w.frames))+2*frames) <= s.size
-}
-
-// nameAgain says after how many bytes a segment holds a destination's identity
-// once more: damage to one frame, or page, mustn't cost all the others their
-// destination.
-func nameAgain(last int64) int64 { return min(max(8<<10, last), 64<<10) }
-
-// add gives a put its place.
-func (w *writing) add(p *put, now int64) {
-	q := w.q
-	frames := w.batch.frames[p.frames[0]:p.frames[1]]
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, f := range frames {
-		d := q.lookup(f.destination)
-		q.number(d)
-		t := w.segment.tallies[d]
-		if t == nil {
-			t = new(tally)
-			w.segment.tallies[d] = t
-		}
-		if t.named == 0 || w.end-t.named > nameAgain(t.named) {
-			t.named = w.end
-			b := make([]byte, frameSize(len(d.id)))
-			copy(b[frameHeader:], d.id)
-			w.encode(frame{kind: kindName, flags: flagFirst | flagLast, length: len(d.id), time: now}, d, b)
-		}
-	}
-	for i, pending := range frames {
-		f := frame{kind: pending.kind, length: pending.length, time: now, due: pending.due}
-		if i == 0 {
-			f.flags |= flagFirst
-		}
-		if i == len(frames)-1 {
-			f.flags |= flagLast
-		}
-		w.encode(f, q.lookup(pending.destination), w.batch.bytes[pending.at:pending.at+frameSize(pending.length)])
-	}
-}
-
-// encode gives a frame its place.
-func (w *writing) encode(f frame, d *destination, b []byte) {
-	if len(w.frames) == 0 {
-		f.flags |= flagBatch
-	}
-	f.destination, f.slot = d.number, w.segment.count+uint32(len(w.frames))
-	f.seq = sequence(w.segment.first, f.slot)
-	f.encode(b, w.segment.seed)
-	if n := len(w.runs); n > 0 && isBehind(w.runs[n-1].bytes, b) {
-		last := &w.runs[n-1]
-		last.bytes = last.bytes[:len(last.bytes)+len(b)]
-	} else {
-		w.runs = append(w.runs, run{w.end, b})
-	}
-	w.frames = append(w.frames, placed{f, d, w.end})
-	w.end += int64(len(b))
-}
-
-// isBehind says whether b continues a in the same array.
-func isBehind(a, b []byte) bool {
-	return cap(a) >= len(a)+len(b) && &a[:len(a)+1][len(a)] == &b[0]
-}
-
-// maxDestinations is how many destinations there can be at a time. Some numbers
-// are left for those that come in one batch.
-const maxDestinations = math.MaxUint16 - 4096
-
-// numbered says whether a destination has a number, or can get one. mu is held.
-func (q *openQueue) numbered(d *destination) error {
-	if d.number == 0 && len(q.numbers) >= maxDestinations {
-		return fmt.Errorf("%w: it holds records for %d trackers, and can't for more", delivery.ErrFull, maxDestinations)
-	}
-	return nil
-}
+// maxDestinations is how many destinations there can be at a time.
+const maxDestinations = math.MaxUint16
 
 // number gives a destination a number, which is the same in all segments. mu
 // is held.
-func (q *openQueue) number(d *destination) {
+func (q *openQueue) number(d *destination) error {
+	if d.number == 0 && len(q.numbers) >= maxDestinations {
+		return fmt.Errorf("%w: it holds records for %d trackers, and can't for more", delivery.ErrFull, maxDestinations)
+	}
 	for n := uint16(1); d.number == 0; n++ {
 		if q.numbers[n] == nil {
 			d.number = n
 			q.numbers[n] = d
 		}
 	}
-}
-
-// errMoved is why a file isn't trusted that isn't at its path any more.
-var errMoved = errors.New("the queue's directory was removed or replaced")
-
-// write makes what was placed durable.
-func (w *writing) write() error {
-	if len(w.frames) == 0 {
-		return nil
-	}
-	for _, r := range w.runs {
-		if _, err := w.segment.file.WriteAt(r.bytes, r.at); err != nil {
-			return err
-		}
-	}
-	if err := w.segment.sync(); err != nil {
-		return err
-	}
-	if w.q.isAt(w.segment.path, w.segment.info) {
-		return nil
-	}
-	if err := w.q.reload(); err != nil {
-		w.segment = nil // there is nowhere to write to
-		return errors.Join(errGone, err)
-	}
-	return errMoved
-}
-
-// publish makes known what was written.
-func (w *writing) publish() {
-	if len(w.frames) == 0 {
-		return
-	}
-	q, s := w.q, w.segment
-	s.mu.Lock()
-	for _, f := range w.frames {
-		s.slots = append(s.slots, f.initial(f.at))
-	}
-	s.count, s.end = uint32(len(s.slots)), w.end
-	s.mu.Unlock()
-	q.mu.Lock()
-	half := s.end > s.size/2
-	for _, f := range w.frames {
-		if f.kind != kindName {
-			q.tally(s, f.destination, f.initial(f.at).state, 1, int64(frameSize(f.length)))
-		}
-	}
-	q.mu.Unlock()
-	for i, f := range w.frames {
-		if f.kind == kindRecord && (i == 0 || w.frames[i-1].kind != f.kind || w.frames[i-1].destination != f.destination) {
-			f.destination.signal()
-		}
-	}
-	if half {
-		q.wakeUpkeep()
-	}
+	return nil
 }

@@ -84,7 +84,7 @@ func (q *openQueue) merge(group []*segment) error {
 	if stale {
 		return nil // the directory was opened anew
 	}
-	c := &copying{q: q, named: make(map[uint16]int64), moved: make(map[place]uint32), starts: make(map[place]uint32)}
+	c := q.newCopying()
 	for _, s := range group {
 		if err := c.collect(s); err != nil {
 			return fmt.Errorf("reading %s: %w", s.path, err)
@@ -118,32 +118,32 @@ func (q *openQueue) merge(group []*segment) error {
 
 // copying is what is copied to a new segment.
 type copying struct {
+	frames
 	q      *openQueue
-	bytes  []byte // frames, from the header on
-	heads  []frame
-	slots  []slot
-	named  map[uint16]int64
+	named  map[*destination]int64
 	moved  map[place]uint32 // the new slots
 	starts map[place]uint32 // where a scan that has come to a place goes on
 }
 
-func (c *copying) end() int64 { return segmentHeader + int64(len(c.bytes)) }
-
-// add adds a frame of a destination, and its identity before it now and then.
-func (c *copying) add(d *destination, f frame, s slot, payload []byte) {
-	if at, ok := c.named[d.number]; !ok || c.end()-at > nameAgain(at) {
-		c.named[d.number] = c.end()
-		c.append(frame{kind: kindName, seq: f.seq, time: f.time, destination: d.number}, slot{destination: d.number, state: named}, []byte(d.id))
+func (q *openQueue) newCopying() *copying {
+	return &copying{
+		frames: frames{at: segmentHeader}, q: q, named: make(map[*destination]int64),
+		moved: make(map[place]uint32), starts: make(map[place]uint32),
 	}
-	c.append(f, s, payload)
 }
 
-func (c *copying) append(f frame, s slot, payload []byte) {
-	s.at = uint32(c.end())
-	f.flags, f.slot, f.length = flagBatch|flagFirst|flagLast, uint32(len(c.slots)), len(payload)
-	c.bytes = append(append(c.bytes, make([]byte, frameHeader)...), payload...)
-	c.bytes = append(c.bytes, make([]byte, frameSize(len(payload))-frameHeader-len(payload))...)
-	c.heads, c.slots = append(c.heads, f), append(c.slots, s)
+// add adds a frame of a destination, and its identity before it now and then.
+func (c *copying) add(d *destination, f frame, s slot, payload []byte) error {
+	f.flags, f.destination = flagBatch|flagFirst|flagLast, d.number
+	if at, ok := c.named[d]; !ok || c.end()-at > nameAgain(at) {
+		c.named[d] = c.end()
+		name := f
+		name.kind = kindName
+		if err := c.frames.add(name, slot{state: named}, []byte(d.id)); err != nil {
+			return err
+		}
+	}
+	return c.frames.add(f, s, payload)
 }
 
 // collect reads what is needed of a segment.
@@ -167,7 +167,9 @@ func (c *copying) collect(s *segment) error {
 			c.q.lose(&lease{destination: d, segment: s, number: uint32(i), slot: old}, err)
 			continue
 		}
-		c.add(d, f, old, payload)
+		if err := c.add(d, f, old, payload); err != nil {
+			return err
+		}
 		c.moved[s.place(uint32(i))] = uint32(len(c.slots)) - 1
 	}
 	c.starts[s.place(uint32(len(slots)))] = uint32(len(c.slots))
@@ -180,12 +182,8 @@ func (c *copying) segment() (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, f := range c.heads {
-		at := int64(c.slots[i].at) - segmentHeader
-		f.encode(c.bytes[at:at+int64(frameSize(f.length))], to.seed)
-	}
 	to.slots, to.count, to.end = c.slots, uint32(len(c.slots)), c.end()
-	_, err = to.file.WriteAt(c.bytes, segmentHeader)
+	_, err = to.file.WriteAt(c.encode(to.seed), segmentHeader)
 	if err == nil {
 		err = to.seal()
 	}

@@ -2,7 +2,9 @@ package disk
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
+	"slices"
 	"time"
 )
 
@@ -27,7 +29,6 @@ type frame struct {
 	time        int64  // ms: when a record was put, or was given up
 	destination uint16
 	slot        uint32
-	due         uint32 // of a record that was just put, see slot; it isn't in the header
 }
 
 // kind says what a frame's payload is.
@@ -70,6 +71,9 @@ func sequence(segment uint64, slot uint32) uint64 { return segment<<32 | uint64(
 // frameSize is what a payload takes up as a frame.
 func frameSize(payload int) int { return (frameHeader + payload + frameAlign - 1) &^ (frameAlign - 1) }
 
+// size is what the frame takes up.
+func (f frame) size() int64 { return int64(frameSize(f.length)) }
+
 // encode writes the header in front of the payload, which is at its place in b.
 func (f frame) encode(b []byte, seed uint32) {
 	payload := b[frameHeader : frameHeader+f.length]
@@ -99,6 +103,57 @@ func decodeFrame(b []byte, seed uint32) (f frame, ok bool) {
 func (f frame) intact(b []byte, seed uint32) bool {
 	return frameHeader+f.length <= len(b) &&
 		crc32.Update(seed, castagnoli, b[frameHeader:frameHeader+f.length]) == order.Uint32(b[4:])
+}
+
+// frames are frames that are written at once, one behind the other.
+type frames struct {
+	at    int64  // where in the file they begin
+	first uint32 // the number of the first one's slot
+	bytes []byte // the headers are filled in at last
+	heads []frame
+	slots []slot
+}
+
+// end is where in the file they end.
+func (b *frames) end() int64 { return b.at + int64(len(b.bytes)) }
+
+// add adds a frame, whose length and place it fills in.
+func (b *frames) add(f frame, s slot, payload []byte) error {
+	if len(payload) > maxPayload {
+		return fmt.Errorf("a record has %d bytes, but may have %d at most", len(payload), maxPayload)
+	}
+	f.length, f.slot = len(payload), b.first+uint32(len(b.slots))
+	s.at, s.destination = uint32(b.end()), f.destination
+	n := len(b.bytes)
+	b.bytes = slices.Grow(b.bytes, int(f.size()))[:n+int(f.size())]
+	copy(b.bytes[n+frameHeader:], payload)
+	b.heads, b.slots = append(b.heads, f), append(b.slots, s)
+	return nil
+}
+
+// cut leaves out the frames from the n-th on.
+func (b *frames) cut(n int) {
+	if n < len(b.slots) {
+		b.bytes = b.bytes[:int64(b.slots[n].at)-b.at]
+		b.heads, b.slots = b.heads[:n], b.slots[:n]
+	}
+}
+
+// encode fills in the headers, and returns all of the frames.
+func (b *frames) encode(seed uint32) []byte {
+	for i, f := range b.heads {
+		f.encode(b.bytes[int64(b.slots[i].at)-b.at:], seed)
+	}
+	return b.bytes
+}
+
+// reset leaves out all frames. A large buffer isn't kept.
+func (b *frames) reset() {
+	clear(b.bytes) // personal data
+	*b = frames{bytes: b.bytes[:0], heads: b.heads[:0], slots: b.slots[:0]}
+	if cap(b.bytes) > 1<<18 {
+		*b = frames{}
+	}
 }
 
 // slot is what becomes of a frame. It is changed in place: that needs no
@@ -133,7 +188,7 @@ const (
 
 // initial is a frame's slot before anything becomes of it.
 func (f frame) initial(at int64) slot {
-	s := slot{at: uint32(at), destination: f.destination, due: f.due}
+	s := slot{at: uint32(at), destination: f.destination}
 	switch f.kind {
 	case kindLetter:
 		s.state, s.due = dead, seconds(f.time)

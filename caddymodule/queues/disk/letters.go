@@ -57,62 +57,8 @@ func letterOf(f frame, payload []byte) letter {
 // id is a dead letter's name for people and in URLs.
 func (f frame) id() string { return strconv.FormatUint(f.seq, 36) }
 
-// letters are records that were given up.
-type letters []delivery.Settlement
-
-func (l letters) add(b *batch) error {
-	for _, s := range l {
-		at := b.begin()
-		b.bytes = appendLetter(b.bytes, s.Item.Attempts+1, s.Status, s.Reason)
-		var err error
-		if b.bytes, err = s.Item.Record.AppendBinary(b.bytes); err != nil {
-			return err
-		}
-		if err := b.end(kindLetter, s.Item.Destination, at); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// unread is a record that can't be decoded. A later version may be able to.
-type unread struct {
-	lease  *lease
-	record []byte
-	why    string
-}
-
-func (u unread) add(b *batch) error {
-	at := b.begin()
-	b.bytes = append(appendLetter(b.bytes, u.lease.slot.attempts, 0, u.why), u.record...)
-	return b.end(kindLetter, u.lease.destination.id, at)
-}
-
 // unreadable is the reason of a dead letter that can't be read.
 func unreadable(err error) string { return "the queue can't read this record: " + err.Error() }
-
-// discard puts a record to the dead letters that can't be decoded. The
-// destination is locked.
-func (q *openQueue) discard(l *lease, record []byte, why error) {
-	d := l.destination
-	d.leases[l.segment.place(l.number)] = l
-	q.logger.Error("a record in the queue can't be read; it is kept among the dead letters", zap.String("tracker", d.id), zap.Error(why))
-	done := func(err error) {
-		s := delivery.Settlement{Outcome: delivery.Dead}
-		if err != nil {
-			s = delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(laterIfFull)}
-		}
-		q.files.RLock()
-		defer q.files.RUnlock()
-		if l.generation == q.generation && !q.isClosed() {
-			_ = q.settle(l, s) // else it is met again after the next start
-		}
-	}
-	p := &put{letters: true, done: func(err error) { go done(err) }}
-	if full, err := hand(q, p, unread{l, record, unreadable(why)}); err != nil || full != nil {
-		go done(delivery.ErrFull)
-	}
-}
 
 // position is how far dead letters were listed.
 type position struct {
@@ -134,13 +80,17 @@ func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool)
 				return false, false // damaged, or listed before
 			}
 			l := letterOf(f, payload)
+			if f.kind == kindRecord { // it was never delivered: it can't be read
+				l = letter{frame: f, attempts: slot.attempts, record: payload}
+				l.time = int64(slot.due) * 1000
+			}
 			record := new(delivery.Record)
 			if err := record.UnmarshalBinary(l.record); err != nil && l.reason == "" {
 				l.reason = unreadable(err)
 			}
 			letters = append(letters, delivery.DeadLetter{
 				Entry: delivery.Entry{Destination: d.id, Record: record},
-				ID:    f.id(), Attempts: l.attempts, Died: time.UnixMilli(f.time), Reason: l.reason, Status: l.status,
+				ID:    f.id(), Attempts: l.attempts, Died: time.UnixMilli(l.time), Reason: l.reason, Status: l.status,
 			})
 			from = position{s.first, f.seq}
 			return false, len(letters) == 64

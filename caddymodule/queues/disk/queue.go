@@ -67,7 +67,7 @@ type openQueue struct {
 	deadBytes    int64
 	aliases      *ledger.Ledger
 
-	committer
+	writing // only the committer's goroutine uses it
 	upkeep
 }
 
@@ -95,7 +95,7 @@ func newQueue(path, former string, maxSize int64, fsys files.System, logger *zap
 		destinations: make(map[string]*destination), numbers: make(map[uint16]*destination),
 	}
 	q.maxSize.Store(maxSize)
-	q.intake.init()
+	q.intake.wake, q.writing.q = make(chan struct{}, 1), q
 	return q
 }
 
@@ -381,11 +381,7 @@ func (q *openQueue) tally(s *segment, d *destination, state state, n int, size i
 	if n == 0 {
 		return
 	}
-	t := s.tallies[d]
-	if t == nil {
-		t = new(tally)
-		s.tallies[d] = t
-	}
+	t := s.tally(d)
 	count, bytes, all, allBytes := &t.waiting, &t.bytes, &d.waiting, &d.bytes
 	if state == dead {
 		count, bytes, all, allBytes = &t.dead, &t.deadBytes, &d.dead, &d.deadBytes

@@ -76,6 +76,16 @@ type tally struct {
 	named            int64 // where its identity was last written
 }
 
+// tally returns what the segment holds for a destination. openQueue.mu is held.
+func (s *segment) tally(d *destination) *tally {
+	t := s.tallies[d]
+	if t == nil {
+		t = new(tally)
+		s.tallies[d] = t
+	}
+	return t
+}
+
 type segmentName struct {
 	first, last uint64
 	generation  uint32

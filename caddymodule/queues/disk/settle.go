@@ -28,7 +28,7 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 	}
 	full := error(nil)
 	if len(given) > 0 {
-		full = putContent(context.Background(), q, letters(given), 0, true)
+		full = q.wait(context.Background(), &put{letters: given})
 		if errors.Is(full, delivery.ErrClosed) {
 			return full
 		}

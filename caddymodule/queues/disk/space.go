@@ -33,81 +33,66 @@ func (q *openQueue) segmentSize() int64 {
 	return min(max(q.maxSize.Load()/256, leastSegment), mostSegment)
 }
 
-// admit says whether a put may take up the room that it needs.
-func (q *openQueue) admit(w *writing, p *put) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, f := range w.batch.frames[p.frames[0]:p.frames[1]] {
-		if err := q.numbered(q.lookup(f.destination)); err != nil {
-			return err
-		}
-	}
-	if p.letters {
+// admit says whether what was last added may take up the room that it needs.
+func (q *openQueue) admit(w *writing, p *put, from int) error {
+	if p.letters != nil {
 		return nil // segmentFor looks
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	limit := q.maxSize.Load() - 2*q.segmentSize()
-	free := limit - q.used
-	if s := q.active; s != nil {
-		end := s.end
-		if w.segment == s {
-			end = w.end
-		}
-		free += s.size - end - slotSize*int64(s.count)
-	}
-	free -= int64(p.size)
+	free := limit - q.used + w.segment.size - w.end() - slotSize*(int64(w.first)+int64(len(w.slots)))
 	if free < 0 {
 		return delivery.ErrFull
 	}
-	for _, f := range w.batch.frames[p.frames[0]:p.frames[1]] {
-		d := q.lookup(f.destination)
+	for i, f := range w.heads[from:] {
+		if f.kind != kindRecord {
+			continue
+		}
+		d := w.destinations[from+i]
 		left := (shareOfFree*free - d.bytes) / (shareOfFree + 1) // that it may take
+		client := p.entries[0].Client
 		switch {
 		case left < 0:
 			return delivery.ErrFull
 		case left > limit/lastPart:
 			clear(d.clients)
 			continue
-		case p.client == 0:
+		case client == 0:
 			continue
 		}
 		if d.clients == nil {
 			d.clients = make(map[uint64]int64)
 		}
-		client := p.client
 		if _, known := d.clients[client]; !known && len(d.clients) >= maxClients {
 			client = 0
 		}
-		if d.clients[client]+int64(frameSize(f.length)) > left {
+		if d.clients[client]+f.size() > left {
 			return delivery.ErrFull
 		}
-		d.clients[client] += int64(frameSize(f.length))
+		d.clients[client] += f.size()
 	}
 	return nil
 }
 
-// segmentFor returns the segment that frames are added to, a new one if need
-// be. A disk that is full may have room for a smaller one.
-func (q *openQueue) segmentFor(need int64, p *put) (*segment, error) {
+// segmentFor begins a segment. A disk that is full may have room for a smaller
+// one.
+func (q *openQueue) segmentFor(need int64, letters bool) (*segment, error) {
 	q.mu.Lock()
-	s, spare := q.active, q.spare
+	spare := q.spare
 	room := q.maxSize.Load() - q.segmentSize() - q.used
-	if !p.letters {
+	if !letters {
 		room -= q.segmentSize()
 	}
 	q.mu.Unlock()
 	switch {
-	case s != nil && !s.condemned.Load():
-		return s, nil
-	case s != nil: // it was condemned meanwhile
-		q.retire(s)
-		return q.segmentFor(need, p)
 	case need > room:
 		return nil, delivery.ErrFull
 	case !q.isThere():
 		if err := q.reload(); err != nil {
 			return nil, errors.Join(errGone, err)
 		}
-		return q.segmentFor(need, p)
+		return q.segmentFor(need, letters)
 	}
 	if spare != nil && need <= spare.size && spare.size <= room {
 		return q.begin(spare)

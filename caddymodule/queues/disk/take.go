@@ -375,7 +375,7 @@ func (t *taking) lease(s *segment, number uint32, slot slot) {
 		payload = letterOf(f, payload).record
 	}
 	if err := item.Record.UnmarshalBinary(payload); err != nil {
-		q.discard(l, slices.Clone(payload), err)
+		q.discard(l, err)
 		return
 	}
 	if seq, ok := d.buried[item.Record.ID]; ok && f.kind == kindRecord && f.seq < seq {
@@ -386,6 +386,20 @@ func (t *taking) lease(s *segment, number uint32, slot slot) {
 	}
 	d.leases[s.place(number)] = l
 	t.items = append(t.items, item)
+}
+
+// discard makes a dead letter of a record that can't be decoded. A later
+// version may be able to.
+func (q *openQueue) discard(l *lease, why error) {
+	q.logger.Error("a record in the queue can't be read; it is kept among the dead letters", zap.String("tracker", l.destination.id), zap.Error(why))
+	l.slot.state, l.slot.due = dead, seconds(millis(time.Now()))
+	if l.segment.set(l.number, l.slot) != nil {
+		return // it is met again after the next start
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.tally(l.segment, l.destination, waiting, -1, -l.size)
+	q.tally(l.segment, l.destination, dead, 1, l.size)
 }
 
 // unreadable tells of a record that can't be read now.

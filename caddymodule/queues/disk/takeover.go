@@ -61,10 +61,9 @@ func (i *importing) destination(id string) (*destination, error) {
 	i.q.mu.Lock()
 	defer i.q.mu.Unlock()
 	d := i.q.lookup(id)
-	if err := i.q.numbered(d); err != nil {
+	if err := i.q.number(d); err != nil {
 		return nil, err
 	}
-	i.q.number(d)
 	d.takers++
 	if i.destinations == nil {
 		i.destinations = make(map[string]*destination)
@@ -87,8 +86,7 @@ func (i *importing) Add(r boltqueue.Record) error {
 	if err != nil {
 		return err
 	}
-	f := frame{kind: kindRecord, time: millis(r.Queued), destination: d.number}
-	s := slot{destination: d.number, state: waiting}
+	f, s := frame{kind: kindRecord, time: millis(r.Queued)}, slot{state: waiting}
 	payload := r.Content
 	switch {
 	case r.Dead:
@@ -104,11 +102,10 @@ func (i *importing) Add(r boltqueue.Record) error {
 	}
 	if i.c == nil {
 		i.number = i.q.reserve()
-		i.c = &copying{q: i.q, named: make(map[uint16]int64)}
+		i.c = i.q.newCopying()
 	}
 	f.seq = sequence(i.number, uint32(len(i.c.slots)))
-	i.c.add(d, f, s, payload)
-	return nil
+	return i.c.add(d, f, s, payload)
 }
 
 // Sync implements [boltqueue.Store].

@@ -58,10 +58,7 @@ func (q *openQueue) lookAfter() {
 		}
 		if ticked && !q.isThere() {
 			q.missing.Store(true)
-			select {
-			case q.intake.wake <- struct{}{}:
-			default:
-			}
+			q.intake.signal()
 			continue
 		}
 		q.removeSettled()
