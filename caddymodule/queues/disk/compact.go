@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -119,17 +120,13 @@ func (q *openQueue) merge(group []*segment) error {
 // copying is what is copied to a new segment.
 type copying struct {
 	frames
-	q      *openQueue
-	named  map[*destination]int64
-	moved  map[place]uint32 // the new slots
-	starts map[place]uint32 // where a scan that has come to a place goes on
+	q     *openQueue
+	named map[*destination]int64
+	moved map[ref]uint32 // the new slots
 }
 
 func (q *openQueue) newCopying() *copying {
-	return &copying{
-		frames: frames{at: segmentHeader}, q: q, named: make(map[*destination]int64),
-		moved: make(map[place]uint32), starts: make(map[place]uint32),
-	}
+	return &copying{frames: frames{at: segmentHeader}, q: q, named: make(map[*destination]int64), moved: make(map[ref]uint32)}
 }
 
 // add adds a frame of a destination, and its identity before it now and then.
@@ -152,27 +149,25 @@ func (c *copying) collect(s *segment) error {
 	if err != nil {
 		return err
 	}
-	w := window{ahead: 256 << 10}
+	var buffer []byte
 	for i, old := range slots {
-		c.starts[s.place(uint32(i))] = uint32(len(c.slots))
 		if !old.alive() {
 			continue
 		}
-		d := c.q.numbers[old.destination]
-		f, payload, err := s.frame(int64(old.at), &w)
-		if err != nil && !errors.Is(err, errDamaged) {
-			return err
-		}
-		if err != nil {
-			c.q.lose(&lease{destination: d, segment: s, number: uint32(i), slot: old}, err)
+		d, r := c.q.numbers[old.destination], ref{s, uint32(i)}
+		f, payload, err := s.frame(old, &buffer)
+		if errors.Is(err, errDamaged) {
+			c.q.lose(&lease{ref: r, destination: d, was: old}, err)
 			continue
 		}
-		if err := c.add(d, f, old, payload); err != nil {
+		if err == nil {
+			err = c.add(d, f, old, payload)
+			c.moved[r] = uint32(len(c.slots) - 1)
+		}
+		if err != nil {
 			return err
 		}
-		c.moved[s.place(uint32(i))] = uint32(len(c.slots)) - 1
 	}
-	c.starts[s.place(uint32(len(slots)))] = uint32(len(c.slots))
 	return nil
 }
 
@@ -210,48 +205,20 @@ func (c *copying) replace(group []*segment, to *segment) {
 	q.used += to.size
 	q.count(to, c.slots)
 	for _, d := range q.destinations {
-		d.oldestIs = place{}
-		leases := make(map[place]*lease, len(d.leases))
-		for p, l := range d.leases {
-			if slices.Contains(group, l.segment) {
-				number, ok := c.moved[p]
-				if !ok { // it was damaged
-					l.settled.Store(true)
-					continue
-				}
-				l.segment, l.number = to, number
-				l.slot.at = c.slots[number].at
-				p = to.place(number)
+		d.oldestIs = ref{}
+		d.lookAgain()
+		for r, l := range maps.Clone(d.leases) {
+			number, ok := c.moved[r]
+			if !slices.Contains(group, l.segment) {
+				continue
 			}
-			leases[p] = l
-		}
-		d.leases = leases
-		later := d.later[:0]
-		for _, r := range d.later {
-			if slices.Contains(group, r.segment) {
-				number, ok := c.moved[r.segment.place(r.slot)]
-				if !ok {
-					continue
-				}
-				r.segment, r.slot = to, number
+			delete(d.leases, r)
+			if !ok { // it was damaged
+				l.settled.Store(true)
+				continue
 			}
-			later = append(later, r)
-		}
-		d.later = later
-		if len(later) > 0 { // a heap still, unless some were left out
-			slices.SortFunc(d.later, byDue)
-		}
-		if group[0].first < d.scan.segment && d.scan.segment <= group[len(group)-1].last+1 {
-			start, ok := c.starts[d.scan]
-			if !ok { // its segment is gone: what comes behind it is next
-				start = uint32(len(c.slots))
-				for _, s := range slices.Backward(group) {
-					if s.first >= d.scan.segment {
-						start = c.starts[s.place(0)]
-					}
-				}
-			}
-			d.scan = to.place(start)
+			l.ref, l.was.at = ref{to, number}, c.slots[number].at
+			d.leases[l.ref] = l
 		}
 	}
 }

@@ -111,7 +111,7 @@ func TestFailedSync(t *testing.T) {
 func TestSyncToldOnce(t *testing.T) {
 	inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
 		prefill(t, q, "d", 1)
-		s := q.list(0)[0]
+		s := q.list(nil)[0]
 		m.mu.Lock()
 		m.fail = func(op, name string) error {
 			if op == "sync" && name == s.path {
@@ -129,7 +129,7 @@ func TestSyncToldOnce(t *testing.T) {
 		if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(1)}); err != nil {
 			t.Error(err)
 		}
-		if now := q.list(0); len(now) != 2 || now[1].count == 0 {
+		if now := q.list(nil); len(now) != 2 || now[1].count == 0 {
 			t.Errorf("it is in %d files", len(now))
 		}
 	})

@@ -57,48 +57,47 @@ func letterOf(f frame, payload []byte) letter {
 // id is a dead letter's name for people and in URLs.
 func (f frame) id() string { return strconv.FormatUint(f.seq, 36) }
 
-// unreadable is the reason of a dead letter that can't be read.
-func unreadable(err error) string { return "the queue can't read this record: " + err.Error() }
-
-// position is how far dead letters were listed.
-type position struct {
-	segment uint64 // its first number
-	seq     uint64
+// deadLetter is a letter as others see it.
+func deadLetter(l *lease, f frame, payload []byte) delivery.DeadLetter {
+	letter := letter{frame: f, attempts: l.was.attempts, record: payload}
+	if f.kind == kindLetter {
+		letter = letterOf(f, payload)
+	} else { // a record that couldn't be decoded
+		letter.time = l.was.dueAt()
+	}
+	record := new(delivery.Record)
+	if err := record.UnmarshalBinary(letter.record); err != nil && letter.reason == "" {
+		letter.reason = "the queue can't read this record: " + err.Error()
+	}
+	return delivery.DeadLetter{
+		Entry: delivery.Entry{Destination: l.destination.id, Record: record},
+		ID:    f.id(), Attempts: letter.attempts, Died: time.UnixMilli(letter.time), Reason: letter.reason, Status: letter.status,
+	}
 }
 
 // DeadLetters implements [delivery.Queue].
 func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool) error {
-	var from position
+	const page = 64
+	var at ref
+	next := uint64(0) // sequence number
 	for more := true; more; {
 		if q.isClosed() {
 			return delivery.ErrClosed
 		}
 		var letters []delivery.DeadLetter
-		err := q.walk(id, from.segment, func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool) {
-			f, payload, err := s.frame(int64(slot.at), w)
-			if err != nil || s.first <= from.segment && f.seq <= from.seq {
-				return false, false // damaged, or listed before
+		var buffer []byte
+		err := q.walk(id, &at, func(l *lease) bool {
+			f, payload, err := l.segment.frame(l.was, &buffer)
+			if err == nil && f.seq >= next { // not damaged, or listed before
+				letters = append(letters, deadLetter(l, f, payload))
+				next = f.seq + 1
 			}
-			l := letterOf(f, payload)
-			if f.kind == kindRecord { // it was never delivered: it can't be read
-				l = letter{frame: f, attempts: slot.attempts, record: payload}
-				l.time = int64(slot.due) * 1000
-			}
-			record := new(delivery.Record)
-			if err := record.UnmarshalBinary(l.record); err != nil && l.reason == "" {
-				l.reason = unreadable(err)
-			}
-			letters = append(letters, delivery.DeadLetter{
-				Entry: delivery.Entry{Destination: d.id, Record: record},
-				ID:    f.id(), Attempts: l.attempts, Died: time.UnixMilli(l.time), Reason: l.reason, Status: l.status,
-			})
-			from = position{s.first, f.seq}
-			return false, len(letters) == 64
+			return len(letters) < page
 		})
 		if err != nil {
 			return err
 		}
-		more = len(letters) == 64
+		more = len(letters) == page
 		for _, l := range letters { // outside of all locks
 			if !yield(l) {
 				return nil
@@ -109,51 +108,63 @@ func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool)
 }
 
 // walk calls fn for dead letters of a destination (empty: all), oldest first,
-// until it says stop. It writes the slots that fn changes.
-func (q *openQueue) walk(id string, from uint64, fn func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool)) error {
+// until it returns false.
+func (q *openQueue) walk(id string, at *ref, fn func(*lease) bool) (err error) {
 	q.files.RLock()
 	defer q.files.RUnlock()
-	w := &window{ahead: 16 << 10}
-	for _, s := range q.list(from) {
-		holders := make(map[uint16]*destination)
-		q.mu.Lock()
+	holders := make(map[uint16]*destination)
+	for r, slot := range q.each(at, func(s *segment) bool {
+		some := false
 		for d, t := range s.tallies {
 			if t.dead > 0 && (id == "" || id == d.id) {
-				holders[d.number] = d
+				holders[d.number], some = d, true
 			}
 		}
-		q.mu.Unlock()
-		if len(holders) == 0 {
-			continue
-		}
-		stopped := false
-		err := s.each(func(number uint32, slot *slot) (changed bool) {
-			if d := holders[slot.destination]; d != nil && slot.state == dead && !stopped {
-				changed, stopped = fn(s, number, slot, d, w)
-			}
-			return changed
-		})
-		if err != nil || stopped {
-			return err
+		return some
+	}, &err) {
+		d := holders[slot.destination]
+		if d != nil && slot.state == dead && !fn(&lease{ref: r, destination: d, was: slot}) {
+			break
 		}
 	}
-	return nil
+	return err
+}
+
+// choose does something with the dead letters that a filter chooses.
+func (q *openQueue) choose(filter delivery.DeadFilter, act func(*lease) error) (n int, err error) {
+	if q.isClosed() {
+		return 0, delivery.ErrClosed
+	}
+	q.changing.Lock()
+	defer q.changing.Unlock()
+	var at ref
+	var buffer []byte
+	err = q.walk(filter.Destination, &at, func(l *lease) bool {
+		if !filter.Before.IsZero() && int64(l.was.due) > filter.Before.Unix() {
+			return true
+		}
+		f, _, err := l.segment.frame(l.was, &buffer)
+		if filter.ID != "" && (err != nil || filter.ID != f.id()) {
+			return true
+		}
+		if l.size = f.size(); act(l) == nil {
+			n++
+		}
+		return filter.ID == ""
+	})
+	return n, err
 }
 
 // Requeue implements [delivery.Queue]. It needs no space: the letter itself is
 // what is delivered.
 func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	now := millis(time.Now())
-	n := 0
 	requeued := make(map[*destination]bool)
-	err := q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
-		slot.state, slot.attempts, slot.due = waiting, 0, uint32(now/1000)
-		q.mu.Lock()
-		q.tally(s, d, dead, -1, -size)
-		q.tally(s, d, waiting, 1, size)
-		q.mu.Unlock()
-		requeued[d] = true
-		n++
+	n, err := q.choose(filter, func(l *lease) error {
+		requeued[l.destination] = true
+		to := l.was
+		to.state, to.attempts, to.due = waiting, 0, uint32(now/1000)
+		return q.become(l, to)
 	})
 	q.files.RLock()
 	defer q.files.RUnlock()
@@ -167,54 +178,33 @@ func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 }
 
 // DeleteDead implements [delivery.Queue].
-func (q *openQueue) DeleteDead(filter delivery.DeadFilter) (n int, err error) {
-	err = q.choose(filter, func(s *segment, number uint32, slot *slot, d *destination, size int64) {
-		slot.state = settled
-		q.settled(&lease{destination: d, segment: s, number: number, size: size}, dead)
-		n++
-	})
-	return n, err
-}
-
-// choose does something with the dead letters that a filter chooses.
-func (q *openQueue) choose(filter delivery.DeadFilter, act func(s *segment, number uint32, slot *slot, d *destination, size int64)) error {
-	if q.isClosed() {
-		return delivery.ErrClosed
-	}
-	return q.walk(filter.Destination, 0, func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool) {
-		if !filter.Before.IsZero() && int64(slot.due) > filter.Before.Unix() {
-			return false, false
-		}
-		f, _, err := s.frame(int64(slot.at), w)
-		if err != nil && filter.ID != "" || filter.ID != "" && filter.ID != f.id() {
-			return false, false
-		}
-		act(s, number, slot, d, int64(frameSize(f.length)))
-		return true, filter.ID != ""
-	})
+func (q *openQueue) DeleteDead(filter delivery.DeadFilter) (int, error) {
+	return q.choose(filter, func(l *lease) error { return q.become(l, l.was.as(settled)) })
 }
 
 // evict deletes the oldest dead letters, if there are too many.
 func (q *openQueue) evict() {
 	q.mu.Lock()
-	many, bytes := q.dead-maxLetters, q.deadBytes-q.maxSize.Load()/16
+	many, bytes := int64(-maxLetters), -q.maxSize.Load()/16
+	for _, d := range q.destinations {
+		many, bytes = many+d.dead, bytes+d.deadBytes
+	}
 	q.mu.Unlock()
 	if many <= 0 && bytes <= 0 {
 		return
 	}
-	n := 0
-	_ = q.walk("", 0, func(s *segment, number uint32, slot *slot, d *destination, w *window) (changed, stop bool) {
-		f, _, _ := s.frame(int64(slot.at), w)
-		slot.state = settled
-		size := int64(frameSize(f.length))
-		q.settled(&lease{destination: d, segment: s, number: number, size: size}, dead)
-		n++
-		many, bytes = many-1, bytes-size
-		return true, many <= 0 && bytes <= 0
+	q.changing.Lock()
+	defer q.changing.Unlock()
+	var at ref
+	var buffer []byte
+	_ = q.walk("", &at, func(l *lease) bool {
+		f, _, _ := l.segment.frame(l.was, &buffer)
+		l.size = f.size()
+		if q.become(l, l.was.as(settled)) == nil {
+			q.evicted++
+			many, bytes = many-1, bytes-l.size
+		}
+		return many > 0 || bytes > 0
 	})
-	q.evicted += n
-	if time.Since(q.evictedAt) > time.Minute {
-		q.logger.Warn("there are too many dead letters: the oldest were deleted", zap.Int("deleted", q.evicted))
-		q.evicted, q.evictedAt = 0, time.Now()
-	}
+	q.often.Warn("there are too many dead letters: the oldest were deleted", zap.Int("deleted", q.evicted))
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/boltqueue"
@@ -32,6 +33,7 @@ type openQueue struct {
 	former  string // where an earlier version had its queue, see takeover.go
 	fs      files.System
 	logger  *zap.Logger
+	often   *zap.Logger // says the same once a minute
 	maxSize atomic.Int64
 
 	intake // where puts wait for the committer
@@ -63,8 +65,6 @@ type openQueue struct {
 	used         int64      // bytes of all segments' files
 	destinations map[string]*destination
 	numbers      map[uint16]*destination
-	dead         int64 // dead letters
-	deadBytes    int64
 	aliases      *ledger.Ledger
 
 	writing // only the committer's goroutine uses it
@@ -95,6 +95,9 @@ func newQueue(path, former string, maxSize int64, fsys files.System, logger *zap
 		destinations: make(map[string]*destination), numbers: make(map[uint16]*destination),
 	}
 	q.maxSize.Store(maxSize)
+	q.often = logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(core, time.Minute, 1, 0)
+	}))
 	q.intake.wake, q.writing.q = make(chan struct{}, 1), q
 	return q
 }
@@ -133,7 +136,7 @@ func (q *openQueue) warn() {
 func (q *openQueue) load() (err error) {
 	q.generation++
 	clear(q.numbers)
-	q.dead, q.deadBytes, q.used = 0, 0, 0
+	q.used = 0
 	for _, d := range q.destinations {
 		d.reset()
 	}
@@ -278,10 +281,10 @@ func (q *openQueue) countSealed(s *segment) error {
 	if err != nil {
 		return err
 	}
-	w := window{ahead: 256}
+	var buffer []byte
 	for _, slot := range slots {
 		if slot.state == named && q.numbers[slot.destination] == nil {
-			if _, name, err := s.frame(int64(slot.at), &w); err == nil {
+			if _, name, err := s.frame(slot, &buffer); err == nil {
 				q.name(slot.destination, string(name))
 			}
 		}
@@ -394,10 +397,6 @@ func (q *openQueue) tally(s *segment, d *destination, state state, n int, size i
 	*all += int64(n)
 	*allBytes += size
 	s.live += size
-	if state == dead {
-		q.dead += int64(n)
-		q.deadBytes += size
-	}
 }
 
 // uncount takes back what count has counted.
@@ -433,17 +432,13 @@ func (q *openQueue) all(id string) (all []*destination) {
 	return all
 }
 
-// list returns the segments that there are, from one number on. files is held.
-func (q *openQueue) list(from uint64) []*segment {
+// list returns the segments that there are, from one on (nil: all). files is
+// held.
+func (q *openQueue) list(from *segment) []*segment {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(q.segments, from, func(s *segment, from uint64) int {
-		if s.last < from {
-			return -1
-		}
-		return 1
-	})
-	return slices.Clone(q.segments[i:])
+	all := slices.Clone(q.segments)
+	return slices.DeleteFunc(all, func(s *segment) bool { return from != nil && s.last < from.first })
 }
 
 // Stats implements [delivery.Queue].

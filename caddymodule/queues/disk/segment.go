@@ -320,25 +320,6 @@ const chunk = 256
 
 var pages = sync.Pool{New: func() any { return new([chunk * slotSize]byte) }}
 
-// each calls fn for all slots, a page at a time. The slots that fn changes,
-// for which it returns true, are written.
-func (s *segment) each(fn func(number uint32, s *slot) (changed bool)) error {
-	var buffer [chunk]slot
-	for from := uint32(0); ; from += chunk {
-		s.mu.Lock()
-		slots, err := s.readLocked(from, buffer[:])
-		for i := range slots {
-			if err == nil && fn(from+uint32(i), &slots[i]) {
-				err = s.setLocked(from+uint32(i), slots[i])
-			}
-		}
-		s.mu.Unlock()
-		if err != nil || len(slots) < chunk {
-			return err
-		}
-	}
-}
-
 // seal writes the slots to the file. From then on they are read from there.
 func (s *segment) seal() error {
 	s.mu.Lock()
@@ -398,17 +379,14 @@ func (s *segment) condemnLocked(why error) error {
 	return nil
 }
 
-// frame reads a frame whole.
-func (s *segment) frame(at int64, w *window) (f frame, payload []byte, err error) {
-	if f, payload, err = s.tryFrame(at, w); err != nil && w.segment != nil {
-		w.segment = nil // it may have been written after that was read
-		f, payload, err = s.tryFrame(at, w)
+// frame reads the frame of a slot. Its payload is in the buffer.
+func (s *segment) frame(of slot, buffer *[]byte) (f frame, payload []byte, err error) {
+	at := int64(of.at)
+	b := room(buffer, int(max(frameHeader, min(1024, s.size-at)))) // most are shorter
+	n, err := s.readAt(b, at, frameHeader)
+	if err != nil { // what comes behind it may be damaged
+		n, err = s.readAt(b[:frameHeader], at, frameHeader)
 	}
-	return f, payload, err
-}
-
-func (s *segment) tryFrame(at int64, w *window) (f frame, payload []byte, err error) {
-	b, err := w.read(s, at, frameHeader)
 	if err != nil {
 		return f, nil, err
 	}
@@ -416,8 +394,11 @@ func (s *segment) tryFrame(at int64, w *window) (f frame, payload []byte, err er
 	if !ok {
 		return f, nil, errDamaged
 	}
-	if b, err = w.read(s, at, frameHeader+f.length); err != nil {
-		return f, nil, err
+	if end := frameHeader + f.length; end > n {
+		b = room(buffer, end)
+		if _, err := s.readAt(b, at, end); err != nil {
+			return f, nil, err
+		}
 	}
 	if !f.intact(b, s.seed) {
 		return f, nil, errDamaged
@@ -425,35 +406,10 @@ func (s *segment) tryFrame(at int64, w *window) (f frame, payload []byte, err er
 	return f, b[frameHeader : frameHeader+f.length], nil
 }
 
-// window is a part of a segment that was read, for frames that are close to
-// each other.
-type window struct {
-	segment *segment
-	at      int64
-	bytes   []byte
-	ahead   int // how much to read at once
-}
-
-func (w *window) read(s *segment, at int64, n int) ([]byte, error) {
-	if from := at - w.at; w.segment == s && from >= 0 && from+int64(n) <= int64(len(w.bytes)) {
-		return w.bytes[from : from+int64(n)], nil
+// room returns a buffer's first n bytes.
+func room(buffer *[]byte, n int) []byte {
+	if cap(*buffer) < n {
+		*buffer = make([]byte, n)
 	}
-	want := int(min(int64(max(n, w.ahead)), s.size-at))
-	if want < n {
-		return nil, errDamaged
-	}
-	if cap(w.bytes) < want {
-		w.bytes = make([]byte, want)
-	}
-	w.segment = nil
-	w.bytes = w.bytes[:want]
-	got, err := s.readAt(w.bytes, at, n)
-	if err != nil && want > n { // what comes behind it may be damaged
-		got, err = s.readAt(w.bytes[:n], at, n)
-	}
-	if err != nil {
-		return nil, err
-	}
-	w.segment, w.at, w.bytes = s, at, w.bytes[:got]
-	return w.bytes[:n], nil
+	return (*buffer)[:n]
 }

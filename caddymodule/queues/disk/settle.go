@@ -59,46 +59,61 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 
 // settle ends one lease. files is held for reading.
 func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
-	d, to := l.destination, l.slot
+	d := l.destination
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	due := int64(0)
-	switch s.Outcome {
-	case delivery.Done, delivery.Dead:
-		to.state = settled
-	case delivery.Retry:
-		due = millis(s.RetryAt.Add(time.Millisecond - 1)) // not too early
-		to.attempts, to.due = min(to.attempts+1, maxAttempts), seconds(due)
+	if s.Outcome == delivery.Done || s.Outcome == delivery.Dead {
+		if err := q.become(l, l.was.as(settled)); err != nil {
+			return err
+		}
+		delete(d.leases, l.ref)
+		return nil
 	}
-	if to != l.slot {
-		if err := l.segment.set(l.number, to); err != nil {
+	due := int64(0)
+	if s.Outcome == delivery.Retry {
+		due = millis(s.RetryAt.Add(time.Millisecond - 1)) // not too early
+		to := l.was
+		to.attempts, to.due = min(to.attempts+1, maxAttempts), seconds(due)
+		if err := l.segment.set(l.slot, to); err != nil {
 			return err
 		}
 	}
-	delete(d.leases, l.segment.place(l.number))
-	if to.state == waiting {
-		d.push(retry{due, l.segment, l.number})
-		d.signal()
-		return nil
-	}
-	q.settled(l, waiting)
+	delete(d.leases, l.ref)
+	d.push(retry{l.ref, due})
+	d.signal()
 	return nil
 }
 
-// settled takes note of a frame that isn't needed any more.
-func (q *openQueue) settled(l *lease, was state) {
+// become changes what a frame is, in its slot and in what is counted.
+func (q *openQueue) become(l *lease, to slot) error {
+	if err := l.segment.set(l.slot, to); err != nil {
+		return err
+	}
 	s, d := l.segment, l.destination
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.tally(s, d, was, -1, -l.size)
-	if d.oldestIs == s.place(l.number) {
-		d.oldestIs = place{}
+	q.tally(s, d, l.was.state, -1, -l.size)
+	if to.alive() {
+		q.tally(s, d, to.state, 1, l.size)
+	} else {
+		s.settled++
+		s.settling = time.Now()
 	}
-	s.settled++
-	s.settling = time.Now()
+	if d.oldestIs == l.ref {
+		d.oldestIs = ref{}
+	}
 	if s.live <= 0 {
 		q.wakeUpkeep()
 	}
+	return nil
+}
+
+// as is the slot with another state.
+func (s slot) as(state state) slot {
+	if s.state = state; state == dead {
+		s.due = seconds(millis(time.Now()))
+	}
+	return s
 }
 
 // RetryNow implements [delivery.Queue]. What is leased isn't touched.
@@ -114,28 +129,23 @@ func (q *openQueue) RetryNow(id string) error {
 	return nil
 }
 
-func (q *openQueue) retryNow(d *destination) error {
+func (q *openQueue) retryNow(d *destination) (err error) {
 	q.files.RLock()
 	defer q.files.RUnlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := seconds(millis(time.Now()))
-	for _, s := range q.list(0) {
-		if !q.has(s, d) {
+	var at ref
+	for r, slot := range q.each(&at, waitingFor(d), &err) {
+		if slot.destination != d.number || slot.state != waiting || slot.attempts == 0 || slot.due < now || d.leases[r] != nil {
 			continue
 		}
-		err := s.each(func(number uint32, slot *slot) bool {
-			if slot.destination != d.number || slot.state != waiting || slot.attempts == 0 || slot.due < now || d.leases[s.place(number)] != nil {
-				return false
-			}
-			slot.due = 1
-			return true
-		})
-		if err != nil {
+		slot.due = 1
+		if err := r.segment.set(r.slot, slot); err != nil {
 			return err
 		}
 	}
 	d.missed = 0 // so they are collected again
 	d.signal()
-	return nil
+	return err
 }

@@ -263,7 +263,7 @@ func TestDeadLettersGiveWay(t *testing.T) {
 		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		return q.deadBytes <= leastMaxSize/16
+		return q.destinations["e"].deadBytes <= leastMaxSize/16
 	})
 	kept := s.Destinations["e"].Dead
 	if kept < 800 || kept > 2000 || s.Destinations["d"].Dead != 0 {

@@ -76,11 +76,11 @@ func TestReadErrorsPass(t *testing.T) {
 			}
 			m.setUnread(func(string, int64, int) error { return syscall.EIO })
 			time.Sleep(30 * time.Second)
-			if now := len(q.list(0)); now != 3 {
+			if now := len(q.list(nil)); now != 3 {
 				t.Fatalf("there are %d segments", now)
 			}
 			m.setUnread(nil)
-			eventually(t, "it is copied", func() bool { time.Sleep(time.Second); return len(q.list(0)) < 3 })
+			eventually(t, "it is copied", func() bool { time.Sleep(time.Second); return len(q.list(nil)) < 3 })
 			if there, _ := contents(t, q); sum(there) != 3*n {
 				t.Errorf("%d records are there, want %d", sum(there), 3*n)
 			}
@@ -117,7 +117,7 @@ func TestReadErrorsLast(t *testing.T) {
 	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, m *memFS, logs *observer.ObservedLogs) {
 		const n = 50
 		fillSealed(t, q, n)
-		s := q.list(0)[0]
+		s := q.list(nil)[0]
 		slots, err := s.read(0, make([]slot, n))
 		if err != nil {
 			t.Fatal(err)
@@ -149,7 +149,7 @@ func TestReadErrorsLast(t *testing.T) {
 func TestSlotCantBeWritten(t *testing.T) {
 	inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, logs *observer.ObservedLogs) {
 		fillSealed(t, q, 100)
-		s := q.list(0)[0]
+		s := q.list(nil)[0]
 		items, err := q.Take(t.Context(), "d", 10)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
 	"math"
 	"slices"
 	"sync"
@@ -37,69 +38,78 @@ type destination struct {
 
 	// openQueue.mu guards the following.
 	number        uint16
-	takers        int
+	takers        int // and others who need it to be remembered
 	waiting, dead int64
 	bytes         int64 // of what waits
 	deadBytes     int64
 	clients       map[uint64]int64
 	oldest        int64 // ms: when the oldest of what waits was put
-	oldestIs      place // where that is; zero if that has to be found out
+	oldestIs      ref   // where that is; zero if that has to be found out
 
 	// mu guards the following, and is held while slots and frames are read.
 	mu     sync.Mutex
-	leases map[place]*lease
+	leases map[ref]*lease
 	// What is before scan was leased, or is in later, or isn't due before
 	// missed, or is settled.
-	scan   place
-	later  []retry // a heap
+	scan   ref
+	later  []retry // those that are due first are the last
 	missed int64
+	turn   bool // whether a retry is taken before what was never tried
 	// buried are records that may wait though they are dead letters, too, with
 	// the letters' sequence numbers: power was lost before they were settled.
 	buried map[[16]byte]uint64
 }
 
-// place is where a frame is: in the segment that has that number, by slot.
-// Frames before it have lower places.
-type place struct {
-	segment uint64 // its first number, plus 1
+// ref is where a frame is: in a segment, by its slot.
+type ref struct {
+	segment *segment // nil: before all others
 	slot    uint32
 }
 
-func (s *segment) place(slot uint32) place { return place{s.first + 1, slot} }
+func (r ref) before(other ref) bool {
+	a, b := r.segment, other.segment
+	switch {
+	case a == nil || b == nil:
+		return b != nil
+	case a != b:
+		return a.first < b.first
+	}
+	return r.slot < other.slot
+}
 
 // retry is a record that waits for its time.
 type retry struct {
-	due     int64 // ms
-	segment *segment
-	slot    uint32
+	ref
+	due int64 // ms
 }
 
 // lease is what [delivery.Item.Lease] holds.
 type lease struct {
+	ref
 	destination *destination
 	generation  int
-	segment     *segment
-	number      uint32
-	slot        slot
+	was         slot
 	size        int64
 	letter      bool // the record is among the dead letters already
 	settled     atomic.Bool
 }
 
-func byDue(a, b retry) int { return cmp.Compare(a.due, b.due) }
-
 func newDestination(id string) *destination {
-	return &destination{id: id, wake: make(chan struct{}, 1), leases: make(map[place]*lease), missed: never, buried: make(map[[16]byte]uint64)}
+	d := &destination{id: id, wake: make(chan struct{}, 1)}
+	d.reset()
+	return d
 }
 
 // reset forgets everything. Nobody else uses the queue meanwhile.
 func (d *destination) reset() {
 	d.number, d.waiting, d.dead, d.bytes, d.deadBytes, d.clients = 0, 0, 0, 0, 0, nil
-	d.oldest, d.oldestIs = 0, place{}
-	clear(d.leases)
-	clear(d.buried)
-	d.scan, d.later, d.missed = place{}, nil, never
+	d.oldest, d.oldestIs = 0, ref{}
+	d.leases, d.buried = make(map[ref]*lease), make(map[[16]byte]uint64)
+	d.lookAgain()
 }
+
+// lookAgain has all that waits be looked for again.
+func (d *destination) lookAgain() { d.scan, d.later, d.missed = ref{}, nil, never }
 
 // signal wakes one caller of Take.
 func (d *destination) signal() {
@@ -151,12 +161,12 @@ func (q *openQueue) Take(ctx context.Context, id string, limit int) ([]delivery.
 
 // taking is one attempt to take records.
 type taking struct {
-	q     *openQueue
-	d     *destination
-	now   int64
-	limit int
-	items []delivery.Item
-	w     window
+	q      *openQueue
+	d      *destination
+	now    int64
+	limit  int
+	items  []delivery.Item
+	buffer []byte
 }
 
 // take leases what is due, or returns when something will be.
@@ -166,104 +176,60 @@ func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := &taking{q: q, d: d, now: millis(time.Now()), limit: limit}
-	t.w.ahead = min(max(1024, limit*512), 64<<10)
-	if d.missed <= t.now && (len(d.later) == 0 || d.later[0].due > d.missed) {
-		if err := t.collect(); err != nil {
+	if d.missed <= t.now && d.next() > d.missed {
+		if err := q.collect(d); err != nil {
 			return nil, 0, err
 		}
 	}
 	err = t.fresh()
-	for len(t.items) < limit && err == nil {
-		var more bool
-		if more, err = t.retries(t.now); !more {
-			break
-		}
+	for err == nil && len(t.items) < limit && d.next() <= t.now {
+		err = t.retry()
 	}
 	if len(t.items) > 0 {
 		return t.items, 0, nil
 	}
-	due = d.missed
-	if len(d.later) > 0 {
-		due = min(due, d.later[0].due)
-	}
-	return nil, due, err
+	return nil, min(d.missed, d.next()), err
 }
 
-// retries leases the record that is due first, if it was so until then.
-func (t *taking) retries(until int64) (more bool, err error) {
+// fresh leases records that were never tried, and in turn with them those that
+// are due again. It takes note of when those are due that will be.
+func (t *taking) fresh() (err error) {
 	d := t.d
-	if len(d.later) == 0 || d.later[0].due > min(until, t.now) {
-		return false, nil
+	for r, slot := range t.q.each(&d.scan, waitingFor(d), &err) {
+		switch {
+		case slot.destination != d.number || slot.state != waiting || d.leases[r] != nil:
+			continue
+		case slot.attempts > 0 || slot.delayed(t.now):
+			d.push(retry{r, slot.dueAt()})
+			continue
+		}
+		if d.turn = !d.turn; d.turn && d.next() <= t.now {
+			if err = t.retry(); err != nil || len(t.items) >= t.limit {
+				d.scan = r // it is the next one
+				return err
+			}
+		}
+		t.lease(r, slot)
+		if len(t.items) >= t.limit {
+			break
+		}
 	}
-	r := d.later[0]
+	return err
+}
+
+// retry leases the record that is due first.
+func (t *taking) retry() error {
+	r := t.d.later[len(t.d.later)-1]
 	var buffer [1]slot
 	slots, err := t.q.slots(r.segment, r.slot, buffer[:])
 	if err != nil {
-		return false, err
+		return err
 	}
-	d.pop()
-	if len(slots) == 1 && slots[0].state == waiting {
-		t.lease(r.segment, r.slot, slots[0])
-	}
-	return true, nil
-}
-
-// fresh leases records that were never tried, those in between that are due
-// again, and collects those that will be.
-func (t *taking) fresh() error {
-	d := t.d
-	var page [chunk]slot
-	buffer := page[:min(chunk, max(16, 2*t.limit))]
-	for _, s := range t.q.list(max(1, d.scan.segment) - 1) {
-		if start := s.place(0); d.scan.segment != start.segment {
-			d.scan = start
-		}
-		if !t.q.has(s, d) {
-			continue
-		}
-		for len(t.items) < t.limit {
-			slots, err := t.q.slots(s, d.scan.slot, buffer)
-			if err != nil {
-				return err
-			}
-			if len(slots) == 0 {
-				break
-			}
-			for i, slot := range slots {
-				if len(t.items) >= t.limit {
-					return nil
-				}
-				number := d.scan.slot
-				if slot.destination == d.number && slot.state == waiting && d.leases[s.place(number)] == nil {
-					if slot.attempts > 0 || slot.delayed(t.now) {
-						d.push(retry{slot.dueAt(), s, number})
-					} else {
-						t.mix(s, slot)
-						if len(t.items) >= t.limit {
-							return nil
-						}
-						t.lease(s, number, slots[i])
-					}
-				}
-				d.scan.slot++
-			}
-		}
-		if len(t.items) >= t.limit {
-			return nil
-		}
+	t.d.later = t.d.later[:len(t.d.later)-1]
+	if len(slots) > 0 && slots[0].state == waiting && t.d.leases[r.ref] == nil {
+		t.lease(r.ref, slots[0])
 	}
 	return nil
-}
-
-// mix leases retries that are due for longer than a record has been waiting.
-func (t *taking) mix(s *segment, fresh slot) {
-	if len(t.d.later) == 0 || t.d.later[0].due > t.now {
-		return
-	}
-	f, _, err := s.frame(int64(fresh.at), &t.w)
-	for more := true; more && err == nil && len(t.items) < t.limit; {
-		more, err = t.retries(f.time)
-	}
 }
 
 // dueAt is when a record may be tried, in milliseconds.
@@ -275,48 +241,82 @@ func (s slot) delayed(now int64) bool {
 	return wait > 0 && wait <= delivery.MaxDelay.Milliseconds()
 }
 
-// collect reads again which retries are due first.
-func (t *taking) collect() error {
-	d := t.d
+// collect finds out again which retries are due first.
+func (q *openQueue) collect(d *destination) (err error) {
 	d.later, d.missed = d.later[:0], never
-	var buffer [chunk]slot
-	for _, s := range t.q.list(0) {
-		if s.first+1 > d.scan.segment {
+	var at ref
+	for r, slot := range q.each(&at, waitingFor(d), &err) {
+		if !r.before(d.scan) {
 			break
 		}
-		if !t.q.has(s, d) {
-			continue
+		if slot.destination == d.number && slot.state == waiting && d.leases[r] == nil {
+			d.push(retry{r, slot.dueAt()})
 		}
-		end := uint32(math.MaxUint32)
-		if s.place(0).segment == d.scan.segment {
-			end = d.scan.slot
-		}
-		for from := uint32(0); from < end; from += chunk {
-			slots, err := t.q.slots(s, from, buffer[:])
-			if err != nil {
-				d.missed = t.now // try again
-				return err
+	}
+	if err != nil {
+		d.missed = 0 // it is tried again
+	}
+	return err
+}
+
+// push adds a retry. If there are too many, those that are due last are left
+// out for now.
+func (d *destination) push(r retry) {
+	if len(d.later) >= maxLater {
+		d.missed = min(d.missed, d.later[maxLater/2].due)
+		d.later = slices.Delete(d.later, 0, maxLater/2+1)
+	}
+	if r.due >= d.missed {
+		return // so it is found with them
+	}
+	i, _ := slices.BinarySearchFunc(d.later, r, func(a, b retry) int { return cmp.Compare(b.due, a.due) })
+	d.later = slices.Insert(d.later, i, r)
+}
+
+// next is when the first retry is due.
+func (d *destination) next() int64 {
+	if len(d.later) == 0 {
+		return never
+	}
+	return d.later[len(d.later)-1].due
+}
+
+// waitingFor says in which segments something waits for a destination.
+func waitingFor(d *destination) func(*segment) bool {
+	return func(s *segment) bool { t := s.tallies[d]; return t != nil && t.waiting > 0 }
+}
+
+// each returns the slots of some segments, from a place on, oldest first. It
+// moves the place behind what it returns. files is held.
+func (q *openQueue) each(at *ref, in func(*segment) bool, failed *error) iter.Seq2[ref, slot] {
+	return func(yield func(ref, slot) bool) {
+		var page [chunk]slot
+		for _, s := range q.list(at.segment) {
+			q.mu.Lock()
+			some := in(s)
+			q.mu.Unlock()
+			if !some {
+				continue
 			}
-			for i, slot := range slots {
-				number := from + uint32(i)
-				if number < end && slot.destination == d.number && slot.state == waiting && d.leases[s.place(number)] == nil {
-					d.push(retry{slot.dueAt(), s, number})
+			if at.segment != s {
+				*at = ref{s, 0}
+			}
+			for n := chunk; n == chunk; {
+				slots, err := q.slots(s, at.slot, page[:])
+				if *failed = err; err != nil {
+					return
 				}
-			}
-			if len(slots) < chunk {
-				break
+				n = len(slots)
+				for _, slot := range slots {
+					r := *at
+					at.slot++
+					if !yield(r, slot) {
+						return
+					}
+				}
 			}
 		}
 	}
-	return nil
-}
-
-// has says whether something waits for a destination in a segment.
-func (q *openQueue) has(s *segment, d *destination) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	t := s.tallies[d]
-	return t != nil && t.waiting > 0
 }
 
 // slots reads slots. If they are damaged, the segment's frames are read.
@@ -351,17 +351,17 @@ func (q *openQueue) repair(s *segment) error {
 }
 
 // lease leases a record. One that can't be read doesn't hold up the others.
-func (t *taking) lease(s *segment, number uint32, slot slot) {
+func (t *taking) lease(r ref, slot slot) {
 	q, d := t.q, t.d
-	f, payload, err := s.frame(int64(slot.at), &t.w)
-	l := &lease{destination: d, generation: q.generation, segment: s, number: number, slot: slot, size: int64(frameSize(f.length))}
+	f, payload, err := r.segment.frame(slot, &t.buffer)
+	l := &lease{destination: d, generation: q.generation, ref: r, was: slot, size: f.size()}
 	switch {
 	case errors.Is(err, errDamaged):
 		q.lose(l, err)
 		return
 	case err != nil:
-		d.push(retry{t.now + unreadAgain, s, number})
-		q.unreadable(l, err)
+		d.push(retry{r, t.now + unreadAgain})
+		q.often.Error("records in the queue can't be read; that is tried again", zap.String("path", r.segment.path), zap.Error(err))
 		return
 	}
 	item := delivery.Item{
@@ -375,133 +375,49 @@ func (t *taking) lease(s *segment, number uint32, slot slot) {
 		payload = letterOf(f, payload).record
 	}
 	if err := item.Record.UnmarshalBinary(payload); err != nil {
-		q.discard(l, err)
+		// A later version may be able to.
+		q.often.Error("a record in the queue can't be read; it is kept among the dead letters", zap.String("tracker", d.id), zap.Error(err))
+		_ = q.become(l, l.was.as(dead))
 		return
 	}
 	if seq, ok := d.buried[item.Record.ID]; ok && f.kind == kindRecord && f.seq < seq {
-		if l.slot.state = settled; s.set(number, l.slot) == nil {
-			q.settled(l, waiting)
-		}
+		_ = q.become(l, l.was.as(settled)) // else it is met again after the next start
 		return
 	}
-	d.leases[s.place(number)] = l
+	d.leases[r] = l
 	t.items = append(t.items, item)
 }
 
-// discard makes a dead letter of a record that can't be decoded. A later
-// version may be able to.
-func (q *openQueue) discard(l *lease, why error) {
-	q.logger.Error("a record in the queue can't be read; it is kept among the dead letters", zap.String("tracker", l.destination.id), zap.Error(why))
-	l.slot.state, l.slot.due = dead, seconds(millis(time.Now()))
-	if l.segment.set(l.number, l.slot) != nil {
-		return // it is met again after the next start
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.tally(l.segment, l.destination, waiting, -1, -l.size)
-	q.tally(l.segment, l.destination, dead, 1, l.size)
-}
-
-// unreadable tells of a record that can't be read now.
-func (q *openQueue) unreadable(l *lease, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if time.Since(q.unreadAt) > time.Minute {
-		q.logger.Error("records in the queue can't be read; that is tried again",
-			zap.String("path", l.segment.path), zap.Error(err))
-		q.unreadAt = time.Now()
-	}
-}
-
-// lose takes note of a record that is damaged.
+// lose takes note of a frame that is damaged.
 func (q *openQueue) lose(l *lease, err error) {
-	to := l.slot
-	to.state = settled
-	_ = l.segment.set(l.number, to) // else it is met again after the next start
-	q.settled(l, l.slot.state)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.lost++; time.Since(q.lostAt) > time.Minute {
-		q.logger.Error("records in the queue are damaged, and lost",
-			zap.String("path", l.segment.path), zap.Int("lost_records", q.lost), zap.Error(err))
-		q.lost, q.lostAt = 0, time.Now()
-	}
-}
-
-// push adds a retry. If there are too many, those that are due last are left
-// out for now.
-func (d *destination) push(r retry) {
-	if len(d.later) >= maxLater {
-		slices.SortFunc(d.later, byDue) // which is a heap, too
-		d.missed = min(d.missed, d.later[maxLater/2].due)
-		d.later = d.later[:maxLater/2]
-	}
-	if r.due >= d.missed {
-		return // so it is found with them
-	}
-	d.later = append(d.later, r)
-	for i := len(d.later) - 1; i > 0; {
-		parent := (i - 1) / 2
-		if d.later[parent].due <= d.later[i].due {
-			break
-		}
-		d.later[i], d.later[parent] = d.later[parent], d.later[i]
-		i = parent
-	}
-}
-
-// pop removes the retry that is due first.
-func (d *destination) pop() retry {
-	first, last := d.later[0], len(d.later)-1
-	d.later[0] = d.later[last]
-	d.later = d.later[:last]
-	for i := 0; ; {
-		least := i
-		for _, child := range [...]int{2*i + 1, 2*i + 2} {
-			if child < last && d.later[child].due < d.later[least].due {
-				least = child
-			}
-		}
-		if least == i {
-			return first
-		}
-		d.later[i], d.later[least] = d.later[least], d.later[i]
-		i = least
-	}
+	_ = q.become(l, l.was.as(settled)) // else it is met again after the next start
+	q.often.Error("records in the queue are damaged, and lost",
+		zap.String("path", l.segment.path), zap.Int64("lost_records", q.lost.Add(1)), zap.Error(err))
 }
 
 // findOldest finds out when the oldest of what waits for a destination was put.
 func (q *openQueue) findOldest(d *destination) {
 	q.mu.Lock()
-	if d.waiting == 0 || d.oldestIs != (place{}) {
-		q.mu.Unlock()
+	known := d.waiting == 0 || d.oldestIs != ref{}
+	q.mu.Unlock()
+	if known {
 		return
 	}
-	q.mu.Unlock()
-	var buffer [chunk]slot
-	for _, s := range q.list(0) {
-		if !q.has(s, d) {
+	var at ref
+	var err error
+	var buffer []byte
+	for r, slot := range q.each(&at, waitingFor(d), &err) {
+		if slot.destination != d.number || slot.state != waiting {
 			continue
 		}
-		for from := uint32(0); ; from += chunk {
-			slots, err := s.read(from, buffer[:])
-			if i := slices.IndexFunc(slots, func(s slot) bool { return s.destination == d.number && s.state == waiting }); i >= 0 {
-				w := window{ahead: 4096}
-				f, _, err := s.frame(int64(slots[i].at), &w)
-				if err != nil {
-					return
-				}
-				q.mu.Lock()
-				d.oldest, d.oldestIs = f.time, s.place(from+uint32(i))
-				if f.kind == kindLetter {
-					d.oldest = int64(slots[i].due) * 1000
-				}
-				q.mu.Unlock()
-				return
+		if f, _, err := r.segment.frame(slot, &buffer); err == nil {
+			q.mu.Lock()
+			d.oldest, d.oldestIs = f.time, r
+			if f.kind == kindLetter {
+				d.oldest = slot.dueAt()
 			}
-			if err != nil || len(slots) < chunk {
-				break
-			}
+			q.mu.Unlock()
 		}
+		return
 	}
 }

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,15 +25,11 @@ const (
 type upkeep struct {
 	missing    atomic.Bool // the directory isn't what was opened
 	erasedAt   time.Time
-	triedAt    time.Time // when copying or making a segment last failed
-	takeOverAt time.Time // when taking over is tried again; zero: never
-	evicted    int       // dead letters that gave way, and weren't logged yet
-	evictedAt  time.Time
-
-	// openQueue.mu guards the following.
-	lost     int // records that were damaged, and weren't logged yet
-	lostAt   time.Time
-	unreadAt time.Time // when it was last logged that records can't be read
+	triedAt    time.Time    // when copying or making a segment last failed
+	takeOverAt time.Time    // when taking over is tried again; zero: never
+	evicted    int          // dead letters that gave way since the start
+	lost       atomic.Int64 // records that were damaged since then
+	changing   sync.Mutex   // held while dead letters become something else
 }
 
 func (q *openQueue) wakeUpkeep() {
@@ -96,7 +93,7 @@ func (q *openQueue) sealFull() {
 	q.files.RLock()
 	defer q.files.RUnlock()
 	synced := false
-	for _, s := range q.list(0) {
+	for _, s := range q.list(nil) {
 		q.mu.Lock()
 		full := s != q.active && s.live > 0
 		q.mu.Unlock()
@@ -150,7 +147,7 @@ func (q *openQueue) syncSlots() {
 }
 
 func (q *openQueue) syncDirty() {
-	for _, s := range q.list(0) {
+	for _, s := range q.list(nil) {
 		if s.dirty.Swap(false) {
 			q.failed("a file of the queue can't be synced; what is in it is copied", s, s.sync())
 		}
@@ -208,7 +205,7 @@ func (q *openQueue) erase() {
 	q.syncSlots()
 	q.files.RLock()
 	defer q.files.RUnlock()
-	for _, s := range q.list(0) {
+	for _, s := range q.list(nil) {
 		q.mu.Lock()
 		some := s.settled > 0
 		s.settled = 0
@@ -247,11 +244,13 @@ func (s *segment) erase() error {
 	if err := s.sync(); err != nil {
 		return err
 	}
-	return s.each(func(number uint32, now *slot) bool {
-		if int(number) >= len(slots) || slots[number].state != settled {
-			return false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, err := s.readLocked(0, make([]slot, len(slots)))
+	for i := range now {
+		if err == nil && slots[i].state == settled {
+			err = s.setLocked(uint32(i), now[i].as(erased))
 		}
-		now.state = erased
-		return true
-	})
+	}
+	return err
 }
