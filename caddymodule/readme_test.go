@@ -51,6 +51,7 @@ const (
 	ofApp     owner = "global option"
 	ofHandler owner = "directive"
 	ofCookie  owner = "cookie"
+	ofEvent   owner = "event"
 	// Others are `queue disk`, `tracker log` ….
 )
 
@@ -211,6 +212,7 @@ func TestReadmeHasAllOptions(t *testing.T) {
 		ofApp:     codeOptions(t, "app/caddyfile.go", "App", "UnmarshalCaddyfile"),
 		ofHandler: codeOptions(t, "handler/caddyfile.go", "Handler", "unmarshalOption"),
 		ofCookie:  codeOptions(t, "handler/caddyfile.go", "Cookie", "unmarshal"),
+		ofEvent:   codeOptions(t, "handler/caddyfile.go", "Event", "unmarshal"),
 	}
 	shown := readmeSyntax(t)
 	for _, module := range slices.Concat(caddy.GetModules("tagged_urls.queues"), caddy.GetModules("tagged_urls.trackers")) {

@@ -38,6 +38,7 @@ var samples = map[string]string{
 	"api_key": "KEY", "token": "TOKEN", "user": "importer", "secret": "SECRET", "id": "1234567",
 	"cookie": "agreed", "patterns...": "yes *agreed*", "name": "main", "domain": "example.com", "n": "7",
 	"url": "https://example.com/x", "base64": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "module": "log", "args...": "", "words...": "dnt gpc",
+	"kinds...": "visits searches", "value": "{path}",
 }
 
 // expand returns what may stand after an option's name by its form.
@@ -75,6 +76,8 @@ func configWith(of owner, line string) string {
 		global = line
 	case of == ofHandler:
 		site += " {\n" + line + "\n}"
+	case of == ofEvent:
+		site += " {\nevent Opened {\n" + line + "\n}\n}"
 	case of == ofCookie:
 		site += " {\ncookie {\n" + line + "\n}\n}"
 	case strings.HasPrefix(string(of), "queue "):
@@ -114,7 +117,7 @@ func TestReadmeForms(t *testing.T) {
 	unset := make(map[string]bool)
 	for where, of := range map[string]reflect.Type{
 		"tagged_urls": reflect.TypeFor[app.App](), "tagged_urls.queue": reflect.TypeFor[disk.Queue](),
-		"handle": reflect.TypeFor[handler.Handler](), "handle.cookie": reflect.TypeFor[handler.Cookie](), "handle.consent": reflect.TypeFor[handler.Consent](),
+		"handle": reflect.TypeFor[handler.Handler](), "handle.cookie": reflect.TypeFor[handler.Cookie](), "handle.event": reflect.TypeFor[handler.Event](), "handle.consent": reflect.TypeFor[handler.Consent](),
 		"handle.identity_email": reflect.TypeFor[handler.IdentityEmail](), "handle.identity_reject": reflect.TypeFor[handler.IdentityReject](),
 		"handle.trackers.kissmetrics": reflect.TypeFor[kmtracker.Tracker](), "handle.trackers.webhook": reflect.TypeFor[webhook.Tracker](),
 		"handle.trackers.segment": reflect.TypeFor[segment.Tracker](), "handle.trackers.posthog": reflect.TypeFor[posthog.Tracker](),
@@ -235,6 +238,7 @@ func TestReadmeDefaults(t *testing.T) {
 		"directive tracker": none, "directive strip": "identity", "directive redirect": off, "directive cookie": handler.DefaultCookieName,
 		"cookie domain": text, "cookie max_age": time.Duration(handler.MaxCookieAge), "directive alias": "on", "directive once": handler.DefaultOnce,
 		"directive consent": text, "directive identity_email": "allow", "directive identity_reject": text,
+		"directive landing": text, "directive event": text,
 		"directive skip":              strings.Join(handler.DefaultSkip, " "),
 		"tracker kissmetrics api_key": none, "tracker kissmetrics endpoint": endpoint, "tracker kissmetrics timeout": trackers.DefaultTimeout,
 		"tracker kissmetrics id": text, "tracker kissmetrics concurrency": delivery.DefaultConcurrency, "tracker kissmetrics client_info": off,

@@ -20,6 +20,9 @@ const (
 	LandAll = Campaigns | Searches | Visits | Referrers | Returning
 )
 
+// VisitedSite is the event of [Visits].
+const VisitedSite = "Visited Site"
+
 // Direct is the Referrer of a visit that comes from nowhere.
 const Direct = "Direct"
 
@@ -50,7 +53,7 @@ func (l Landing) Records(a *Arrival) (records []Landed) {
 		if from.host != "" {
 			referrer = private(a.Referer)
 		}
-		records = append(records, Landed{"Visited Site", []Property{{"URL", a.url()}, {"Referrer", referrer}}})
+		records = append(records, Landed{VisitedSite, []Property{{"URL", a.url()}, {"Referrer", referrer}}})
 	}
 	external := from.host != "" && !sameSite(from.host, a.Host) && !sameSite(from.host, a.Also)
 	if external && l&Referrers != 0 {

@@ -79,6 +79,12 @@ func Unrecordable(method string, h http.Header) Reason {
 	return ""
 }
 
+// FirstRange reports whether a request is for the first part of a file that is downloaded or played in parts. What asks
+// whether a part has changed is a cache, or has been here before.
+func FirstRange(h http.Header) bool {
+	return h.Get("Range") != "" && startsAtZero(h.Get("Range")) && h.Get("If-None-Match") == "" && h.Get("If-Modified-Since") == ""
+}
+
 // startsAtZero reports whether a Range header's first range starts with the first byte.
 func startsAtZero(ranges string) bool {
 	unit, first, _ := strings.Cut(ranges, "=")

@@ -47,8 +47,8 @@ for this URL. Without, it is a site with default options.
 
 Quote the URL, since & means something to shells.
 
-The visitor is new, and comes by a click. --header and --cookie make another
-one of them. A random identity is shown as <anonymous>, and YOUR_API_KEY stands
+The visitor is new, and comes by a click, from the page that --referer names.
+--header and --cookie make another one of them. A random identity is shown as <anonymous>, and YOUR_API_KEY stands
 for the key.
 `,
 		Example: `  caddy tagged-urls explain 'https://example.com/?kme=Clicked+Link&kmi=john'
@@ -62,6 +62,7 @@ for the key.
 	flags.StringP("adapter", "a", "", "Name of config adapter to apply (if --config is used)")
 	flags.StringP("method", "X", "GET", "The request's method")
 	flags.StringArrayP("header", "H", nil, "Header `'Name: value'` of the request, in place of the browser's; repeatable")
+	flags.StringP("referer", "e", "", "The page that the link is on")
 	flags.StringArrayP("cookie", "b", nil, "Cookie `name=value` of the request; repeatable")
 	flags.Bool("json", false, "Print JSON")
 	return cmd
@@ -71,6 +72,9 @@ func runExplain(cmd *cobra.Command, args []string) error {
 	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 	headers, _ := flags.GetStringArray("header")
 	cookies, _ := flags.GetStringArray("cookie")
+	if referer := flags.String("referer"); referer != "" {
+		headers = append(headers, "Referer: "+referer)
+	}
 	v, err := explain.NewVisit(args[0], flags.String("method"), headers, cookies)
 	if err != nil {
 		return err

@@ -53,6 +53,13 @@ func TestExplainPrints(t *testing.T) {
 		{"redirect", []string{"http://strict.example//offer?kme=Clicked&kmi=John@X.com&b=1", "-b", "agreed=yes", "-H", "Referer: https://strict.example/?kmi=joe"}},
 		{"no_consent", []string{"https://strict.example/offer?kme=Clicked"}},
 		{"no_cookie", []string{"http://plain.example:8080/?kme=X&km_A=1", "-H", "Referer: http://plain.example/?kmi=joe"}},
+		{"landing", []string{"https://landing.example/?utm_source=news&utm_medium=email", "--referer", "https://www.google.com/search?q=shoes"}},
+		{"landing_tagged", []string{"https://landing.example/?kme=Opened&kmi=john", "-e", "https://mail.example/?kmi=john"}},
+		{"landing_nothing", []string{"https://landing.example/image.png", "-H", "Sec-Fetch-Mode: no-cors", "-H", "Sec-Fetch-Dest: image"}},
+		{"landing_prefetch", []string{"https://landing.example/", "-H", "Sec-Purpose: prefetch"}},
+		{"landing_bot", []string{"https://landing.example/", "-H", "User-Agent: curl/8.5.0"}},
+		{"event_pdf", []string{"https://landing.example/flyer.pdf"}},
+		{"event_range", []string{"https://landing.example/flyer.pdf", "-H", "Sec-Fetch-Mode: no-cors", "-H", "Sec-Fetch-Dest: video", "-H", "Range: bytes=0-"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			args := append([]string{"explain", "--config", explainConfig}, test.args...)

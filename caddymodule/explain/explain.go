@@ -172,7 +172,11 @@ func (m *observation) explain(v *Visit) *Explanation {
 	t := m.hit
 	if t == nil {
 		e.Person.Why = "not asked, because the URL has no tags"
-		e.Recorded.Reason, e.Recorded.Explanation = handler.ReasonUntagged, first.Why(handler.ReasonUntagged)
+		e.Recorded.Reason = handler.ReasonUntagged
+		if first.Lands() {
+			e.Recorded.Reason = cmp.Or(m.reason, e.Recorded.Reason)
+		}
+		e.Recorded.Explanation = first.Why(e.Recorded.Reason)
 		return e
 	}
 	e.Tags = tagsExplained{
@@ -275,6 +279,9 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 	case h.Cookie.Off:
 		add(id)
 		e.Person.Why = "made of site, address and User-Agent, for today (cookie off)"
+	case !t.Navigation && id != library:
+		add(id)
+		e.Person.Why = "made of site, address and User-Agent, for today: it has no cookie, and isn't a navigation"
 	case id == library:
 		e.Person.Why = "the anonymous identity of Kissmetrics' library (cookie km_ai)"
 	default:
@@ -325,7 +332,11 @@ func (m *observation) response() (e responseExplained) {
 			if name == "Set-Cookie" {
 				cookie, attributes, _ := strings.Cut(value, ";")
 				cookie, _, _ = strings.Cut(cookie, "=")
-				value = cookie + "=" + anonymous + ";" + attributes
+				shown := anonymous
+				if strings.HasSuffix(cookie, "_visit") {
+					shown = "<now>"
+				}
+				value = cookie + "=" + shown + ";" + attributes
 			}
 			e.Headers.Add(name, value)
 		}

@@ -1,6 +1,8 @@
 package handler
 
 import (
+	"fmt"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -38,6 +40,10 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    identity_email  allow | hash <key> | drop
 //	    identity_reject <words...> | off
 //	    skip     none | <words...>
+//	    landing  all | <kinds...>
+//	    event    <name> {
+//	        property <name> <value>
+//	    }
 //	}
 //
 // An API key is short for `tracker kissmetrics <api_key>`. `tracker` may be
@@ -66,6 +72,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		d.Reset()
 		d.Next() // the error is to name the directive's line
 		return d.WrapErr(errNoTracker)
+	}
+	if err := new(Handler{Landing: h.Landing, Cookie: h.Cookie}).provisionLanding(); err != nil {
+		d.Reset()
+		d.Next()
+		return d.WrapErr(fmt.Errorf("tagged_urls: %v", err))
 	}
 	return nil
 }
@@ -131,8 +142,20 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 			return d.Err("skip takes what isn't to be recorded, or none: skip bots prefetch fetch opt_out")
 		}
 		_, err = parseSkip(h.Skip)
+	case "landing":
+		h.Landing = append(h.Landing, d.RemainingArgs()...)
+		if len(h.Landing) == 0 {
+			return d.Err("landing takes what is to be recorded: campaigns, searches, visits, referrers, returning, or all")
+		}
+		_, err = parseLanding(h.Landing)
+	case "event":
+		if h.Event != nil {
+			return d.Err("event is there twice: a directive has one; others go into directives of their own, with a matcher each")
+		}
+		h.Event = new(Event)
+		return h.Event.unmarshal(d)
 	default:
-		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, skip", option)
+		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, skip, landing, event", option)
 	}
 	if err != nil {
 		return d.WrapErr(err)
@@ -167,6 +190,37 @@ func (c *Cookie) unmarshal(d *caddyfile.Dispenser) error {
 	}
 	if err := c.validate(); err != nil {
 		return d.WrapErr(err)
+	}
+	return nil
+}
+
+func (e *Event) unmarshal(d *caddyfile.Dispenser) error {
+	if !d.AllArgs(&e.Name) {
+		return d.WrapErr(errEventSyntax)
+	}
+	if err := checkName("event", e.Name); err != nil {
+		return d.WrapErr(err)
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		var name, value string
+		switch d.Val() {
+		case "property":
+			if !d.AllArgs(&name, &value) {
+				return d.WrapErr(errEventSyntax)
+			}
+		default:
+			return d.Errf("event has no option %q: it has property <name> <value>", d.Val())
+		}
+		if _, twice := e.Properties[name]; twice {
+			return d.Errf("event: the property %q is there twice", name)
+		}
+		if e.Properties == nil {
+			e.Properties = make(map[string]string)
+		}
+		e.Properties[name] = value
+		if _, err := e.provision(); err != nil {
+			return d.WrapErr(err)
+		}
 	}
 	return nil
 }

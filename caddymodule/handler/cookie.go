@@ -125,6 +125,9 @@ type jar struct {
 
 	found []found // what verifies
 	best  int     // of them; -1: none counts
+
+	// reseal is whether the cookie's value changes also if what it says doesn't.
+	reseal bool
 }
 
 // found is a cookie that verifies.
@@ -185,6 +188,14 @@ func (j *jar) cookie() tagging.Cookie {
 	return j.found[j.best].Cookie
 }
 
+// value returns the value of the cookie that counts, or "".
+func (j *jar) value() string {
+	if j == nil || j.best < 0 {
+		return ""
+	}
+	return j.found[j.best].value
+}
+
 // place is where a browser keeps a cookie: by its name, and for a domain or
 // ("") the host alone.
 type place struct{ name, domain string }
@@ -204,7 +215,7 @@ func (j *jar) set(c tagging.Cookie) (headers []string) {
 			gone = append(gone, place{f.name, ""}, place{f.name, cmp.Or(ours.domain, registrable(j.host))})
 			continue
 		}
-		if f.Cookie == c && f.scope == j.scope && f.name == j.name && !c.Former() {
+		if !j.reseal && f.Cookie == c && f.scope == j.scope && f.name == j.name && !c.Former() {
 			value = f.value // it says so already
 		}
 		if f.scope.Domain {

@@ -84,6 +84,14 @@ type Handler struct {
 	// Default: `["bots", "prefetch", "fetch", "opt_out"]`.
 	Skip []string `json:"skip,omitempty"`
 
+	// What is recorded of arrivals whether or not the link has tags, as
+	// Kissmetrics' JavaScript library does it: any of `campaigns`, `searches`,
+	// `visits`, `referrers`, `returning`; or `all`, alone. Default: none.
+	Landing []string `json:"landing,omitempty"`
+
+	// The event of requests without tags.
+	Event *Event `json:"event,omitempty"`
+
 	app      host
 	timeout  time.Duration // the app's QueueTimeout
 	log      *zap.Logger
@@ -92,6 +100,8 @@ type Handler struct {
 	rules    *tagging.Rules
 	once     time.Duration
 	skip     skipSet
+	landing  tagging.Landing
+	event    *event
 	// placeholders are those of ours that the configuration names, and used is
 	// whether there may be others, too.
 	placeholders     []string
@@ -143,6 +153,7 @@ type IdentityReject struct {
 // Defaults of the directive's options.
 const (
 	DefaultCookieName = "tu_id"
+	DefaultVisitName  = "tu_visit"
 	MaxCookieAge      = 400 * 24 * time.Hour
 	DefaultOnce       = 10 * time.Second
 )
@@ -205,6 +216,9 @@ func (h *Handler) provisionOptions() (err error) {
 		if err := h.Consent.validate(); err != nil {
 			return err
 		}
+	}
+	if err := h.provisionLanding(); err != nil {
+		return err
 	}
 	email, err := parseEmailPolicy(h.IdentityEmail.Policy)
 	if err != nil {
@@ -286,15 +300,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	hit := hitOf(r, arrived)
 	if hit == nil {
 		emptyPlaceholders(r, h.placeholders)
-		if !tagged(r, arrived) {
+		switch {
+		case tagged(r, arrived):
+			hit = newHit(r, arrived, h.rules)
+		case h.arrives(r, arrived):
+			hit = newArrival(r, arrived)
+		default:
 			strip.Headers(r, h.strip)
 			return next.ServeHTTP(w, r)
 		}
-		hit = newHit(r, arrived, h.rules)
 		hit.first = h
 		hit.keep(r, h.placeholdersUsed)
 	} else {
 		hit.span = trace.SpanFromContext(r.Context())
+		if !hit.tagged && tagged(r, arrived) { // by a rewrite
+			hit.read(r, arrived, h.rules)
+			hit.keep(r, h.placeholdersUsed)
+		}
 	}
 	defer traceOutcome(hit.span, hit) // also if a handler panics
 
@@ -302,10 +324,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	strip.Request(r, arrived, hit.strip)
 	defer hit.countSkipped() // also if a handler panics
 
-	rw := response.New(w, hit, r.Host, strip.Host(r))
+	rw := response.New(w, hit, hit.hosts(r)...)
 	defer rw.Begin() // for a handler that wrote nothing or little, or panics, and for error routes
 	reason := h.SkipReason(r)
-	if reason == reasonPrefetch {
+	if reason == reasonPrefetch && (hit.tagged || h.Lands()) {
 		hit.skip(reason)
 		// A browser uses a prefetched page without asking again when the
 		// person clicks; after a 503 it asks again.
@@ -315,7 +337,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if reason == "" {
 		if err := delivery.Guard(func() error { h.record(hit, r); return nil }); err != nil {
-			hit.setCookies = nil
+			hit.setCookies, hit.visitCookie = nil, ""
 			h.dropped(hit, 1, err)
 		}
 	} else {

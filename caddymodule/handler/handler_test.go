@@ -57,7 +57,7 @@ func TestRequestIsReadByABackgroundDial(t *testing.T) {
 	a := newTestHost(takes)
 	h := a.directive("main")
 	h.rules = tagging.NewRules(tagging.RulesOptions{})
-	h.placeholders = []string{placeholderPrefix + "event", placeholderPrefix + "property.Plan"}
+	h.placeholders, h.placeholdersUsed = []string{placeholderPrefix + "event", placeholderPrefix + "property.Plan"}, true
 	page := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 	for target, want := range map[string]string{"/?kme=Clicked&kmi=john&km_Plan=gold": "Clicked gold", "/": " "} {
 		r := httptest.NewRequest(http.MethodGet, target, nil)

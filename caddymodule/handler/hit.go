@@ -13,6 +13,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -26,6 +27,12 @@ type hit struct {
 	tags  tagging.Tags
 	rules *tagging.Rules // by which the tags were read
 
+	// tagged is whether the request has tags; else something is recorded of it
+	// nevertheless.
+	tagged  bool
+	target  string // as the browser sent it
+	referer string // likewise
+
 	strip      tagging.Strip // the strictest of the directives met
 	navigation bool
 	// own is whether the visitor's own URL has the tags; else a rewrite put
@@ -35,18 +42,22 @@ type hit struct {
 	skipped tagging.Reason
 	emitted atomic.Bool // other modules know that it was recorded
 
-	// person and records are known once resolved.
+	// The tags' records are known once resolved.
 	resolved bool
-	by       *Handler // who did
+	known    bool     // whom it is about
+	by       *Handler // who found out
 	first    *Handler // that it meets
 	person   tagging.Person
 	aliased  string // the identity that is aliased to the person along with it
 	records  []*delivery.Record
-	unsent   tagging.Reason // why there are no records
-	onceKey  tagging.OnceKey
+	landed   []*delivery.Record // of the arrival
+	posted   []*delivery.Record // what the queue was given first
+	unsent   tagging.Reason     // why there are no records
+	onceKeys []tagging.OnceKey
 	span     trace.Span // of the directive that it meets
 	trace    string     // what records keep of the span
 	sent     []string   // destinations that have the records
+	landedTo []landedTo
 	puts     []*pendingPut
 	queued   queueOutcome
 
@@ -54,8 +65,16 @@ type hit struct {
 
 	// setCookies makes the Set-Cookie headers when the queue has taken the hit
 	// and the response begins; not if there is none to be set.
-	setCookies func() []string
-	taken      bool // by the queue, when the response began
+	setCookies  func() []string
+	jar         *jar   // what setCookies sets them by
+	visitCookie string // the header that begins or renews a visit, or ""
+	taken       bool   // by the queue, when the response began
+}
+
+// landedTo is a record of an arrival and a destination that has it.
+type landedTo struct {
+	record      *delivery.Record
+	destination string
 }
 
 // Memories of a node. They belong to no configuration: a reload forgets
@@ -71,13 +90,27 @@ func tagged(r, arrived *http.Request) bool {
 		arrived != nil && arrived.URL.RawQuery != r.URL.RawQuery && tagging.HasTags(arrived.URL.RawQuery)
 }
 
-// newHit reads the tags of a request. They count as they arrived: a rewrite
-// may have removed them before the directive.
+// newHit makes a hit of a tagged request.
 func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
-	h := &hit{
-		query: r.URL.RawQuery, host: r.Host, time: time.Now(), navigation: tagging.Navigation(r.Header),
+	h := newArrival(r, arrived)
+	h.read(r, arrived, rules)
+	return h
+}
+
+// newArrival makes a hit of a request whether or not it has tags.
+func newArrival(r *http.Request, arrived *http.Request) *hit {
+	caddycompat.Mark(arrived)
+	return &hit{
+		host: r.Host, time: time.Now(), navigation: tagging.Navigation(r.Header),
+		target: target(r, arrived), referer: r.Header.Get("Referer"),
 		span: trace.SpanFromContext(r.Context()),
 	}
+}
+
+// read reads the tags of a request. They count as they arrived: a rewrite may
+// have removed them before the directive.
+func (h *hit) read(r *http.Request, arrived *http.Request, rules *tagging.Rules) {
+	h.tagged, h.query = true, r.URL.RawQuery
 	if arrived == nil {
 		h.path = r.URL.EscapedPath()
 	} else {
@@ -93,21 +126,28 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 	if h.tags.DroppedMore > 0 {
 		metrics.DroppedTags.WithLabelValues("more").Add(float64(h.tags.DroppedMore))
 	}
-	caddycompat.Mark(arrived)
-	return h
+}
+
+// hosts returns the site's, as the visitor and the request name it, on which
+// redirects are to lose their tags; none if the request had none.
+func (h *hit) hosts(r *http.Request) []string {
+	if !h.tagged {
+		return nil
+	}
+	return []string{r.Host, strip.Host(r)}
 }
 
 // nameOnly reports whether the link says nothing but a name.
 func (h *hit) nameOnly() bool { return h.tags.Event == "" && len(h.tags.Properties) == 0 }
 
-// addRecord adds a record of the hit.
-func (h *hit) addRecord(kind delivery.Kind, site, person, name string) {
+// newRecord makes a record of the hit.
+func (h *hit) newRecord(kind delivery.Kind, site, person, name string, properties []tagging.Property) *delivery.Record {
 	record := &delivery.Record{Kind: kind, Time: h.time, Site: site, Person: person, Name: name, Trace: h.trace}
 	rand.Read(record.ID[:])
 	if kind != delivery.Alias {
-		record.Properties, record.Named, record.Anonymous = h.tags.Properties, h.person.Named, h.aliased
+		record.Properties, record.Named, record.Anonymous = properties, h.person.Named, h.aliased
 	}
-	h.records = append(h.records, record)
+	return record
 }
 
 // skip notes why a directive doesn't record the hit. It counts as skipped if

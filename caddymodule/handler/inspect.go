@@ -2,6 +2,7 @@ package handler
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
@@ -10,8 +11,9 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// Inspection is what the directives have made of a tagged request.
+// Inspection is what the directives have made of a request.
 type Inspection struct {
+	Tagged     bool   // else something is recorded of it nevertheless
 	Query      string // with the tags, as it arrived
 	Tags       tagging.Tags
 	Navigation bool
@@ -27,17 +29,21 @@ type Inspection struct {
 }
 
 // Inspect returns what the directives have made of a request, or nil if it
-// isn't tagged. It is for requests that have been served.
+// isn't tagged and nothing is recorded of it. It is for requests that have been served.
 func Inspect(r *http.Request) *Inspection {
 	hit := hitOf(r, caddycompat.OriginalRequest(r))
 	if hit == nil {
 		return nil
 	}
 	return &Inspection{
-		Query: hit.query, Tags: hit.tags, Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Prefetch: tagging.Prefetch(r.Header),
-		Resolved: hit.resolved, Person: hit.person, Records: hit.records, Unsent: hit.unsent,
+		Tagged: hit.tagged, Query: hit.query, Tags: hit.tags,
+		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Prefetch: tagging.Prefetch(r.Header),
+		Resolved: hit.resolved || hit.known, Person: hit.person, Records: slices.Concat(hit.records, hit.landed), Unsent: hit.unsent,
 	}
 }
+
+// Lands reports whether something may be recorded of requests without tags.
+func (h *Handler) Lands() bool { return h.landing != 0 || h.event != nil }
 
 // Trackers returns the handler's trackers.
 func (h *Handler) Trackers() []*app.Tracker { return h.trackers }

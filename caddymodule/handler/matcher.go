@@ -36,7 +36,8 @@ func (MatchTaggedURL) CaddyModule() caddy.ModuleInfo {
 // MatchWithError reports whether the request is for a tagged URL.
 func (MatchTaggedURL) MatchWithError(r *http.Request) (bool, error) {
 	arrived := caddycompat.OriginalRequest(r)
-	return tagged(r, arrived) || hitOf(r, arrived) != nil, nil
+	h := hitOf(r, arrived)
+	return h != nil && h.tagged || tagged(r, arrived), nil
 }
 
 // UnmarshalCaddyfile sets up the matcher. Syntax:

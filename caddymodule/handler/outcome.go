@@ -16,6 +16,9 @@ func traceOutcome(span trace.Span, hit *hit) {
 	became := hit.outcome.Load()
 	if became == nil {
 		became = &outcome{word: "pending"} // the queue took too long to tell
+		if len(hit.puts) == 0 {
+			became.word = "nothing" // a visit goes on
+		}
 	}
 	span.SetAttributes(
 		attribute.String("tagged_urls.event", hit.tags.Event),

@@ -45,12 +45,17 @@ func (h *hit) Wait() {
 }
 
 // Cookies returns the Set-Cookie headers, if there are to be some.
-func (h *hit) Cookies() []string {
-	if !h.taken || h.setCookies == nil {
+func (h *hit) Cookies() (cookies []string) {
+	if !h.taken {
 		return nil
 	}
-	cookies := h.setCookies()
-	h.setCookies = nil // another directive's response may begin later
+	if h.setCookies != nil {
+		cookies = h.setCookies()
+	}
+	if h.visitCookie != "" {
+		cookies = append(cookies, h.visitCookie)
+	}
+	h.setCookies, h.visitCookie = nil, "" // another directive's response may begin later
 	return cookies
 }
 
@@ -112,8 +117,8 @@ func (h *hit) end(err error) {
 			q.release()
 		}
 	}
-	if h.unsent == "" {
-		recentHits.Forget(h.onceKey)
+	for _, key := range h.onceKeys {
+		recentHits.Forget(key)
 	}
 }
 

@@ -31,7 +31,11 @@ const (
 func (h *Handler) Why(reason tagging.Reason) string {
 	switch reason {
 	case ReasonUntagged:
-		return "The URL has no tags: none of its parameters is kme, kmi or begins with km_."
+		why := "The URL has no tags: none of its parameters is kme, kmi or begins with km_."
+		if h.landing != 0 {
+			why += " And of the words of landing none applies to it: it isn't a navigation, or says of no campaign, search or other site, and no visit begins."
+		}
+		return why
 	case reasonInclude:
 		return "A template asks for it (httpInclude), not a visitor."
 	case reasonBots:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/tracing"
@@ -28,13 +29,18 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 		h.dropped(hit, 1, err)
 		return
 	}
-	if !hit.resolved {
+	if hit.tagged && !hit.resolved {
 		h.resolve(hit, r, deadline)
-		if h.placeholdersUsed {
-			hit.setPerson(r)
-		}
 	}
-	entries := h.entries(hit, r)
+	landed := h.land(hit, r, deadline)
+	entries, records := h.entries(hit, r), hit.records
+	if len(landed) > 0 {
+		entries = append(slices.Clip(entries), h.landedEntries(hit, r, landed)...)
+		records = slices.Concat(records, landed)
+	}
+	if hit.posted == nil {
+		hit.posted = records
+	}
 	if len(entries) == 0 {
 		if hit.unsent != "" {
 			hit.skip(hit.unsent)
@@ -67,50 +73,74 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 		} else {
 			hit.count(recorded)
 			if hit.emitted.CompareAndSwap(false, true) {
-				h.app.Recorded(hit.records)
+				h.app.Recorded(records)
+			} else if len(landed) > 0 {
+				h.app.Recorded(landed)
 			}
 		}
 		close(put.done)
 	})
 }
 
-// resolve finds out whom the hit is about, and what to record of them.
+// resolve finds out what to record of the tags.
 func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 	hit.resolved, hit.by = true, h
 	if hit.rules != h.rules { // those of a directive that doesn't record it
 		hit.tags, hit.rules = tagging.Parse(hit.query, h.rules), h.rules
 	}
-	site := hostname(strip.Host(r)) // the visitor's, whatever the CDN asks for
-	hit.trace = tracing.Context(hit.span)
 	if hit.tags.Empty() {
 		hit.unsent = ReasonEmpty
 		return
 	}
-	if h.Cookie.Off || h.app.Keys() == nil {
-		hit.person.ID, hit.person.Named = hit.tags.Identity, hit.tags.Identity != ""
-		if !hit.person.Named {
-			ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-			hit.person.ID = daily.Identity(site, ip, r.UserAgent(), hit.time)
-		}
-	} else {
-		h.identify(hit, r, site)
-	}
-	if alias := hit.person.Alias; alias.To != "" && h.claimAlias(hit, deadline) {
-		hit.aliased = alias.From.String()
-		hit.addRecord(delivery.Alias, site, hit.aliased, alias.To)
+	h.know(hit, r, deadline)
+	kind := delivery.Properties
+	if hit.tags.Event != "" {
+		kind = delivery.Event
 	}
 	switch {
 	case hit.nameOnly():
 		hit.unsent = reasonNothing
 	case hit.person.ID == "":
 		hit.unsent = reasonNobody
-	case h.once > 0 && recentHits.Seen(h.remember(hit, site), hit.time, h.once):
+	case h.once > 0 && h.seen(hit, siteOf(r), hit.tags.Event, hit.tags.Properties, h.once):
 		hit.unsent = reasonOnce
-	case hit.tags.Event != "":
-		hit.addRecord(delivery.Event, site, hit.person.ID, hit.tags.Event)
 	default:
-		hit.addRecord(delivery.Properties, site, hit.person.ID, "")
+		hit.records = append(hit.records, hit.newRecord(kind, siteOf(r), hit.person.ID, hit.tags.Event, hit.tags.Properties))
 	}
+}
+
+// know finds out whom the hit is about, unless that is known.
+func (h *Handler) know(hit *hit, r *http.Request, deadline time.Time) {
+	if hit.known {
+		return
+	}
+	hit.known, hit.by = true, h
+	site := siteOf(r)
+	hit.trace = tracing.Context(hit.span)
+	if h.Cookie.Off || h.app.Keys() == nil {
+		hit.person.ID, hit.person.Named = hit.tags.Identity, hit.tags.Identity != ""
+		if !hit.person.Named {
+			hit.person.ID = today(r, site, hit.time)
+		}
+	} else {
+		h.identify(hit, r, site)
+	}
+	if alias := hit.person.Alias; alias.To != "" && h.claimAlias(hit, deadline) {
+		hit.aliased = alias.From.String()
+		hit.records = append(hit.records, hit.newRecord(delivery.Alias, site, hit.aliased, alias.To, nil))
+	}
+	if h.placeholdersUsed {
+		hit.setPerson(r)
+	}
+}
+
+// siteOf returns the host that the visitor asked for, whatever a CDN asks for.
+func siteOf(r *http.Request) string { return hostname(strip.Host(r)) }
+
+// today returns the identity of a visitor without a name or a cookie.
+func today(r *http.Request, site string, now time.Time) string {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	return daily.Identity(site, ip, r.UserAgent(), now)
 }
 
 // identify finds out who the visitor is, by the link and the cookies.
@@ -126,7 +156,7 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 	for _, cookie := range r.CookiesNamed("km_ni") {
 		browser.LibraryNamed, browser.LibraryName = true, tagging.LibraryCookie(cookie.Value)
 	}
-	hit.person = tagging.Resolve(browser, h.rules)
+	hit.person, hit.jar = tagging.Resolve(browser, h.rules), jar
 	if hit.person.Cookie.None() {
 		return
 	}
@@ -139,17 +169,22 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 	}
 }
 
-// remember returns what tells the hit from others that aren't recorded twice:
-// also the trackers, as another directive's may not have had it.
-func (h *Handler) remember(hit *hit, site string) tagging.OnceKey {
+// seen reports whether a record was made before within a window, and remembers
+// it if not. What tells records apart is also the trackers, as another
+// directive's may not have had it.
+func (h *Handler) seen(hit *hit, site, event string, properties []tagging.Property, window time.Duration) bool {
 	for _, tracker := range h.trackers {
 		site += " " + tracker.ID
 	}
-	hit.onceKey = recentHits.Key(site, hit.person.ID, hit.tags.Event, hit.tags.Properties)
-	return hit.onceKey
+	key := recentHits.Key(site, hit.person.ID, event, properties)
+	if recentHits.Seen(key, hit.time, window) {
+		return true
+	}
+	hit.onceKeys = append(hit.onceKeys, key)
+	return false
 }
 
-// entries addresses the records to the handler's trackers, but those that
+// entries addresses the tags' records to the handler's trackers, but those that
 // have them already by another directive.
 func (h *Handler) entries(hit *hit, r *http.Request) []delivery.Entry {
 	entries := make([]delivery.Entry, 0, len(hit.records)*len(h.trackers))
@@ -160,19 +195,24 @@ func (h *Handler) entries(hit *hit, r *http.Request) []delivery.Entry {
 		}
 		hit.sent = append(hit.sent, tracker.ID)
 		for _, record := range hit.records {
-			if record = h.permitted(hit, record); record == nil {
-				continue
-			}
-			if tracker.Options.ClientInfo {
-				informed := *record
-				informed.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-				informed.UserAgent = strings.ToValidUTF8(cut(r.UserAgent(), maxUserAgent), "\uFFFD")
-				record = &informed
-			}
-			entries = append(entries, delivery.Entry{Destination: tracker.ID, Record: record, Client: client})
+			entries = h.address(entries, hit, r, record, tracker, client)
 		}
 	}
 	return entries
+}
+
+// address adds a record for a tracker, as the directive permits it.
+func (h *Handler) address(entries []delivery.Entry, hit *hit, r *http.Request, record *delivery.Record, tracker *app.Tracker, client uint64) []delivery.Entry {
+	if record = h.permitted(hit, record); record == nil {
+		return entries
+	}
+	if tracker.Options.ClientInfo {
+		informed := *record
+		informed.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+		informed.UserAgent = strings.ToValidUTF8(cut(r.UserAgent(), maxUserAgent), "\uFFFD")
+		record = &informed
+	}
+	return append(entries, delivery.Entry{Destination: tracker.ID, Record: record, Client: client})
 }
 
 // permitted returns a record as the directive's own options permit it to be

@@ -11,7 +11,7 @@ import (
 func (h *hit) show(o *outcome) {
 	shown := live.Hit{
 		Time: h.time, Site: hostname(h.host), Tags: h.tags, Outcome: o.word, Reason: o.reason,
-		Person: h.person.ID, Named: h.person.Named, Records: h.records,
+		Person: h.person.ID, Named: h.person.Named, Records: h.posted,
 	}
 	if by := cmp.Or(h.by, h.first); by != nil && o.reason != "" {
 		shown.Why = by.whyOutcome

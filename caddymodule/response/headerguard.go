@@ -39,6 +39,9 @@ func (w *headerGuard) preventCaching(header http.Header) {
 // cleanRedirects removes the tags from redirects that stay on the site or come
 // back to it.
 func cleanRedirects(header http.Header, hosts []string) {
+	if len(hosts) == 0 {
+		return
+	}
 	if location := header.Get("Location"); location != "" {
 		if clean, changed := tagging.CleanLocation(location, hosts...); changed {
 			header.Set("Location", clean)
@@ -70,6 +73,9 @@ func guardHeader(w http.ResponseWriter, hosts []string) *headerGuard {
 	var lowest *caddyhttp.ResponseWriterWrapper
 	for {
 		if guard, ok := w.(*headerGuard); ok {
+			if hosts != nil {
+				guard.hosts = hosts
+			}
 			return guard // of another directive
 		}
 		below, ok := w.(interface{ Unwrap() http.ResponseWriter })

@@ -57,7 +57,9 @@ var keptBodies = sync.Pool{New: func() any { return new(keptBody) }}
 const maxKept = 2 << 10
 
 // New returns a writer for the response to a request of a site, which waits for
-// the gate. The hosts are the site's, as the visitor and the request name it.
+// the gate. The hosts are the site's, as the visitor and the request name it,
+// and redirects to them lose their tags; without any, redirects stay as they
+// are.
 func New(w http.ResponseWriter, gate Gate, hosts ...string) *Writer {
 	rw := &Writer{gate: gate, guard: guardHeader(w, hosts), hosts: hosts}
 	rw.ResponseWriter = w
