@@ -27,7 +27,6 @@ type dispatcher struct {
 	taken    []Item    // and not yet under way
 	underWay int       // deliveries
 	leased   int       // records taken and not yet settled
-	due      time.Time // when the next delivery may begin, see pace
 	parked   time.Time // since when Take waits; zero if it doesn't
 	panicked bool      // one was logged
 	warned   time.Time // when it was last logged that this destination fails
@@ -177,8 +176,8 @@ func (d *dispatcher) start() (limit int, rest, pause time.Duration) {
 		e.deliveries.Go(func() { d.deliver(job) })
 	}
 	if len(d.taken) > 0 {
-		if d.due.After(now) {
-			rest = d.due.Add(together).Sub(now)
+		if rest = e.pace.wait(now); rest > 0 {
+			rest += together
 		}
 		return 0, rest, 0
 	}
@@ -207,14 +206,8 @@ type job struct {
 // next returns a delivery that begins now, if there may be one. The engine's
 // mutex is held.
 func (d *dispatcher) next(now time.Time) job {
-	if len(d.taken) == 0 || d.free() <= 0 || d.due.After(now) {
+	if len(d.taken) == 0 || d.free() <= 0 || d.engine.pace.wait(now) > 0 {
 		return job{}
-	}
-	if rest := d.engine.pace.rest; rest > 0 {
-		if early := now.Add(-rest); d.due.Before(early) { // all slots have rested
-			d.due = early
-		}
-		d.due = d.due.Add(rest / time.Duration(d.throttle.concurrency))
 	}
 	n := d.size(now)
 	items := d.taken[:n:n]
@@ -223,7 +216,7 @@ func (d *dispatcher) next(now time.Time) job {
 		d.engine.extra++
 	}
 	d.underWay++
-	d.engine.began()
+	d.engine.began(now, n)
 	return job{d.to, items, d.throttle.epoch}
 }
 

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"maps"
+	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -197,27 +199,37 @@ func newRecord(kind delivery.Kind, person, name string) *delivery.Record {
 	return &delivery.Record{Kind: kind, Time: time.Now(), Person: person, Name: name}
 }
 
-// TestDeliveriesRest has visitors crowd the processors all the time.
-func TestDeliveriesRest(t *testing.T) {
-	defer delivery.Crowded(-1)()
-	inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
-		var r recorder
-		put(t, q, "d", names(5000)...)
-		e.Use([]delivery.Destination{{ID: "d", Concurrency: 8, Tracker: trackerFunc(func(ctx context.Context, records []*delivery.Record) error {
-			<-time.After(10 * time.Millisecond)
-			return r.Deliver(ctx, records)
-		})}})
-		elapse(time.Second) // until they rest as long as they can
-		before := r.total()
-		elapse(10 * time.Second)
-		if n := r.total() - before; n < 10*8*20-8 || n > 10*8*20+8 {
-			t.Errorf("%d records were delivered in 10s, want each slot to deliver one in 50ms", n)
-		}
-		elapse(30 * time.Second)
-		if n := r.total(); n != 5000 {
-			t.Errorf("%d of 5000 records were delivered", n)
-		}
-	})
+// TestDeliveriesYield has visitors crowd the processors, and then go.
+func TestDeliveriesYield(t *testing.T) {
+	for name, test := range map[string]struct {
+		crowded     float64
+		batch       int
+		takes       time.Duration
+		least, most int // records a second, for each processor
+	}{
+		"crowded":          {0, 1, 10 * time.Millisecond, 495, 505},
+		"crowded, batches": {0, 20, 100 * time.Millisecond, 3400, 3500},
+		"alone":            {math.Inf(1), 1, 20 * time.Millisecond, 1500, math.MaxInt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer delivery.Crowded(test.crowded)()
+			inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+				processors := runtime.GOMAXPROCS(0)
+				var r recorder
+				put(t, q, "d", names(8000*processors)...)
+				e.Use([]delivery.Destination{{ID: "d", Concurrency: 32 * processors, Tracker: batchTracker{size: test.batch, trackerFunc: func(ctx context.Context, records []*delivery.Record) error {
+					<-time.After(test.takes)
+					return r.Deliver(ctx, records)
+				}}}})
+				elapse(time.Second / 2) // until it was looked
+				before := r.total()
+				elapse(time.Second)
+				if n := (r.total() - before) / processors; n < test.least || n > test.most {
+					t.Errorf("%d records were delivered in a second on each processor, want %d to %d", n, test.least, test.most)
+				}
+			})
+		})
+	}
 }
 
 // watcher is a Watcher that notes outcomes, by the event's name.

@@ -2,87 +2,140 @@ package delivery
 
 import (
 	"runtime"
+	"runtime/metrics"
 	"time"
 )
 
 const (
-	// restMost is how long a slot of a destination's concurrency rests at most
-	// from one delivery's beginning to the next one's. Trackers that take longer
-	// to answer aren't slowed down by it. Less than restLeast isn't worth it.
-	restMost  = 50 * time.Millisecond
-	restLeast = 2 * time.Millisecond
+	// yieldEvery is how often a delivery of one record begins on each processor
+	// while visitors queue for them. One takes 40 µs of them, and twice that
+	// where much else goes on: never a tenth.
+	yieldEvery = 2 * time.Millisecond
+	// yieldMore is how much longer the next one waits for each further record
+	// of a batch.
+	yieldMore = yieldEvery / 10
+	// yieldAtOnce is for how much of that time deliveries may begin together
+	// that had none before.
+	yieldAtOnce = 25 * time.Millisecond
 	// together is how much later than it might a delivery begins, so that it
 	// does so together with others.
 	together = 5 * time.Millisecond
 
-	// lookEvery is how often it is tried how long a goroutine waits for a
-	// processor, lookSeldom while none had to. To wake an idle process for it
-	// is what costs.
-	lookEvery  = 50 * time.Millisecond
-	lookSeldom = 4 * lookEvery
+	// To look who else queues, deliveries yield: first for as long as those under
+	// way take to end, mostly, and then while it is looked. Else they would see
+	// themselves. If nobody does, it is looked again after lookAgain; if somebody
+	// does, they go on yielding, and it is looked for longer.
+	lookSoon  = 100 * time.Millisecond
+	lookFirst = 5 * time.Millisecond
+	lookFor   = 20 * time.Millisecond
+	lookLong  = 100 * time.Millisecond
+	lookAgain = time.Second
 )
 
-// crowded is for how long a goroutine waits for a processor when visitors begin
-// to feel that something else goes on. Tests change it.
-var crowded = 100 * time.Microsecond
+// crowded is how many goroutines wait for each processor, on average, when
+// visitors queue for them. Tests change it.
+var crowded = 0.5
 
 // pace keeps deliveries from crowding visitors out: they are work for when
-// there is nothing else to do. While goroutines queue for the processors, they
-// begin more and more seldom. The engine's mutex guards it.
+// there is nothing else to do. The engine's mutex guards it.
 type pace struct {
-	// rest is how long a slot rests now.
-	rest     time.Duration
-	underWay int  // deliveries
-	begun    bool // some were, since it was last looked at
+	yields   bool
+	due      time.Time // when the next delivery may begin, if they yield
+	underWay int       // deliveries
+	begun    bool      // some were, since it was last looked at
 	watched  bool
 }
 
-// began takes note of a delivery, and has the processors watched while there
-// are any.
-func (e *Engine) began() {
-	e.pace.underWay++
-	e.pace.begun = true
-	if !e.pace.watched {
-		e.pace.watched = true
+// wait says how long it is until a delivery may begin; 0 is now.
+func (p *pace) wait(now time.Time) time.Duration {
+	if !p.yields {
+		return 0
+	}
+	return max(0, p.due.Sub(now))
+}
+
+// began takes note of a delivery of so many records, and has it looked who
+// queues for the processors while there are any.
+func (e *Engine) began(now time.Time, records int) {
+	p := &e.pace
+	p.underWay++
+	p.begun = true
+	if !p.watched {
+		p.watched = true
 		e.background.Go(e.watch)
 	}
-}
-
-// watch tries the processors at times that have nothing to do with deliveries,
-// most of which begin together and so queue for themselves.
-func (e *Engine) watch() {
-	for wait := lookEvery; wait > 0 && !within(wait, e.finish); {
-		crowded := queues()
-		e.mu.Lock()
-		wait = e.pace.look(crowded)
-		e.mu.Unlock()
+	if !p.yields {
+		return
 	}
+	if early := now.Add(-yieldAtOnce); p.due.Before(early) {
+		p.due = early
+	}
+	p.due = p.due.Add((yieldEvery + time.Duration(records-1)*yieldMore) / time.Duration(runtime.GOMAXPROCS(0)))
 }
 
-// queues reports whether a goroutine that can run has to wait for that.
-func queues() bool {
-	began := time.Now()
-	runtime.Gosched()
-	return time.Since(began) >= crowded
-}
-
-// look adapts the rest, and returns when to look again: 0 is never.
-func (p *pace) look(crowded bool) time.Duration {
-	p.watched = p.begun || p.underWay > 0
-	p.begun = false
-	switch {
-	case !p.watched: // what was long ago says nothing about the next time
-		p.rest = 0
-		return 0
-	case crowded:
-		p.rest = min(max(2*p.rest, 2*restLeast), restMost)
-	default:
-		if p.rest /= 2; p.rest < restLeast {
-			p.rest = 0
+// watch looks who queues for the processors until there are no deliveries any
+// more.
+func (e *Engine) watch() {
+	var look look
+	for pause := lookSoon; !within(pause, e.finish) && e.yield(true); pause = lookAgain {
+		if within(lookFirst, e.finish) {
+			return
+		}
+		long := lookFor
+		for look.begin(); !within(long, e.finish) && look.crowded(long); long = lookLong {
+			if !e.yield(true) {
+				return
+			}
+			look.begin()
+		}
+		if !e.yield(false) {
+			return
 		}
 	}
-	if p.rest == 0 {
-		return lookSeldom
-	}
-	return lookEvery
 }
+
+// yield says whether deliveries yield from now on. It reports whether that is
+// to be watched on: not if there were none since it was last said.
+func (e *Engine) yield(yields bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := &e.pace
+	p.watched = p.begun || p.underWay > 0
+	p.begun = false
+	if yields && !p.yields {
+		p.due = time.Now()
+	}
+	p.yields = yields && p.watched
+	return p.watched
+}
+
+// look is a look at how long goroutines wait for a processor.
+type look struct {
+	sample [1]metrics.Sample
+	before time.Duration
+}
+
+func (l *look) begin() { l.before = l.waited() }
+
+// crowded reports whether goroutines queue, as seen for so long.
+func (l *look) crowded(seen time.Duration) bool {
+	return (l.waited() - l.before).Seconds() >= crowded*seen.Seconds()*float64(runtime.GOMAXPROCS(0))
+}
+
+// waited returns for how long all goroutines together that could run have
+// waited for a processor until now: divided by a time, how many did on average.
+func (l *look) waited() (sum time.Duration) {
+	l.sample[0].Name = "/sched/latencies:seconds"
+	metrics.Read(l.sample[:])
+	if l.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
+		return 0 // another runtime
+	}
+	h := l.sample[0].Value.Float64Histogram()
+	for i, n := range h.Counts {
+		sum += time.Duration(float64(n) * max(0, h.Buckets[i]) * float64(time.Second))
+	}
+	return waitsNoted * sum
+}
+
+// waitsNoted is of how many waits the runtime notes one (gTrackingPeriod).
+const waitsNoted = 8

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"math"
 	"runtime"
 	"sync"
 	"testing"
@@ -9,23 +10,33 @@ import (
 )
 
 func init() {
-	Crowded(time.Hour) // a test's time isn't the processors'
+	Crowded(math.Inf(1)) // a test's time isn't the processors'
 }
 
-// Crowded sets for how long goroutines wait when it's crowded, and returns a
-// function that takes that back.
-func Crowded(wait time.Duration) (restore func()) {
+// Crowded sets how many goroutines wait for a processor when it's crowded, and
+// returns a function that takes that back.
+func Crowded(wait float64) (restore func()) {
 	before := crowded
 	crowded = wait
 	return func() { crowded = before }
 }
 
-// TestQueues crowds the processors, and leaves them alone.
-func TestQueues(t *testing.T) {
-	defer Crowded(time.Millisecond)()
+// TestLook crowds the processors, and leaves them alone.
+func TestLook(t *testing.T) {
+	defer Crowded(0.5)()
+	sees := func(want bool) {
+		for l := new(look); ; {
+			l.begin()
+			began := time.Now()
+			time.Sleep(time.Millisecond)
+			if l.crowded(time.Since(began)) == want {
+				return
+			}
+		}
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	var crowd sync.WaitGroup
-	for range 100 * runtime.GOMAXPROCS(0) {
+	for range 20 * runtime.GOMAXPROCS(0) {
 		crowd.Go(func() {
 			for ctx.Err() == nil {
 				for began := time.Now(); time.Since(began) < 100*time.Microsecond; {
@@ -34,45 +45,8 @@ func TestQueues(t *testing.T) {
 			}
 		})
 	}
-	for !queues() {
-	}
+	sees(true)
 	stop()
 	crowd.Wait()
-	for queues() {
-	}
-}
-
-func TestPace(t *testing.T) {
-	p := pace{underWay: 1, begun: true, watched: true}
-	var rests []time.Duration
-	look := func(crowded bool) {
-		t.Helper()
-		if wait := p.look(crowded); wait == 0 {
-			t.Fatal("a delivery is under way, and isn't watched")
-		} else if (wait == lookEvery) != (p.rest > 0) {
-			t.Errorf("slots rest %s, and are looked at in %s", p.rest, wait)
-		}
-		rests = append(rests, p.rest)
-	}
-	for p.rest < restMost {
-		look(true)
-	}
-	look(true)
-	for p.rest > 0 {
-		look(false)
-	}
-	look(false)
-	for i, rest := range rests {
-		if rest > restMost || rest != 0 && rest < restLeast {
-			t.Errorf("look %d: slots rest %s", i, rest)
-		}
-	}
-	look(true)
-	p.underWay, p.begun = 0, true
-	if p.look(true) == 0 || p.rest == 0 {
-		t.Error("a delivery that took no time ended the rest")
-	}
-	if p.look(true) != 0 || p.rest != 0 || p.watched {
-		t.Errorf("without deliveries: %+v", p)
-	}
+	sees(false)
 }
