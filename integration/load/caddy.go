@@ -38,7 +38,12 @@ var globalOptions string
 // startCaddy starts Caddy with what the Caddyfile's site has to say besides the
 // proxy: nothing, or the directive. It keeps its data in home, or in a new
 // directory if that is empty. It waits until the site is served.
-func startCaddy(site, home, directive string) (c *caddy, err error) {
+func startCaddy(site, home, directive string) (*caddy, error) {
+	return startProgram(*binary, site, home, directive)
+}
+
+// startProgram is startCaddy for a program that has other directives, too.
+func startProgram(program, site, home, directive string) (c *caddy, err error) {
 	c = &caddy{home: home, bare: directive == ""}
 	if c.home == "" {
 		if c.home, err = os.MkdirTemp(scratch, "caddy-"); err != nil {
@@ -75,7 +80,7 @@ http://:%s {
 		return nil, err
 	}
 	defer output.Close()
-	c.cmd = exec.Command(*binary, "run", "--config", file)
+	c.cmd = exec.Command(program, "run", "--config", file)
 	c.cmd.Env = append(os.Environ(), "HOME="+c.home, "XDG_DATA_HOME="+c.home, "XDG_CONFIG_HOME="+c.home, "KEY=key")
 	c.cmd.Stdout, c.cmd.Stderr = output, output
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -116,10 +121,10 @@ func (c *caddy) stop() {
 	_ = c.cmd.Wait()
 }
 
-// cpu returns how much processor time Caddy has had: all of its threads, of
+// cpuTime returns how much processor time Caddy has had: all of its threads, of
 // which Go ends none. (What /proc/PID/stat says is counted by the clock's tick,
 // and wrong for what happens in step with it.)
-func (c *caddy) cpu() (sum time.Duration) {
+func (c *caddy) cpuTime() (sum time.Duration) {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.cmd.Process.Pid))
 	for _, thread := range threads {
 		text, _ := os.ReadFile(thread)

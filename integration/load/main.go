@@ -5,10 +5,10 @@
 // without it, on the same machine and in turns with it.
 //
 //	go run ./integration/load                 # everything, some minutes
-//	go run ./integration/load -only load      # a part: load, latency, delivery, memory, start, size, nats
+//	go run ./integration/load -only load      # a part, see -only
 //
-// It needs nothing but Go. Site, tracker and visitors all run in this process,
-// and share the processors with Caddy.
+// It needs nothing but Go, and has visitors made by wrk where that is installed.
+// Site, tracker and visitors share the processors with Caddy.
 package main
 
 import (
@@ -26,12 +26,14 @@ import (
 
 var (
 	binary      = flag.String("caddy", "", "measure this `binary` instead of building one")
-	only        = flag.String("only", "load,latency,delivery,memory,start,size,nats", "the `parts` to measure")
+	only        = flag.String("only", "load,untagged,latency,delivery,memory,start,size,nats", "the `parts` to measure")
 	cases       = flag.String("case", "", "measure only the cases of load whose name contains `text`")
 	rounds      = flag.Int("rounds", 7, "how many `times` to measure with and without")
 	round       = flag.Duration("round", 2*time.Second, "how long a round takes after its warm-up")
 	warmUp      = flag.Duration("warm-up", 500*time.Millisecond, "how long its warm-up takes")
-	connections = flag.Int("connections", 64, "how many visitors there are at once")
+	crowds      = flag.String("crowds", "16,64", "how many `visitors` there are at once in the part load")
+	connections = flag.Int("connections", 64, "how many visitors there are at once in others")
+	own         = flag.Bool("own", false, "have visitors made by our own generator, though wrk is installed")
 	idle        = flag.Int("idle", 32, "how many idle connections Caddy keeps to the site (`keepalive_idle_conns_per_host`)")
 	backlog     = flag.Int("backlog", 1_000_000, "how many records a backlog has")
 	profile     = flag.String("profile", "", "write profiles of Caddy under each case of load into this `directory`")
@@ -65,7 +67,7 @@ func run() (err error) {
 		name string
 		run  func() error
 	}{
-		{"load", measureLoad}, {"latency", measureLatency}, {"delivery", measureDelivery},
+		{"load", measureLoad}, {"untagged", measureUntagged}, {"latency", measureLatency}, {"delivery", measureDelivery},
 		{"memory", measureMemory}, {"start", measureStart}, {"size", measureSize}, {"nats", measureNATS},
 	} {
 		if slices.Contains(parts, part.name) {
@@ -100,8 +102,13 @@ func loadAverage() string {
 type spread struct{ min, median, max float64 }
 
 func spreadOf(values []float64) spread {
-	slices.Sort(values)
+	values = slices.Sorted(slices.Values(values))
 	return spread{values[0], values[len(values)/2], values[len(values)-1]}
+}
+
+// whole is for values of which only whole ones count.
+func (s spread) whole() string {
+	return fmt.Sprintf("%.0f (%.0f to %.0f)", s.median, s.min, s.max)
 }
 
 func (s spread) String() string { return fmt.Sprintf("%.2f %.2f %.2f", s.min, s.median, s.max) }

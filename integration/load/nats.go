@@ -100,7 +100,7 @@ func measureQueue(t *tracker, urls []string, takes time.Duration, visitors int) 
 		}
 		defer v.conn.Close()
 		recorded, err := with.metric("caddy_tagged_urls_hits_total", `outcome="recorded"`)
-		return v.open(tagged()) == nil && err == nil && recorded > 0
+		return v.open(tagged.next()) == nil && err == nil && recorded > 0
 	}); err != nil {
 		return r, err
 	}

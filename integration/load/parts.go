@@ -13,69 +13,6 @@ import (
 	"time"
 )
 
-// measureLoad compares how many pages visitors get, and how long they wait,
-// with and without the directive.
-func measureLoad() error {
-	site, stop, err := startSite(0)
-	if err != nil {
-		return err
-	}
-	defer stop()
-	fmt.Printf("\nLoad: %d connections, %d rounds of %s in turns; ratios to bare Caddy, each least, median, most\n",
-		*connections, *rounds, *round)
-	fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-17s bare Caddy\n",
-		"", "throughput", "target", "p99", "target", "CPU for a page")
-	for _, c := range []struct {
-		name            string
-		page            func() string
-		distance        time.Duration
-		backlog         int
-		throughput, p99 string // targets
-	}{
-		{"untagged", func() string { return untagged }, 0, 0, ">= 0.99", "<= 1.30"},
-		{"tagged, fast tracker", tagged, 0, 0, ">= 0.60", "<= 2.00"},
-		{"tagged, 50 ms away", tagged, 50 * time.Millisecond, 0, ">= 0.85", "<= 1.30"},
-		{"tagged, hangs", tagged, hangs, 0, ">= 0.85", "<= 1.30"},
-		{"tagged, with backlog", tagged, 50 * time.Millisecond, *backlog, ">= 0.85", "<= 1.30"},
-	} {
-		if !strings.Contains(c.name, *cases) {
-			continue
-		}
-		err := func() error {
-			tracker, err := startTracker(c.distance)
-			if err != nil {
-				return err
-			}
-			defer tracker.stop()
-			home := ""
-			if c.backlog > 0 {
-				if home, _, _, err = prefill(c.backlog); err != nil {
-					return err
-				}
-				defer os.RemoveAll(home)
-			}
-			bare, with, err := startPair(site, home, directive(tracker, 0))
-			if err != nil {
-				return err
-			}
-			defer bare.stop()
-			defer with.stop()
-			results, err := inTurns(bare, with, *connections, c.page, c.name)
-			if err != nil {
-				return err
-			}
-			fmt.Printf("  %-22s %-17s %-8s %-17s %-8s %-17s %.0f pages/s, p50 %.1f ms, p99 %.1f ms, %d µs of CPU for each\n", c.name,
-				results.throughput, c.throughput, results.p99, c.p99, results.cpu,
-				results.bare.throughput(), ms(results.bare.percentile(50)), ms(results.bare.percentile(99)), results.bareCPU.Microseconds())
-			return with.recorded(0)
-		}()
-		if err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-	}
-	return nil
-}
-
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // startPair starts Caddy without and with the directive.
@@ -100,7 +37,7 @@ type ratios struct {
 
 // inTurns has visitors go to the one and to the other. The one that isn't
 // visited stands still. The last round is profiled if that was asked for.
-func inTurns(bare, with *caddy, visitors int, page func() string, name string) (r ratios, err error) {
+func inTurns(bare, with *caddy, visitors int, p pages, name string) (r ratios, err error) {
 	var throughput, p50, p99, cpu, more50, more99 []float64
 	visit := func(there, away *caddy, last bool) (c crowd, cpu time.Duration, err error) {
 		away.pause()
@@ -110,9 +47,9 @@ func inTurns(bare, with *caddy, visitors int, page func() string, name string) (
 			go func() { profiled <- there.profiled(name) }()
 			defer func() { err = errors.Join(err, <-profiled) }()
 		}
-		cpu = there.cpu()
-		c, err = visitFor(there.address, visitors, page)
-		return c, time.Duration(float64(there.cpu()-cpu) / float64(max(1, c.all))), err
+		cpu = there.cpuTime()
+		c, err = load(there.address, visitors, p)
+		return c, time.Duration(float64(there.cpuTime()-cpu) / float64(max(1, c.all))), err
 	}
 	defer bare.proceed()
 	defer with.proceed()
@@ -135,10 +72,10 @@ func inTurns(bare, with *caddy, visitors int, page func() string, name string) (
 			continue // both have just been started
 		}
 		throughput = append(throughput, c.throughput()/r.bare.throughput())
-		p50 = append(p50, float64(c.percentile(50))/float64(r.bare.percentile(50)))
-		p99 = append(p99, float64(c.percentile(99))/float64(r.bare.percentile(99)))
-		more50 = append(more50, ms(c.percentile(50)-r.bare.percentile(50)))
-		more99 = append(more99, ms(c.percentile(99)-r.bare.percentile(99)))
+		p50 = append(p50, float64(c.p50)/float64(r.bare.p50))
+		p99 = append(p99, float64(c.p99)/float64(r.bare.p99))
+		more50 = append(more50, ms(c.p50-r.bare.p50))
+		more99 = append(more99, ms(c.p99-r.bare.p99))
 		cpu = append(cpu, float64(took)/float64(r.bareCPU))
 	}
 	r.throughput, r.p50, r.p99, r.cpu = spreadOf(throughput), spreadOf(p50), spreadOf(p99), spreadOf(cpu)
@@ -172,7 +109,7 @@ func measureLatency() error {
 			return err
 		}
 		fmt.Printf("  %d at once: p50 %s, target < 1.02 (bare: %.2f ms); p99 %s (bare: %.2f ms)\n", visitors,
-			precise(r.p50), ms(r.bare.percentile(50)), precise(r.p99), ms(r.bare.percentile(99)))
+			precise(r.p50), ms(r.bare.p50), precise(r.p99), ms(r.bare.p99))
 	}
 	return with.recorded(0)
 }
@@ -202,9 +139,9 @@ func measureDelivery() error {
 			}
 			defer with.stop()
 			<-time.After(2 * time.Second)
-			records, cpu, began := tracker.taken.Load(), with.cpu(), time.Now()
+			records, cpu, began := tracker.taken.Load(), with.cpuTime(), time.Now()
 			<-time.After(5 * time.Second)
-			records, cpu = tracker.taken.Load()-records, with.cpu()-cpu
+			records, cpu = tracker.taken.Load()-records, with.cpuTime()-cpu
 			fmt.Printf("  concurrency %3d: %5.0f records/s, target >= %d; %3.0f µs of CPU for each, target <= 60\n",
 				c.concurrency, float64(records)/time.Since(began).Seconds(), c.least,
 				float64(cpu.Microseconds())/float64(max(1, records)))
@@ -242,7 +179,7 @@ func measureMemory() error {
 			}
 			left := new(atomic.Int64)
 			left.Store(hits)
-			_, err = visit(c.address, *connections, 0, tagged, func() bool { return left.Add(-1) < 0 })
+			_, err = visit(c.address, *connections, 0, tagged.next, func() bool { return left.Add(-1) < 0 })
 			for _, kind := range kinds {
 				sizes[i] = append(sizes[i], c.memory(kind))
 			}
@@ -292,7 +229,7 @@ func measureStart() error {
 			}
 			// The queue is opened meanwhile; a hit waits for it.
 			one := new(atomic.Int64)
-			_, err = visit(c.address, 1, 0, tagged, func() bool { return one.Add(1) > 1 })
+			_, err = visit(c.address, 1, 0, tagged.next, func() bool { return one.Add(1) > 1 })
 			took[i] = append(took[i], ms(time.Since(began)))
 			if err == nil {
 				err = c.recorded(0)

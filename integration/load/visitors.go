@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -22,25 +23,39 @@ const browser = "Host: shop.example.com\r\n" +
 	"Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-User: ?1\r\n" +
 	"Upgrade-Insecure-Requests: 1\r\n\r\n"
 
-const untagged = "/offer?utm_source=newsletter&utm_medium=email&utm_campaign=spring%20sale&id=48151623&page=2"
+// persons counts tagged requests: each is another person's.
+var persons atomic.Int64
 
-// visitors counts tagged requests: each is another person's.
-var visitors atomic.Int64
-
-func tagged() string {
-	return fmt.Sprintf("/offer?kme=Clicked+Link&kmi=customer%d%%40example.com&km_Link+Location=top", visitors.Add(1))
+// pages are what visitors open.
+type pages struct {
+	next func() string
+	lua  string // the same for wrk's script, where n counts
 }
+
+var (
+	untagged = pages{
+		func() string {
+			return "/offer?utm_source=newsletter&utm_medium=email&utm_campaign=spring%20sale&id=48151623&page=2"
+		},
+		`"/offer?utm_source=newsletter&utm_medium=email&utm_campaign=spring%20sale&id=48151623&page=2"`,
+	}
+	tagged = pages{
+		func() string {
+			return fmt.Sprintf("/offer?kme=Clicked+Link&kmi=customer%d%%40example.com&km_Link+Location=top", persons.Add(1))
+		},
+		`string.format("/offer?kme=Clicked+Link&kmi=customer%d%%40example.com&km_Link+Location=top", n)`,
+	}
+)
 
 // crowd is what some visitors at once did.
 type crowd struct {
-	took    []time.Duration // of each request, sorted
-	elapsed time.Duration
-	all     int // requests, those of the warm-up too
+	requests int
+	elapsed  time.Duration
+	p50, p99 time.Duration
+	all      int // requests, those of the warm-up too
 }
 
-func (c crowd) throughput() float64 { return float64(len(c.took)) / c.elapsed.Seconds() }
-
-func (c crowd) percentile(p int) time.Duration { return c.took[(len(c.took)-1)*p/100] }
+func (c crowd) throughput() float64 { return float64(c.requests) / c.elapsed.Seconds() }
 
 // visit has visitors open pages, each one after the other on a connection of
 // its own, until enough says so. What they do during the warm-up isn't counted.
@@ -71,16 +86,15 @@ func visit(address string, visitors int, warmUp time.Duration, page func() strin
 	}
 	group.Wait()
 	c.elapsed, c.all = time.Since(counted), int(all.Load())
-	for i := range visitors {
-		if errs[i] != nil {
-			return c, errs[i]
-		}
-		c.took = append(c.took, took[i]...)
+	if err := errors.Join(errs...); err != nil {
+		return c, err
 	}
-	slices.Sort(c.took)
-	if len(c.took) == 0 {
+	sorted := slices.Concat(took...)
+	slices.Sort(sorted)
+	if c.requests = len(sorted); c.requests == 0 {
 		return c, fmt.Errorf("no visitor got a page within %s", c.elapsed)
 	}
+	c.p50, c.p99 = sorted[(len(sorted)-1)*50/100], sorted[(len(sorted)-1)*99/100]
 	return c, nil
 }
 
