@@ -72,10 +72,11 @@ func TestHitsOfTwoDirectives(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			drainSink(nil)
-			l := livetest.Start(t, subscribed, "route {\n"+test.site+"respond page\n}")
+			// However slow the disk is, the page waits for the queue.
+			patient := fmt.Sprintf("\ntagged_urls {\n\tqueue_timeout %s\n}", livetest.Patience)
+			l := livetest.Start(t, subscribed+patient, "route {\n"+test.site+"respond page\n}")
 			before := countedHits(t)
 			l.Open("/?kme=E")
-			// The queue told us before the page came.
 			after := countedHits(t)
 			after[test.what] += 0 // it must be there
 			for what, n := range after {
