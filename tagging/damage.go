@@ -28,6 +28,26 @@ func equalsAt(s string, i int) (value, depth int) {
 	return 0, 0
 }
 
+// isQuoted reports whether the tag's '=' may be quoted-printable's "=3D".
+func (t *tag) isQuoted(query string) bool {
+	return t.value > 0 && t.value+2 <= t.end && strings.EqualFold(query[t.value:t.value+2], "3D")
+}
+
+// quotedPrintable reports whether a query is as it stands in a mail's source,
+// with "=3D" for each '='. Of one tag alone that isn't certain: a name, or an
+// event, may begin with 3D.
+func quotedPrintable(query string) bool {
+	tags, names := 0, false
+	for t, ok := nextTag(query, tag{}); ok; t, ok = nextTag(query, t) {
+		if !t.isQuoted(query) {
+			return false
+		}
+		tags++
+		names = names || t.kind == identity
+	}
+	return names && tags > 1
+}
+
 // hasEquals reports whether a parameter's name, of which query[i] is a part, is
 // followed by '=', encoded or not.
 func hasEquals(query string, i int) bool {

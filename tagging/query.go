@@ -69,6 +69,9 @@ func Damaged(rawQuery string) (damage, meant string) {
 			return rawQuery[t.nameEnd:t.value], "="
 		}
 	}
+	if quotedPrintable(rawQuery) {
+		return "=3D", "="
+	}
 	return "", ""
 }
 

@@ -77,7 +77,7 @@ func identityAt(s string, i int, inQuery bool) (value, equals int) {
 	if value, equals = equalsAt(s, skipBlank(s, i)); value > 0 || i == len(s) {
 		return value, equals
 	}
-	c, behind, equals := nestedByte(s, i)
+	c, behind, _ := nestedByte(s, i)
 	switch {
 	case c == ':' && !underscored && inQuery:
 		return behind, 0

@@ -138,6 +138,9 @@ func FuzzStrip(f *testing.F) {
 			t.Errorf("tags are left in %q of %q", all, query)
 		}
 		identity, _ := StripIdentity.Query(query)
+		if quotedPrintable(query) { // which one tag alone doesn't show
+			return
+		}
 		got, want := Parse(identity, nil), Parse(query, nil)
 		if got.Identity != "" || got.Event != want.Event || !slices.Equal(got.Properties, want.Properties) {
 			t.Errorf("without the identity, %q says %+v", identity, got)

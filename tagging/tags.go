@@ -48,8 +48,12 @@ func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
 	t, ok := nextTag(rawQuery, tag{})
 	p.text.size = len(rawQuery) - t.start
+	quoted := ok && t.isQuoted(rawQuery) && quotedPrintable(rawQuery)
 	for ; ok; t, ok = nextTag(rawQuery, t) {
 		value := ""
+		if quoted {
+			t.value += len("3D")
+		}
 		if t.value > 0 {
 			value = p.text.form(decodeTimes(rawQuery[t.value:t.end], t.depth))
 		}
