@@ -123,9 +123,7 @@ func TestDeadLettersAreBounded(t *testing.T) {
 	if n := c.Metric("caddy_tagged_urls_queue_bytes"); n > 4<<20 {
 		t.Errorf("the queue takes up %v bytes", n)
 	}
-	if lines := c.Lines("too many dead letters"); len(lines) != 1 {
-		t.Errorf("logged %d lines: %s", len(lines), lines)
-	}
+	c.Says(t, "too many dead letters")
 	c.FewLines(t, 3)
 	newest := map[string]bool{}
 	trk.Respond(harness.AnswerGIF)

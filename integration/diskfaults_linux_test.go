@@ -37,11 +37,12 @@ func mounted(t *testing.T, source, kind string, options string) (dir string) {
 // queueAt are global options with the queue in a directory. The timeout
 // is longer than a busy machine needs.
 func queueAt(dir string) string {
-	return "tagged_urls {\n\t\tqueue_timeout 2s\n\t\tqueue disk {\n\t\t\tpath " + dir + "\n\t\t}\n\t}"
+	return "tagged_urls {\n\t\tqueue_timeout 4s\n\t\tqueue disk {\n\t\t\tpath " + dir + "\n\t\t}\n\t}"
 }
 
-// atMost is how long a page may take with that timeout, on a busy machine.
-const atMost = 2*time.Second + 3*time.Second
+// atMost is how long a page may take with that timeout, on a busy machine. Who
+// waits for a disk that is ill waits longer.
+const atMost = 4*time.Second + 20*time.Second
 
 // visits are pages that somebody opens, while the disk is ill. The cookie
 // tells whether the queue took the hit.
@@ -108,9 +109,8 @@ func (v *visits) refused(t *testing.T, why ...string) {
 	if took := time.Since(began); took > visitors*time.Second {
 		t.Errorf("%d visitors waited for %s, for nothing", visitors, took)
 	}
-	if lines := v.c.Lines(); len(v.c.Lines(why...)) != 1 || len(v.c.Lines("these hits are lost")) != 1 {
-		t.Errorf("the log says %s", lines)
-	}
+	v.c.Says(t, why...)
+	v.c.Says(t, "these hits are lost")
 	v.c.FewLines(t, 3) // these and, before, that the tracker is down
 }
 
@@ -144,9 +144,7 @@ func TestDiskIsFull(t *testing.T) {
 	if n := c.Metric("caddy_tagged_urls_records_dropped_total"); n != float64(dropped) {
 		t.Errorf("%v records are counted as dropped of %d", n, dropped)
 	}
-	if len(c.Lines("hits are dropped", "no space left")) != 1 {
-		t.Errorf("the log doesn't say once what is wrong: %s", c.Lines())
-	}
+	c.Says(t, "hits are dropped", "no space left")
 	c.FewLines(t, 4)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
@@ -192,9 +190,7 @@ func TestQueueIsFull(t *testing.T) {
 	if n := c.Metric("caddy_tagged_urls_queue_bytes"); n > 4<<20 {
 		t.Errorf("the queue takes up %v bytes", n)
 	}
-	if len(c.Lines("these hits are lost", "raise max_size")) != 1 {
-		t.Errorf("the log doesn't say once what is wrong: %s", c.Lines())
-	}
+	c.Says(t, "these hits are lost", "raise max_size")
 	c.FewLines(t, 3)
 	trk.Up()
 	v.untilTaken()
@@ -258,7 +254,7 @@ func TestDiskHangs(t *testing.T) {
 	t.Cleanup(thaw) // before Caddy is stopped
 	trk.Down()
 	v := &visits{t: t, c: c}
-	v.visit()
+	v.untilTaken()
 	run(freeze, "--freeze", disk)
 	defer time.AfterFunc(time.Minute, thaw).Stop() // should anything wait for it
 	for range 3 {
@@ -271,13 +267,11 @@ func TestDiskHangs(t *testing.T) {
 	}
 	began := time.Now()
 	c.Reload(queueAt(disk), shop)
-	if took := time.Since(began); took > 15*time.Second {
+	if took := time.Since(began); took > 30*time.Second { // of the minute that the disk hangs
 		t.Errorf("a reload took %s", took)
 	}
 	v.visit()
-	if len(c.Lines("these hits are lost", `"timeout"`)) != 1 {
-		t.Errorf("the log doesn't say once what is wrong: %s", c.Lines())
-	}
+	c.Says(t, "these hits are lost", `"timeout"`)
 	c.FewLines(t, 3)
 	// Another path is the way out. What is in the old file isn't given up.
 	other := t.TempDir()
@@ -329,9 +323,7 @@ func TestFileIsSpoiltWhileOpen(t *testing.T) {
 			c.API("POST", "/tagged_urls/retry")
 			trk.Up()
 			v.arrive(trk)
-			if len(c.Lines(file, "damaged")) != 1 {
-				t.Errorf("the log doesn't say once what happened: %s", c.Lines())
-			}
+			c.Says(t, file, "damaged")
 			c.FewLines(t, 6)
 		})
 	}

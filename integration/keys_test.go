@@ -55,9 +55,7 @@ func TestStorageCannotBeWritten(t *testing.T) {
 		t.Errorf("cookies %v, the site behind got %s", p.Header["Set-Cookie"], upstream.LastTarget())
 	}
 	trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Without")
-	if !c.Logged(`"level":"error"`, "no key for cookies", "secret", inTheWay) {
-		t.Error("the log doesn't say why there are no cookies, and what to do")
-	}
+	c.Logs(t, `"level":"error"`, "no key for cookies", "secret", inTheWay)
 	if c.Metric("caddy_tagged_urls_cookie_key_missing") != 1 {
 		t.Error("the metric doesn't say that there is no key")
 	}

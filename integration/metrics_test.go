@@ -44,6 +44,7 @@ http://:$PORT {
 			id main
 			endpoint $TRACKER
 		}
+		once 5m
 	}
 	reverse_proxy $UPSTREAM
 }
@@ -200,7 +201,11 @@ func TestMetricsOverReloads(t *testing.T) {
 func TestMetricsAreBounded(t *testing.T) {
 	t.Parallel()
 	c, trk, metrics := startMetered(t)
-	// Each answer comes in turn, so the first flood sees all results already.
+	// Each answer has come already before the floods, or comes in turn, so the
+	// first one sees all results.
+	trk.Respond(harness.AnswerStatus(503))
+	harness.NewVisitor(t).Load(c.URL+"/?kme=Before&kmi=before", "image")
+	harness.Eventually(t, "a failure", func() bool { return c.Metric(metricsPrefix+"deliveries_total", `result="retried"`) > 0 })
 	var answers atomic.Int64
 	trk.Respond(func(w http.ResponseWriter, r *http.Request) {
 		switch answers.Add(1) % 4 {

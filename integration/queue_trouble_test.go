@@ -91,8 +91,8 @@ func TestQueueIsCorrupt(t *testing.T) {
 			if got < 20-test.lost {
 				t.Errorf("%d of 20 records arrived", got)
 			}
-			if !test.silent && !c.Logged(`"level":"error"`, filepath.Base(file)) {
-				t.Errorf("the log says %s", c.Lines())
+			if !test.silent {
+				c.Logs(t, `"level":"error"`, filepath.Base(file))
 			}
 			if aside, _ := filepath.Glob(file + ".corrupt-*"); (len(aside) == 1) != (test.lost == 20) {
 				t.Errorf("set aside: %v", aside)
@@ -120,9 +120,7 @@ func TestQueueIsRemoved(t *testing.T) {
 	if len(v.taken) != 20 {
 		t.Errorf("%d of 20 hits were taken", len(v.taken))
 	}
-	if len(c.Lines(dir, "removed or replaced")) != 1 {
-		t.Errorf("the log says %s", c.Lines())
-	}
+	c.Says(t, dir, "removed or replaced")
 	c.Kill()
 	c.Start()
 	harness.Eventually(t, "the queue to open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -119,7 +120,7 @@ https://localhost:$SECURE {
 // TestDrain: what is queued when Caddy exits is delivered before it ends.
 func TestDrain(t *testing.T) {
 	t.Parallel()
-	c, trk, _ := startShop(t, "", shop)
+	c, trk, _ := startShop(t, drainFor("1m"), shop)
 	trk.Respond(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(300 * time.Millisecond): // a slow tracker
@@ -146,10 +147,17 @@ func TestDrain(t *testing.T) {
 func TestClientGoesAway(t *testing.T) {
 	t.Parallel()
 	c, trk, upstream := startShop(t, "", shop)
-	upstream.Respond(harness.AnswerNever)
-	v := harness.NewVisitor(t)
-	v.Client.Timeout = 500 * time.Millisecond
-	if _, err := v.Try(c.URL + "/?kme=E&kmi=ann"); err == nil {
+	ctx, leave := context.WithCancel(t.Context())
+	upstream.Respond(func(_ http.ResponseWriter, r *http.Request) {
+		leave()
+		<-r.Context().Done()
+	})
+	req, err := http.NewRequestWithContext(ctx, "GET", c.URL+"/?kme=E&kmi=ann", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("User-Agent", harness.UserAgent)
+	if _, err := harness.NewVisitor(t).Do(req); err == nil {
 		t.Fatal("there was an answer")
 	}
 	upstream.Down()

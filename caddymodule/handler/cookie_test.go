@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"crypto/rand"
 	"net/http"
 	"slices"
 	"strings"
@@ -154,6 +155,7 @@ func TestCookieBehindACDN(t *testing.T) {
 func TestSiteBehindACDN(t *testing.T) {
 	t.Parallel()
 	people := map[string]bool{}
+	run := rand.Text() // what was seen is remembered by the process
 	for _, test := range []struct {
 		trusted    bool
 		host, want string
@@ -166,7 +168,7 @@ func TestSiteBehindACDN(t *testing.T) {
 		a := newTestHost(takes)
 		h := a.directive("of-the-cdn")
 		h.Cookie.Off, h.once = true, time.Hour
-		r := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + test.want + test.host)
+		r := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + run + test.want + test.host)
 		if test.host != "" {
 			r.Header.Set("X-Forwarded-Host", test.host)
 		}
@@ -179,7 +181,7 @@ func TestSiteBehindACDN(t *testing.T) {
 		}
 		people[test.want+" "+a.entries[0][0].Record.Person] = true
 		// The same visit to another site isn't a repeat.
-		other := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + test.want + test.host)
+		other := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + run + test.want + test.host)
 		other.Header.Set("X-Forwarded-Host", "other.example.org")
 		caddyhttp.SetVar(other.Context(), caddyhttp.TrustedProxyVarKey, true)
 		caddyhttp.SetVar(other.Context(), caddyhttp.ClientIPVarKey, "192.0.2.77")

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -59,7 +60,7 @@ func TestRequestIsReadByABackgroundDial(t *testing.T) {
 	h.rules = tagging.NewRules(tagging.RulesOptions{})
 	h.placeholders, h.placeholdersUsed = []string{placeholderPrefix + "event", placeholderPrefix + "property.Plan"}, true
 	page := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
-	for target, want := range map[string]string{"/?kme=Clicked&kmi=john&km_Plan=gold": "Clicked gold", "/": " "} {
+	for target, want := range map[string]string{"/?kme=Clicked&kmi=john&km_Plan=gold&km_run=" + rand.Text(): "Clicked gold", "/": " "} {
 		r := httptest.NewRequest(http.MethodGet, target, nil)
 		r.Header.Set("Sec-Fetch-Mode", "navigate")
 		repl := caddy.NewReplacer()

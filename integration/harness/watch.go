@@ -55,6 +55,22 @@ func (c *Caddy) Lines(texts ...string) (found []string) {
 	return found
 }
 
+// Says waits until the module has told the operator of something that the texts
+// are in, and fails the test if it has done so more than once.
+func (c *Caddy) Says(t *testing.T, texts ...string) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("a line with %q", texts), func() bool { return len(c.Lines(texts...)) > 0 })
+	if lines := c.Lines(texts...); len(lines) > 1 {
+		t.Errorf("%d lines with %q: %s", len(lines), texts, lines)
+	}
+}
+
+// Logs waits until Caddy has logged a line that contains all of the texts.
+func (c *Caddy) Logs(t *testing.T, texts ...string) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("a line with %q", texts), func() bool { return c.Logged(texts...) })
+}
+
 // FewLines fails the test if the module has told the operator more than so
 // many lines: what goes wrong a thousand times is said once.
 func (c *Caddy) FewLines(t *testing.T, most int) {

@@ -94,11 +94,11 @@ func entry(destination string, n int) delivery.Entry {
 
 func numberOf(i delivery.Item) int { return int(binary.BigEndian.Uint64(i.Record.ID[8:])) }
 
-// put puts records, each with the time that a hit has.
+// put puts records, each with more time than a hit has.
 func put(t testing.TB, q delivery.Queue, destination string, numbers ...int) {
 	t.Helper()
 	for _, n := range numbers {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 		err := q.Put(ctx, entry(destination, n))
 		cancel()
 		if err != nil {

@@ -175,7 +175,7 @@ func TestUnreadable(t *testing.T) {
 // comes again.
 func TestUnsettled(t *testing.T) {
 	t.Parallel()
-	const ackWait = 200 * time.Millisecond
+	const ackWait = time.Second
 	for name, test := range map[string]struct {
 		outcome    delivery.Outcome
 		harm, mend func(t *testing.T, n *harness.NATS, s settings)
@@ -215,7 +215,7 @@ func TestUnsettled(t *testing.T) {
 				t.Errorf("took %v, want %v again", numbers(again), numbers(items[:1]))
 			}
 			settle(t, q, delivery.Settlement{Outcome: test.outcome, RetryAt: time.Now().Add(time.Hour)}, again...)
-			nothing(t, q, "d", 4*ackWait)
+			nothing(t, q, "d", 2*ackWait)
 		})
 	}
 }

@@ -192,11 +192,10 @@ func reopened(q *queue) {
 	q.settle(delivery.Settlement{Outcome: delivery.Done}, items[2])
 	q.restart()
 	q.letters("d", 1)
-	q.expect("d", 4, 5) // 4 was leased
 	q.fill("d", 6)
-	got := numbersOf(q.take("d", 2))
-	if slices.Sort(got); !slices.Equal(got, []int{2, 6}) {
-		q.Errorf("took %v, want 2 and 6", got)
+	got := numbersOf(q.take("d", 4)) // 4 was leased
+	if slices.Sort(got); !slices.Equal(got, []int{2, 4, 5, 6}) {
+		q.Errorf("took %v, want 2, 4, 5 and 6", got)
 	}
 	for range 3 {
 		q.restart()
