@@ -28,8 +28,9 @@ func startChromium(t *testing.T) *chromium {
 		chromedp.UserAgent(harness.UserAgent), // its own says that it is no person's
 		// Pages out of that cache aren't loaded, which would have to be waited for.
 		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,BackForwardCache"),
-		// A name that isn't localhost's has plain HTTP as others do.
-		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1"),
+		// A name that isn't localhost's has plain HTTP as others do, and a
+		// search engine is one by its name.
+		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1, MAP search.lycos.com 127.0.0.1"),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 	)...)
 	t.Cleanup(stop) // waits until the browser has ended

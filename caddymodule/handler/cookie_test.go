@@ -166,7 +166,7 @@ func TestSiteBehindACDN(t *testing.T) {
 		{false, "www.example.com", "origin.cdn.net"},
 	} {
 		a := newTestHost(takes)
-		h := a.directive("of-the-cdn")
+		h := a.directive(rand.Text()) // no other run's
 		h.Cookie.Off, h.once = true, time.Hour
 		r := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + run + test.want + test.host)
 		if test.host != "" {
