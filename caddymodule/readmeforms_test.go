@@ -39,6 +39,7 @@ var samples = map[string]string{
 	"cookie": "agreed", "patterns...": "yes *agreed*", "name": "main", "domain": "example.com", "n": "7",
 	"url": "https://example.com/x", "base64": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "module": "log", "args...": "", "words...": "dnt gpc",
 	"kinds...": "visits searches", "value": "{path}",
+	"keys...": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", "browsers": "7", "window": "5m",
 }
 
 // expand returns what may stand after an option's name by its form.
@@ -75,6 +76,9 @@ func configWith(of owner, line string) string {
 	case of == ofApp:
 		global = line
 	case of == ofHandler:
+		if strings.HasPrefix(line, "identity_plain") {
+			line += "\nidentity_key " + samples["keys..."]
+		}
 		site += " {\n" + line + "\n}"
 	case of == ofEvent:
 		site += " {\nevent Opened {\n" + line + "\n}\n}"
@@ -119,6 +123,7 @@ func TestReadmeForms(t *testing.T) {
 		"tagged_urls": reflect.TypeFor[app.App](), "tagged_urls.queue": reflect.TypeFor[disk.Queue](),
 		"handle": reflect.TypeFor[handler.Handler](), "handle.cookie": reflect.TypeFor[handler.Cookie](), "handle.event": reflect.TypeFor[handler.Event](), "handle.consent": reflect.TypeFor[handler.Consent](),
 		"handle.identity_email": reflect.TypeFor[handler.IdentityEmail](), "handle.identity_reject": reflect.TypeFor[handler.IdentityReject](),
+		"handle.shared_link":          reflect.TypeFor[handler.SharedLink](),
 		"handle.trackers.kissmetrics": reflect.TypeFor[kmtracker.Tracker](), "handle.trackers.webhook": reflect.TypeFor[webhook.Tracker](),
 		"handle.trackers.segment": reflect.TypeFor[segment.Tracker](), "handle.trackers.posthog": reflect.TypeFor[posthog.Tracker](),
 		"handle.trackers.mixpanel": reflect.TypeFor[mixpanel.Tracker](), "handle.trackers.mixpanel.service_account": reflect.TypeFor[mixpanel.ServiceAccount](),
@@ -239,6 +244,8 @@ func TestReadmeDefaults(t *testing.T) {
 		"cookie domain": text, "cookie max_age": time.Duration(handler.MaxCookieAge), "directive alias": "on", "directive once": handler.DefaultOnce,
 		"directive consent": text, "directive identity_email": "allow", "directive identity_reject": text,
 		"directive landing": text, "directive event": text,
+		"directive identity_key": text, "directive identity_plain": "allow", "directive events": text, "directive properties": text,
+		"directive shared_link":       fmt.Sprintf("%d %dh", handler.DefaultSharedBrowsers, handler.DefaultSharedWindow/time.Hour),
 		"directive skip":              strings.Join(handler.DefaultSkip, " "),
 		"tracker kissmetrics api_key": none, "tracker kissmetrics endpoint": endpoint, "tracker kissmetrics timeout": trackers.DefaultTimeout,
 		"tracker kissmetrics id": text, "tracker kissmetrics concurrency": delivery.DefaultConcurrency, "tracker kissmetrics client_info": off,

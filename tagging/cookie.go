@@ -42,6 +42,8 @@ type Cookie struct {
 	Returned bool
 	// Name is the name that a link gave the visitor, or "". Rules have accepted it, but may have changed since.
 	Name string
+	// Sealed is whether the name was sealed when the link gave it.
+	Sealed bool
 }
 
 // None reports whether there is no cookie.
@@ -77,6 +79,7 @@ const (
 	flagHistory  = 1
 	flagVisited  = 2
 	flagReturned = 4
+	flagSealed   = 8
 
 	fixedSize = 1 + 8 + 8 + len(Anonymous{}) + 2
 	padding   = 32
@@ -96,7 +99,7 @@ func (k *Keys) Seal(c Cookie, scope Scope) string {
 	for _, flag := range [...]struct {
 		set bool
 		bit byte
-	}{{c.History, flagHistory}, {c.Visited, flagVisited}, {c.Returned, flagReturned}} {
+	}{{c.History, flagHistory}, {c.Visited, flagVisited}, {c.Returned, flagReturned}, {c.Sealed, flagSealed}} {
 		if flag.set {
 			flags |= flag.bit
 		}
@@ -150,6 +153,7 @@ func (k *Keys) Open(value string, scope Scope) Cookie {
 		History:  plain[0]&flagHistory != 0,
 		Visited:  plain[0]&flagVisited != 0,
 		Returned: plain[0]&flagReturned != 0,
+		Sealed:   plain[0]&flagSealed != 0,
 
 		Made:   time.UnixMilli(int64(binary.BigEndian.Uint64(plain[1:]))),
 		Memory: binary.BigEndian.Uint64(plain[9:]),

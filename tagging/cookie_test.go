@@ -38,7 +38,7 @@ func TestCookieRoundTrip(t *testing.T) {
 		someCookie,
 		{Anonymous: Anonymous{1}, Made: time.UnixMilli(0)},
 		{Anonymous: Anonymous{15: 1}, Made: time.UnixMilli(1 << 45), History: true},
-		{Anonymous: Anonymous{1}, Made: time.UnixMilli(1), Name: "jörg@example.com"},
+		{Anonymous: Anonymous{1}, Made: time.UnixMilli(1), Name: "jörg@example.com", Sealed: true},
 		{Anonymous: Anonymous{1}, Made: time.UnixMilli(1), Name: strings.Repeat("\U0001F600", MaxName)},
 	} {
 		value := keys.Seal(c, scope)

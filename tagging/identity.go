@@ -25,6 +25,16 @@ type RulesOptions struct {
 	NoRejectWords bool     // the built-in words are accepted; merge fields stay rejected
 	Email         EmailPolicy
 	EmailKey      []byte // for EmailHash; without one, addresses are dropped rather than hashed without a key
+
+	SealKeys   []*SealKey // those that open sealed identities
+	SealedOnly bool       // identities that aren't sealed count as absent
+
+	// Forgotten reports whether a name is nobody's any more, because the person asked to be forgotten. It is asked with
+	// the name as it is accepted and, of an address, with its pseudonym.
+	Forgotten func(name string) bool
+
+	Events     []string // patterns of the events that count; none: any
+	Properties []string // likewise
 }
 
 // Rules decide which identities are somebody's. A nil *Rules is the default: the built-in words, and
@@ -34,13 +44,21 @@ type Rules struct {
 	builtIn bool            // whether the built-in words are among them
 	email   EmailPolicy
 	key     []byte
+
+	sealKeys           []*SealKey
+	sealedOnly         bool
+	forgotten          func(string) bool // or nil
+	events, properties []string
 }
 
 var defaultRules = NewRules(RulesOptions{})
 
 // NewRules returns the rules for these options.
 func NewRules(o RulesOptions) *Rules {
-	r := &Rules{words: map[string]bool{}, builtIn: !o.NoRejectWords, email: o.Email, key: o.EmailKey}
+	r := &Rules{
+		words: map[string]bool{}, builtIn: !o.NoRejectWords, email: o.Email, key: o.EmailKey,
+		sealKeys: o.SealKeys, sealedOnly: o.SealedOnly, forgotten: o.Forgotten, events: o.Events, properties: o.Properties,
+	}
 	if r.email == EmailHash && len(r.key) == 0 {
 		r.email = EmailDrop
 	}
@@ -60,17 +78,64 @@ func NewRules(o RulesOptions) *Rules {
 // What shows nothing is removed around it, and what mail programs leave around
 // an e-mail address: then an address is decoded until that changes nothing, and
 // an unencoded '+' that became a space is one again. What can't be repaired
-// for certain is nobody's. An accepted name is accepted again, unchanged.
+// for certain is nobody's.
 func (r *Rules) Accept(identity string) (name string, reason Reason) {
-	name, reason = r.check(identity)
-	return r.pseudonym(name), reason
+	name, _, reason = r.accept(identity)
+	return name, reason
 }
 
-// check is Accept but for the pseudonym.
-func (r *Rules) check(identity string) (string, Reason) {
+func (r *Rules) accept(identity string) (name string, sealed bool, reason Reason) {
+	if name, sealed, reason = r.check(identity); reason == "" {
+		name, reason = r.record(name)
+	}
+	return name, sealed, reason
+}
+
+// Keep is Accept for a name that was accepted before, maybe by other rules, and
+// may have been sealed then. What Accept has returned it returns unchanged.
+func (r *Rules) Keep(name string, sealed bool) (string, Reason) {
 	if r == nil {
 		r = defaultRules
 	}
+	if r.sealedOnly && !sealed {
+		return "", IdentityPlain
+	}
+	name, reason := r.judge(name)
+	switch {
+	case reason != "":
+		return "", reason
+	case r.forgotten != nil && r.forgotten(name):
+		return "", IdentityForgotten
+	}
+	return r.record(name)
+}
+
+// check is accept but for the pseudonym.
+func (r *Rules) check(identity string) (name string, sealed bool, reason Reason) {
+	if r == nil {
+		r = defaultRules
+	}
+	if sealed = r.looksSealed(identity); sealed {
+		if identity, reason = r.open(identity); reason != "" {
+			return "", true, reason
+		}
+		if r.looksSealed(identity) {
+			return "", true, SealClaims
+		}
+	}
+	name, reason = r.judge(identity)
+	switch {
+	case reason != "":
+	case r.sealedOnly && !sealed:
+		return "", false, IdentityPlain
+	case r.forgotten != nil && r.forgotten(name):
+		return "", sealed, IdentityForgotten
+	}
+	return name, sealed, reason
+}
+
+// judge says what of an identity is a name, or why it is nobody's.
+func (r *Rules) judge(identity string) (string, Reason) {
 	word := ""
 	if isSimple(identity) { // most are
 		if odd(identity) {
@@ -93,6 +158,23 @@ func (r *Rules) check(identity string) (string, Reason) {
 	return identity, ""
 }
 
+// record returns a name as it is recorded: the hash of one that is an e-mail
+// address, if the policy says so.
+func (r *Rules) record(name string) (string, Reason) {
+	if r == nil || name == "" {
+		return name, ""
+	}
+	if r.email == EmailHash && holdsAddress(name) {
+		mac := hmac.New(sha256.New, r.key)
+		mac.Write([]byte(strings.ToLower(name)))
+		name = hex.EncodeToString(mac.Sum(nil))
+	}
+	if r.forgotten != nil && r.forgotten(name) {
+		return "", IdentityForgotten
+	}
+	return name, ""
+}
+
 // isSimple reports whether a name is short and of letters, digits and ".@_+-", which it neither begins nor ends with: so
 // there is nothing in it that would have to be looked at.
 func isSimple(s string) bool {
@@ -108,16 +190,6 @@ func isSimple(s string) bool {
 }
 
 func isAlphanumeric(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' }
-
-// pseudonym returns the hash of a name that is an e-mail address, if the policy says so.
-func (r *Rules) pseudonym(name string) string {
-	if r == nil || r.email != EmailHash || !holdsAddress(name) {
-		return name
-	}
-	mac := hmac.New(sha256.New, r.key)
-	mac.Write([]byte(strings.ToLower(name)))
-	return hex.EncodeToString(mac.Sum(nil))
-}
 
 // blank reports whether s is empty or shows nothing.
 func blank(s string) bool {

@@ -11,6 +11,7 @@ type Browser struct {
 	Navigation bool   // see [Navigation]
 	Foreign    bool   // see [Foreign]
 	Name       string // the link's identity, accepted by the [Rules]
+	Sealed     bool   // it was sealed
 	Recorded   bool   // the link says more than a name: an event or properties
 
 	Cookie Cookie // our own, if it verified
@@ -20,6 +21,7 @@ type Browser struct {
 	LibraryNamed     bool   // there is a km_ni, acceptable or not
 
 	NoAlias bool // send no alias, and keep no name
+	Shared  bool // the name names the hit alone, because many browsers have taken it already
 }
 
 // Alias says that an anonymous identity of ours is a named person. It can't be undone.
@@ -34,6 +36,10 @@ type Alias struct {
 type Person struct {
 	ID    string // "" if it's nobody: the hit isn't recorded
 	Named bool   // the ID is a name, no anonymous identity
+	// Sealed is whether the name was sealed when a link gave it.
+	Sealed bool
+	// Takes is the name that the browser has from this hit on, or that its anonymous identity is aliased to; else "".
+	Takes string
 
 	// Alias is to be sent before the hit, if its memory knows that the identity was never aliased, and remembers from
 	// now on that it was.
@@ -59,22 +65,23 @@ type Person struct {
 // the visitor didn't begin. Both are recorded under the link's name, but don't give it to the browser.
 func Resolve(b Browser, rules *Rules) Person {
 	cookie, anonymous, library := b.Cookie, "", ""
-	if cookie.Name, _ = rules.Accept(cookie.Name); b.NoAlias {
-		cookie.Name = ""
+	if cookie.Name, _ = rules.Keep(cookie.Name, cookie.Sealed); b.NoAlias || cookie.Name == "" {
+		cookie.Name, cookie.Sealed = "", false
 	}
 	if !cookie.None() {
 		anonymous = cookie.Anonymous.String()
 	}
-	name := b.Name
+	name, sealed := b.Name, b.Sealed
 	if !b.LibraryNamed {
 		if madeByLibrary(b.LibraryAnonymous) {
 			library = b.LibraryAnonymous
 		}
 	} else if name == "" {
-		name, _ = rules.Accept(b.LibraryName)
+		name, sealed, _ = rules.accept(b.LibraryName)
 	}
 	p := Person{ID: cmp.Or(name, cookie.Name, library, anonymous)}
 	p.Named = p.ID != anonymous && p.ID != library && !madeByLibrary(p.ID)
+	p.Sealed = p.Named && (name != "" && sealed || name == "" && cookie.Sealed)
 	if !b.Navigation {
 		return p
 	}
@@ -87,23 +94,23 @@ func Resolve(b Browser, rules *Rules) Person {
 	switch {
 	case p.ID == anonymous && cookie.Name == "": // also if a link says so, such as a page makes that shows who visits it
 		p.Cookie.History = cookie.History || b.Recorded
-	case name == "" || name == cookie.Name || b.NoAlias || b.Foreign || madeByLibrary(name): // nothing changes
+	case name == "" || name == cookie.Name || b.NoAlias || b.Foreign || b.Shared || madeByLibrary(name): // nothing changes
 	default:
 		if cookie.History && cookie.Memory != 0 {
-			p.Alias = Alias{cookie.Anonymous, cookie.Made, cookie.Memory, name}
+			p.Alias, p.Takes = Alias{cookie.Anonymous, cookie.Made, cookie.Memory, name}, name
 		}
 		if b.Name != "" {
-			p.Cookie = cookie.fresh(name)
+			p.Cookie, p.Takes = cookie.fresh(name, sealed), name
 		} else if cookie.History {
-			p.Cookie = cookie.fresh(cookie.Name)
+			p.Cookie = cookie.fresh(cookie.Name, cookie.Sealed)
 		}
 	}
 	return p
 }
 
 // fresh returns the cookie with a fresh anonymous identity and a name: what it says of the browser's visits stays.
-func (c Cookie) fresh(name string) Cookie {
-	return Cookie{Anonymous: newAnonymous(), Name: name, Visited: c.Visited, Returned: c.Returned}
+func (c Cookie) fresh(name string, sealed bool) Cookie {
+	return Cookie{Anonymous: newAnonymous(), Name: name, Sealed: sealed, Visited: c.Visited, Returned: c.Returned}
 }
 
 // Record notes that something is recorded for the person: if that is the cookie's anonymous identity, it has a

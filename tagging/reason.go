@@ -22,6 +22,18 @@ const (
 	IdentityNobody   Reason = "identity_nobody"
 	IdentityEmail    Reason = "identity_email"
 	IdentityMisspelt Reason = "identity_misspelt"
+
+	IdentityPlain     Reason = "identity_plain"
+	IdentityForgotten Reason = "identity_forgotten"
+	SealNoKey         Reason = "seal_no_key"
+	SealBroken        Reason = "seal_broken"
+	SealAlgorithm     Reason = "seal_algorithm"
+	SealUnknown       Reason = "seal_unknown"
+	SealExpired       Reason = "seal_expired"
+	SealClaims        Reason = "seal_claims"
+
+	EventUnlisted    Reason = "event_unlisted"
+	PropertyUnlisted Reason = "property_unlisted"
 )
 
 // Why a request isn't a visit.
@@ -51,6 +63,17 @@ var explanations = map[Reason]string{
 	NotGet:           "Only GET requests are visits.",
 	Upgrade:          "A request to switch protocols, such as a WebSocket's, isn't a visit.",
 	RangeInside:      "The request is for a later part of a file, so its beginning was the visit.",
+
+	IdentityPlain:     "The identity isn't sealed, and this site takes only those that are (identity_plain drop).",
+	IdentityForgotten: "The person asked to be forgotten (caddy tagged-urls forget), so the name is nobody's.",
+	SealNoKey:         "The identity is a token, and this site has no identity_key to open it with; recorded, each token would be one more person.",
+	SealBroken:        "The sealed identity is damaged, or was cut: it isn't the five parts of a JSON Web Encryption in compact form, or is longer than 1,024 characters.",
+	SealAlgorithm:     "The sealed identity asks for something else than alg dir and enc A256GCM, such as compression.",
+	SealUnknown:       "No identity_key opens the sealed identity: it was sealed with another key, or has changed since.",
+	SealExpired:       "The sealed identity has expired (exp).",
+	SealClaims:        "The sealed identity says nobody's name: what is in it is JSON with a text sub, and if it expires, a number exp.",
+	EventUnlisted:     "The event isn't among those that this site records (events).",
+	PropertyUnlisted:  "The property isn't among those that this site records (properties).",
 }
 
 // Explain says the same in a sentence, for people who write links. An unknown reason explains itself.

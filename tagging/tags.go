@@ -6,6 +6,7 @@
 package tagging
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -27,6 +28,8 @@ type Property struct{ Name, Value string }
 // Tags is what a query's tags say. Identity has passed the [Rules], so it may be a pseudonym.
 type Tags struct {
 	Event, Identity string
+	Sealed          bool       // the identity was sealed
+	Unlisted        bool       // there is no event, because the [Rules] don't list it
 	Properties      []Property // each name once, in the order of first appearance, with the last acceptable value
 	Dropped         []Drop     // what was cut or left out and why; at most 32 entries
 	DroppedMore     int        // how many more there were
@@ -61,18 +64,21 @@ func Parse(rawQuery string, rules *Rules) Tags {
 		case t.misspelt:
 			p.drop(rawQuery, t, IdentityMisspelt)
 		case t.kind == event:
-			p.event(rawQuery, t, value)
+			p.event(rawQuery, t, value, rules)
 		case t.kind == identity && t.depth > 0 && strings.IndexByte(value, '&') >= 0: // its own, or what else was encoded
 			p.drop(rawQuery, t, IdentityDebris)
 		case t.kind == identity:
 			p.identity(rawQuery, t, value, rules)
 		default:
 			name := p.text.form(decodeTimes(rawQuery[t.name:t.nameEnd], t.depth))
-			p.property(rawQuery, t, name, value)
+			p.property(rawQuery, t, name, value, rules)
 		}
 	}
 	// Only now, for the one that counts: hashing each of thousands would be expensive.
-	p.tags.Identity = rules.pseudonym(p.tags.Identity)
+	var reason Reason
+	if p.tags.Identity, reason = rules.record(p.tags.Identity); reason != "" {
+		p.dropped("kmi", reason)
+	}
 	return p.tags
 }
 
@@ -83,7 +89,7 @@ type parser struct {
 	index map[string]int // of the properties, once they are many
 }
 
-func (p *parser) event(query string, t tag, name string) {
+func (p *parser) event(query string, t tag, name string, rules *Rules) {
 	if blank(name) {
 		p.drop(query, t, Empty)
 		return
@@ -97,19 +103,24 @@ func (p *parser) event(query string, t tag, name string) {
 	if len(cut) < len(name) {
 		p.drop(query, t, EventCut)
 	}
-	p.tags.Event = cut
+	if rules != nil && !listed(rules.events, cut) {
+		p.drop(query, t, EventUnlisted)
+		p.tags.Unlisted = p.tags.Event == ""
+		return
+	}
+	p.tags.Event, p.tags.Unlisted = cut, false
 }
 
 func (p *parser) identity(query string, t tag, value string, rules *Rules) {
-	name, reason := rules.check(value)
+	name, sealed, reason := rules.check(value)
 	if reason != "" {
 		p.drop(query, t, reason)
 		return
 	}
-	p.tags.Identity = name
+	p.tags.Identity, p.tags.Sealed = name, sealed
 }
 
-func (p *parser) property(query string, t tag, name, value string) {
+func (p *parser) property(query string, t tag, name, value string, rules *Rules) {
 	shown := strings.TrimLeftFunc(name, isBlank)
 	if shown == "" || blank(value) {
 		p.drop(query, t, Empty)
@@ -123,6 +134,9 @@ func (p *parser) property(query string, t tag, name, value string) {
 		return
 	case longerThan(name, MaxName):
 		p.drop(query, t, NameTooLong)
+		return
+	case rules != nil && !listed(rules.properties, name):
+		p.drop(query, t, PropertyUnlisted)
 		return
 	}
 	cut := cutBytes(value, MaxValue)
@@ -190,7 +204,30 @@ func (p *parser) drop(query string, t tag, reason Reason) {
 	}
 	var text decoder
 	name := text.form(cutBytes(query[t.start:t.nameEnd], 3*utf8.UTFMax*maxDropName)) // no character takes more, encoded
-	p.tags.Dropped = append(p.tags.Dropped, Drop{cutCharacters(name, maxDropName), reason})
+	p.dropped(cutCharacters(name, maxDropName), reason)
+}
+
+func (p *parser) dropped(parameter string, reason Reason) {
+	if len(p.tags.Dropped) == maxDrops {
+		p.tags.DroppedMore++
+		return
+	}
+	p.tags.Dropped = append(p.tags.Dropped, Drop{parameter, reason})
+}
+
+// SameLists reports whether both list the same events and properties.
+func (r *Rules) SameLists(other *Rules) bool {
+	return r == other || r != nil && other != nil && slices.Equal(r.events, other.events) && slices.Equal(r.properties, other.properties)
+}
+
+// listed reports whether a name fits one of the patterns, in which * stands for anything, or there is none.
+func listed(patterns []string, name string) bool {
+	for _, pattern := range patterns {
+		if matches(pattern, name) {
+			return true
+		}
+	}
+	return len(patterns) == 0
 }
 
 // withoutControls replaces each run of control characters by a space, and

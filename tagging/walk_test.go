@@ -51,6 +51,7 @@ func anyStory(random *rand.Rand, careless bool) (w *world, log []string) {
 	if random.IntN(2) == 0 { // each node has a queue of its own
 		w.forget(1)
 	}
+	w.shared = random.IntN(4)
 	for _, m := range w.nodes {
 		m.careless = careless
 	}

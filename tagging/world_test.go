@@ -120,6 +120,8 @@ type world struct {
 	www     *host
 	shop    *host
 	nodes   []*memory // of aliases; those of one queue share it
+	takings []*Takings
+	shared  int // how many browsers may take a name at a node; 0: any number
 	now     time.Time
 	issued  []string // all cookies that were ever set
 	random  int      // for the library's identities and memories' names
@@ -131,8 +133,8 @@ func newWorld() *world {
 		tracker: tracker{parents: map[string]string{}, sent: map[string]int{}},
 		keys:    NewKeys([]byte("secret")),
 		www:     &host{name: domain}, shop: &host{name: "shop." + domain},
-		nodes: []*memory{shared, shared},
-		now:   time.UnixMilli(1_800_000_000_000),
+		nodes: []*memory{shared, shared}, takings: []*Takings{NewTakings(64), NewTakings(64)},
+		now: time.UnixMilli(1_800_000_000_000),
 	}
 }
 
@@ -154,6 +156,7 @@ type request struct {
 	browser *browser
 	person  Person
 	aliased bool
+	taken   Taken
 }
 
 // request is what the handler does before the site's answer begins.
@@ -174,6 +177,19 @@ func (w *world) request(b *browser, v visit) request {
 		}
 	}
 	r := request{visit: v, browser: b, person: Resolve(says, w.rules)}
+	if name := r.person.Takes; name != "" && w.shared > 0 {
+		var ok bool
+		if r.taken, ok = w.takings[v.node].Take(domain, name, says.Cookie.Anonymous, w.now, w.shared, 24*time.Hour); !ok {
+			says.Shared = true
+			r.person = Resolve(says, w.rules)
+			if c := r.person.Cookie; r.person.Takes != "" || r.person.Alias.To != "" || c.Name != says.Cookie.Name && c.Name != "" {
+				w.tracker.wrong = append(w.tracker.wrong, fmt.Sprintf("one browser too many is %+v", r.person))
+			}
+			if r.person.ID != name {
+				w.tracker.wrong = append(w.tracker.wrong, fmt.Sprintf("a hit of %s, whom too many are, is recorded for %s", name, r.person.ID))
+			}
+		}
+	}
 	alias := r.person.Alias
 	switch to := alias.To; {
 	case to == "":
@@ -209,6 +225,9 @@ const (
 
 // respond is the request's end.
 func (w *world) respond(r request, o outcome) {
+	if o == refused {
+		w.takings[r.node].Release(r.taken)
+	}
 	if r.aliased {
 		if o == refused {
 			delete(w.nodes[r.node].claimed, r.person.Alias.From)

@@ -2,7 +2,6 @@
 package commands
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
-	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 func init() {
@@ -22,11 +20,11 @@ func init() {
 Commands for the tagged_urls directive, which records links such as
 https://example.com/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top
 
-explain and link need no running server. status, dead-letters and retry ask the
+explain, link and key need no running server. status, dead-letters and retry ask the
 running one, by its admin API.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(explainCommand(), linkCommand(), statusCommand(), retryCommand(), deadLettersCommand())
+			cmd.AddCommand(explainCommand(), linkCommand(), keyCommand(), statusCommand(), retryCommand(), deadLettersCommand())
 			withTerminal(cmd)
 		},
 	})
@@ -110,73 +108,4 @@ func loadTrial(flags caddycmd.Flags) (t *explain.DryRun, name string, err error)
 		return nil, "", fmt.Errorf("%s: %v", name, err)
 	}
 	return t, name, nil
-}
-
-func linkCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "link <url>",
-		Short: "Builds a tagged URL",
-		Long: `
-Adds tags to a URL and prints the link. The URL's own query and fragment stay as
-they are. Tags that it has already are replaced, all of them.
-
-What wouldn't be recorded exactly so is refused, with the reason: identities
-that are nobody's in particular, names and values that are too long, names that
-belong to the tracker, and what the tracker would change. That is Kissmetrics
-or, with --config, those of the site.
-
-An identity that is a mailing tool's merge field stays as it is, for the tool to
-fill it in.
-`,
-		Example: `  caddy tagged-urls link https://example.com/offer --event 'Clicked Link' \
-    --identity john.smith --property 'Link Location=top'
-  caddy tagged-urls link 'https://example.com/offer#top' --identity '*|URL:EMAIL|*'`,
-		Args: cobra.ExactArgs(1),
-		RunE: runLink,
-	}
-	flags := cmd.Flags()
-	flags.StringP("event", "e", "", "What the person does by opening the link")
-	flags.StringP("identity", "i", "", "Who the person is")
-	flags.StringArrayP("property", "p", nil, "Property `name=value` of the event or, without one, of the person; repeatable")
-	flags.StringP("config", "c", "", "Configuration file whose site's options and trackers count")
-	flags.StringP("adapter", "a", "", "Name of config adapter to apply (if --config is used)")
-	return cmd
-}
-
-func runLink(cmd *cobra.Command, args []string) error {
-	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
-	for _, name := range []string{"event", "identity"} {
-		if flags.Changed(name) && flags.String(name) == "" {
-			return errors.New("--" + name + " is empty")
-		}
-	}
-	asked := tagging.Tags{Event: flags.String("event"), Identity: flags.String("identity")}
-	properties, _ := flags.GetStringArray("property")
-	for _, word := range properties {
-		property, err := parseProperty(word)
-		if err != nil {
-			return err
-		}
-		asked.Properties = append(asked.Properties, property)
-	}
-	link, err := buildLink(args[0], asked)
-	if err != nil {
-		return err
-	}
-	known := link // what is known of it before the mail is sent
-	if isMergeField(asked.Identity) {
-		asked.Identity = "john.smith"
-		if known, err = buildLink(args[0], asked); err != nil {
-			return err
-		}
-	}
-	t, name, err := loadTrial(flags)
-	if err != nil {
-		return err
-	}
-	if err := checkSite(t, name, known); err != nil {
-		return err
-	}
-	_, err = io.WriteString(output(cmd), link+"\n")
-	return err
 }

@@ -65,7 +65,7 @@ func TestLinkCommand(t *testing.T) {
 		args []string
 		why  string
 	}{
-		{nil, "accepts 1 arg"},
+		{nil, "which URL"},
 		{[]string{"https://test.com/"}, "nothing to tag"},
 		{[]string{"https://test.com/", "--event", ""}, "--event is empty"},
 		{[]string{"https://test.com/", "--event", "X", "--identity", ""}, "--identity is empty"},

@@ -3,7 +3,6 @@ package commands
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,8 +18,9 @@ import (
 //
 // An identity that is a merge field is left as it is, because the mailing tool
 // knows it by its signs. Otherwise it refuses whatever wouldn't be recorded
-// exactly as it was asked for, and says why.
-func buildLink(address string, asked tagging.Tags) (string, error) {
+// exactly as it was asked for, and says why. In the link, a token that seals it
+// may take the identity's place.
+func buildLink(address string, asked tagging.Tags, token *string) (string, error) {
 	if err := checkAddress(address); err != nil {
 		return "", err
 	}
@@ -38,9 +38,9 @@ func buildLink(address string, asked tagging.Tags) (string, error) {
 	if asked.Event != "" {
 		add("kme", asked.Event)
 	}
-	field := -1 // where the merge field belongs
+	field, who := -1, len(pairs) // where the merge field or identity belongs
 	if isMergeField(asked.Identity) {
-		field = len(pairs)
+		field = who
 	} else if asked.Identity != "" {
 		add("kmi", asked.Identity)
 	}
@@ -54,6 +54,9 @@ func buildLink(address string, asked tagging.Tags) (string, error) {
 	}
 	if err := sameTags(asked, recorded); err != nil {
 		return "", err
+	}
+	if token != nil {
+		pairs[who] = "kmi=" + *token
 	}
 	tags := strings.Join(pairs, "&")
 
@@ -129,20 +132,13 @@ func sameTags(asked, recorded tagging.Tags) error {
 }
 
 // checkSite says what a site would record otherwise than a link says it.
-func checkSite(t *explain.DryRun, name, link string) error {
-	visit, err := explain.NewVisit(link, http.MethodGet, nil, nil)
-	if err != nil {
-		return err
-	}
-	e, err := t.Explain(name, visit)
-	if err != nil {
-		return err
-	}
+func checkSite(site *explain.Site, link string) error {
+	dropped, changed := site.Check(link)
 	var wrong []error
-	for _, drop := range e.Tags.Dropped {
-		wrong = append(wrong, fmt.Errorf("%s: %s", tagName(drop.Parameter), drop.Explanation))
+	for _, drop := range dropped {
+		wrong = append(wrong, fmt.Errorf("%s: %s", tagName(drop.Parameter), drop.Reason.Explain()))
 	}
-	for _, c := range e.Changed {
+	for _, c := range changed {
 		wrong = append(wrong, fmt.Errorf("%s: %s", c.Tracker, c.Change))
 	}
 	return errors.Join(wrong...)

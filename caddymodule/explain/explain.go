@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -74,6 +77,8 @@ type personExplained struct {
 	ID         string `json:"id,omitempty"`
 	Why        string `json:"why"`
 	Navigation bool   `json:"navigation"`
+	// Shared is how many browsers may take the name that this one takes.
+	Shared string `json:"shared_link,omitempty"`
 }
 
 type recordedExplained struct {
@@ -127,8 +132,22 @@ const DefaultConfig = `{"apps":{"http":{"servers":{"default":{"listen":[":80",":
 // Explain says what becomes of a visit. Errors call the configuration by its
 // name.
 func (t *DryRun) Explain(name string, v *Visit) (*Explanation, error) {
+	m, note, err := t.meet(name, v)
+	if err != nil {
+		return nil, err
+	}
+	e := m.explain(v)
+	if note != "" {
+		e.Notes = append(e.Notes, note)
+	}
+	return e, nil
+}
+
+// meet returns what is seen of a visit that meets a directive, and what is to
+// be noted of the server.
+func (t *DryRun) meet(name string, v *Visit) (m *observation, note string, err error) {
 	if t.directives == 0 {
-		return nil, fmt.Errorf("%s has no tagged_urls directive in any site: nothing is recorded, and nothing removed", name)
+		return nil, "", fmt.Errorf("%s has no tagged_urls directive in any site: nothing is recorded, and nothing removed", name)
 	}
 	var answered string
 	for _, serves := range []bool{true, false} {
@@ -139,27 +158,26 @@ func (t *DryRun) Explain(name string, v *Visit) (*Explanation, error) {
 			redirected := !serves && v.url.Scheme == "http" && v.url.Port() == "" && server.https
 			m, err := t.run(server, v.request(v.url.Scheme == "https" || redirected))
 			if err != nil {
-				return nil, fmt.Errorf("%s: server %s: %v", name, server.name, err)
+				return nil, "", fmt.Errorf("%s: server %s: %v", name, server.name, err)
 			}
 			if len(m.directives) == 0 {
 				answered = cmp.Or(answered, m.answered)
 				continue
 			}
-			e := m.explain(v)
 			switch {
 			case redirected:
-				e.Notes = append(e.Notes, "Caddy redirects this site's http:// to https://. This is what becomes of the request there.")
+				note = "Caddy redirects this site's http:// to https://. This is what becomes of the request there."
 			case !serves:
-				e.Notes = append(e.Notes, fmt.Sprintf("No server that has the directive for this URL listens at its port. This is what the server at %s does.", strings.Join(server.Listen, ", ")))
+				note = fmt.Sprintf("No server that has the directive for this URL listens at its port. This is what the server at %s does.", strings.Join(server.Listen, ", "))
 			}
-			return e, nil
+			return m, note, nil
 		}
 	}
 	site := v.url.Host + v.url.EscapedPath()
 	if answered != "" {
-		return nil, fmt.Errorf("no tagged_urls directive gets the request for %s: %s answers it, and the directives in %s come later or are for other hosts, paths or matchers", site, answered, name)
+		return nil, "", fmt.Errorf("no tagged_urls directive gets the request for %s: %s answers it, and the directives in %s come later or are for other hosts, paths or matchers", site, answered, name)
 	}
-	return nil, fmt.Errorf("no tagged_urls directive gets the request for %s: those in %s are for other hosts, paths or matchers", site, name)
+	return nil, "", fmt.Errorf("no tagged_urls directive gets the request for %s: those in %s are for other hosts, paths or matchers", site, name)
 }
 
 // explain says what became of the visit.
@@ -186,7 +204,7 @@ func (m *observation) explain(v *Visit) *Explanation {
 	for _, drop := range t.Tags.Dropped {
 		e.Tags.Dropped = append(e.Tags.Dropped, dropExplained{drop.Parameter, drop.Reason, drop.Reason.Explain()})
 	}
-	e.explainChanges(m.trackers(), t.Tags)
+	e.Changed = changes(m.trackers(), t.Tags)
 	masked := e.explainPerson(first.Handler, t, v)
 	for _, record := range t.Records {
 		e.Recorded.Records = append(e.Recorded.Records, recordExplained{
@@ -212,8 +230,8 @@ func (m *observation) explain(v *Visit) *Explanation {
 	return e
 }
 
-// explainChanges says what each tracker makes of a link's tags.
-func (e *Explanation) explainChanges(trackers []*app.Tracker, tags tagging.Tags) {
+// changes says what each tracker makes of a link's tags.
+func changes(trackers []*app.Tracker, tags tagging.Tags) (all []ChangeExplained) {
 	record := &delivery.Record{Kind: delivery.Properties, Person: tags.Identity, Properties: tags.Properties}
 	if tags.Event != "" {
 		record.Kind, record.Name = delivery.Event, tags.Event
@@ -221,10 +239,11 @@ func (e *Explanation) explainChanges(trackers []*app.Tracker, tags tagging.Tags)
 	for _, tracker := range trackers {
 		if c, ok := tracker.Module.(changer); ok {
 			for _, change := range c.Changes(record) {
-				e.Changed = append(e.Changed, ChangeExplained{tracker.Name, tracker.Options.ID, change})
+				all = append(all, ChangeExplained{tracker.Name, tracker.Options.ID, change})
 			}
 		}
 	}
+	return all
 }
 
 // anonymous is shown instead of identities that are random.
@@ -261,6 +280,9 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 		e.Person.Why = "nobody: the request isn't a navigation, and neither the link nor a cookie says who it is"
 	case id == t.Tags.Identity:
 		e.Person.Why = "the link says so (kmi)"
+		if t.Tags.Sealed {
+			e.Person.Why = "the link says so (kmi, sealed)"
+		}
 		if !h.Cookie.Off && !h.NoAlias && t.Person.Cookie.Name != id {
 			e.Person.Why += ", for this hit alone: "
 			switch {
@@ -287,9 +309,24 @@ func (e *Explanation) explainPerson(h *handler.Handler, t *handler.Inspection, v
 	default:
 		e.Person.Why = "a new anonymous identity, kept in the cookie"
 	}
+	if s := h.SharedLink; t.Person.Takes != "" && !s.Off {
+		e.Person.Shared = fmt.Sprintf("once %d browsers have taken the name within %s, further ones stay themselves", s.Browsers, caddyDuration(s.Window))
+	}
 	masked := strings.NewReplacer(random...)
 	e.Person.ID = masked.Replace(t.Person.ID)
 	return masked
+}
+
+// caddyDuration writes a duration as short as people do: 24h, not 24h0m0s.
+func caddyDuration(d caddy.Duration) string {
+	s := time.Duration(d).String()
+	if rest, ok := strings.CutSuffix(s, "m0s"); ok {
+		s = rest + "m"
+	}
+	if rest, ok := strings.CutSuffix(s, "h0m"); ok {
+		s = rest + "h"
+	}
+	return s
 }
 
 func explainProperties(properties []tagging.Property) (explained []propertyExplained) {

@@ -43,6 +43,7 @@ func (e *Explanation) Text() string {
 		p.line("Is", e.Person.ID)
 	}
 	p.line("Because", e.Person.Why)
+	p.optional("Shared", e.Person.Shared)
 
 	p.section("Recorded")
 	hit := false

@@ -44,7 +44,9 @@ func (m *observation) notes(v *Visit) (all []string) {
 		}
 	}
 	if m.hit != nil && h.IdentityEmail.Policy == "hash" {
+		keys, _ := h.IdentityKeys() // which were read before
 		plain := tagging.Parse(m.hit.Query, tagging.NewRules(tagging.RulesOptions{
+			SealKeys:    keys,
 			RejectWords: h.IdentityReject.Words, NoRejectWords: h.IdentityReject.Off,
 		}))
 		if plain.Identity != m.hit.Tags.Identity {

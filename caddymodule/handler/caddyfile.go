@@ -39,6 +39,11 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    consent  <cookie> [<patterns...>]
 //	    identity_email  allow | hash <key> | drop
 //	    identity_reject <words...> | off
+//	    identity_key    <keys...>
+//	    identity_plain  allow | drop
+//	    events          <patterns...>
+//	    properties      <patterns...>
+//	    shared_link     <browsers> <window> | off
 //	    skip     none | <words...>
 //	    landing  all | <kinds...>
 //	    event    <name> {
@@ -68,10 +73,14 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
+	err := h.checkIdentityPlain()
 	if len(h.TrackersRaw) == 0 {
+		err = errNoTracker
+	}
+	if err != nil {
 		d.Reset()
 		d.Next() // the error is to name the directive's line
-		return d.WrapErr(errNoTracker)
+		return d.WrapErr(err)
 	}
 	if err := new(Handler{Landing: h.Landing, Cookie: h.Cookie}).provisionLanding(); err != nil {
 		d.Reset()
@@ -136,6 +145,30 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		} else {
 			h.IdentityReject.Words = append(h.IdentityReject.Words, args...)
 		}
+	case "identity_key":
+		args := d.RemainingArgs()
+		if len(args) == 0 {
+			return d.Err("identity_key takes keys of sealed identities, of which the first one seals: identity_key {env.IDENTITY_KEY}")
+		}
+		h.IdentityKey = append(h.IdentityKey, args...)
+		err = h.checkIdentityKeys()
+	case "identity_plain":
+		if !d.AllArgs(&h.IdentityPlain) || h.IdentityPlain != "allow" && h.IdentityPlain != "drop" {
+			return d.Err("identity_plain takes allow or drop")
+		}
+	case "events", "properties":
+		args := d.RemainingArgs()
+		if len(args) == 0 {
+			return d.Errf("%s takes names or patterns of what is to be recorded, such as: %[1]s \"Clicked *\"", option)
+		}
+		if option == "events" {
+			h.Events = append(h.Events, args...)
+		} else {
+			h.Properties = append(h.Properties, args...)
+		}
+		err = h.checkLists()
+	case "shared_link":
+		return h.SharedLink.unmarshal(d)
 	case "skip":
 		h.Skip = append(h.Skip, d.RemainingArgs()...)
 		if len(h.Skip) == 0 {
@@ -155,7 +188,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		h.Event = new(Event)
 		return h.Event.unmarshal(d)
 	default:
-		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, skip, landing, event", option)
+		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, identity_key, identity_plain, events, properties, shared_link, skip, landing, event", option)
 	}
 	if err != nil {
 		return d.WrapErr(err)

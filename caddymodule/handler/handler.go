@@ -79,6 +79,25 @@ type Handler struct {
 	// Identities that aren't anybody, besides those known.
 	IdentityReject IdentityReject `json:"identity_reject,omitzero"`
 
+	// The keys of sealed identities: each 32 bytes in base64url, as
+	// `caddy tagged-urls key` prints them. The first one seals, all of them
+	// open. Placeholders are resolved when the configuration is loaded.
+	IdentityKey []string `json:"identity_key,omitempty"`
+
+	// Whether identities that aren't sealed name anybody: `allow`, or `drop`.
+	// Default: `allow`.
+	IdentityPlain string `json:"identity_plain,omitempty"`
+
+	// The events that are recorded. `*` stands for anything. Hits with
+	// another one are skipped. Default: any.
+	Events []string `json:"events,omitempty"`
+
+	// The properties that are recorded. `*` stands for anything. Default: any.
+	Properties []string `json:"properties,omitempty"`
+
+	// How many browsers may take a name from links.
+	SharedLink SharedLink `json:"shared_link,omitzero"`
+
 	// Which requests aren't recorded: any of `bots`, `prefetch`, `fetch`,
 	// `opt_out`, `dnt`, `gpc`; or `none`, alone.
 	// Default: `["bots", "prefetch", "fetch", "opt_out"]`.
@@ -102,6 +121,7 @@ type Handler struct {
 	skip     skipSet
 	landing  tagging.Landing
 	event    *event
+	takings  *tagging.Takings // nil: browsers aren't counted
 	// placeholders are those of ours that the configuration names, and used is
 	// whether there may be others, too.
 	placeholders     []string
@@ -233,11 +253,29 @@ func (h *Handler) provisionOptions() (err error) {
 	if email == tagging.EmailHash && key == "" {
 		return errors.New("identity_email hash needs a key that isn't empty: identity_email hash <key>")
 	}
+	if err := h.checkLists(); err != nil {
+		return err
+	}
+	if err := h.checkIdentityPlain(); err != nil {
+		return err
+	}
+	if err := h.SharedLink.provision(); err != nil {
+		return err
+	}
+	h.takings = recentTakings
+	sealKeys, err := h.IdentityKeys()
+	if err != nil {
+		return err
+	}
 	h.rules = tagging.NewRules(tagging.RulesOptions{
 		RejectWords:   h.IdentityReject.Words,
 		NoRejectWords: h.IdentityReject.Off,
 		Email:         email,
 		EmailKey:      []byte(key),
+		SealKeys:      sealKeys,
+		SealedOnly:    h.IdentityPlain == "drop",
+		Events:        h.Events,
+		Properties:    h.Properties,
 	})
 	return nil
 }

@@ -51,9 +51,9 @@ func (h *Handler) Trackers() []*app.Tracker { return h.trackers }
 // Rules returns the rules by which the handler accepts identities.
 func (h *Handler) Rules() *tagging.Rules { return h.rules }
 
-// WithoutOnce makes the handler record each hit, however often it repeats. It
-// returns for how long the same hit counted once before.
+// WithoutOnce makes the handler record each hit, however often it repeats, and
+// count no browsers. It returns for how long the same hit counted once before.
 func (h *Handler) WithoutOnce() (before time.Duration) {
-	before, h.once = h.once, 0
+	before, h.once, h.takings = h.once, 0, nil
 	return before
 }

@@ -82,11 +82,12 @@ func (p *pendingPut) wait() bool {
 // there for its own trackers.
 type queueOutcome struct {
 	mu      sync.Mutex
-	pending int  // puts under way
-	stored  bool // one has succeeded
-	inDoubt bool // one may have
-	undone  bool // all have failed: the alias isn't sent
-	release func()
+	pending int    // puts under way
+	stored  bool   // one has succeeded
+	inDoubt bool   // one may have
+	undone  bool   // all have failed: the alias isn't sent
+	release func() // takes the alias back
+	taken   func() // takes back that the browser has the name
 }
 
 // begin notes that a put is under way; not if the hit is undone.
@@ -115,6 +116,9 @@ func (h *hit) end(err error) {
 		q.undone = true
 		if q.release != nil {
 			q.release()
+		}
+		if q.taken != nil {
+			q.taken()
 		}
 	}
 	for _, key := range h.onceKeys {

@@ -30,6 +30,14 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 		return
 	}
 	if hit.tagged && !hit.resolved {
+		if hit.rules != h.rules { // those of a directive that doesn't record it
+			hit.tags, hit.rules = tagging.Parse(hit.query, h.rules), h.rules
+		}
+		if hit.tags.Unlisted {
+			hit.unsent = tagging.EventUnlisted
+			hit.skip(hit.unsent)
+			return
+		}
 		h.resolve(hit, r, deadline)
 	}
 	landed := h.land(hit, r, deadline)
@@ -84,10 +92,7 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 
 // resolve finds out what to record of the tags.
 func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
-	hit.resolved, hit.by = true, h
-	if hit.rules != h.rules { // those of a directive that doesn't record it
-		hit.tags, hit.rules = tagging.Parse(hit.query, h.rules), h.rules
-	}
+	hit.resolved, hit.by, hit.unsent = true, h, ""
 	if hit.tags.Empty() {
 		hit.unsent = ReasonEmpty
 		return
@@ -147,7 +152,7 @@ func today(r *http.Request, site string, now time.Time) string {
 func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 	jar := h.Cookie.open(r, site, h.app.Keys())
 	browser := tagging.Browser{
-		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Recorded: !hit.nameOnly(),
+		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Sealed: hit.tags.Sealed, Recorded: !hit.nameOnly(),
 		Cookie: jar.cookie(), NoAlias: h.NoAlias,
 	}
 	for _, cookie := range r.CookiesNamed("km_ai") {
@@ -156,7 +161,7 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 	for _, cookie := range r.CookiesNamed("km_ni") {
 		browser.LibraryNamed, browser.LibraryName = true, tagging.LibraryCookie(cookie.Value)
 	}
-	hit.person, hit.jar = tagging.Resolve(browser, h.rules), jar
+	hit.person, hit.jar = h.resolvePerson(hit, browser, jar.scope.Name), jar
 	if hit.person.Cookie.None() {
 		return
 	}
@@ -223,6 +228,9 @@ func (h *Handler) permitted(hit *hit, record *delivery.Record) *delivery.Record 
 		return record
 	}
 	own, name := *record, &record.Person
+	if slices.Contains(hit.records, record) && !h.rules.SameLists(hit.rules) && !h.relist(hit, &own) {
+		return nil
+	}
 	noAlias := h.NoAlias || h.Cookie.Off
 	switch {
 	case record.Kind == delivery.Alias && noAlias:
@@ -235,7 +243,7 @@ func (h *Handler) permitted(hit *hit, record *delivery.Record) *delivery.Record 
 	if !hit.person.Named {
 		return &own
 	}
-	accepted, _ := h.rules.Accept(*name)
+	accepted, _ := h.rules.Keep(*name, hit.person.Sealed)
 	switch {
 	case accepted == "":
 		return nil
@@ -245,6 +253,25 @@ func (h *Handler) permitted(hit *hit, record *delivery.Record) *delivery.Record 
 		own.Person = accepted
 	}
 	return &own
+}
+
+// relist makes of a record what the directive's own lists of events and
+// properties permit, and reports whether that is anything.
+func (h *Handler) relist(hit *hit, record *delivery.Record) bool {
+	tags := tagging.Parse(hit.query, h.rules)
+	switch {
+	case tags.Unlisted:
+		hit.skip(tagging.EventUnlisted)
+		return false
+	case record.Kind == delivery.Event:
+		record.Name = tags.Event
+	case record.Kind == delivery.Properties && len(tags.Properties) == 0:
+		return false
+	}
+	if record.Kind != delivery.Alias {
+		record.Properties = tags.Properties
+	}
+	return true
 }
 
 // maxUserAgent bounds what a record keeps of a User-Agent, in bytes.

@@ -38,7 +38,7 @@ var (
 	// Aliases counts aliases by one of [AliasOutcomes].
 	Aliases = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "aliases_total",
-		Help: "Aliases by what became of them: sent, known (the identity has one already), or in doubt, and so not sent.",
+		Help: "Aliases by what became of them: sent, known (the identity has one already), or in doubt, and so not sent; shared (too many browsers have the name).",
 	}, []string{"outcome"})
 	deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "deliveries_total",
@@ -75,13 +75,16 @@ func init() {
 }
 
 // AliasOutcomes are what may become of an alias. In doubt it isn't sent.
-var AliasOutcomes = [...]string{AliasSent, AliasKnown, AliasDoubt}
+var AliasOutcomes = [...]string{AliasSent, AliasKnown, AliasDoubt, AliasShared}
 
 // The outcomes of an alias.
 const (
 	AliasSent  = "sent"
 	AliasKnown = "known"
 	AliasDoubt = "doubt"
+	// AliasShared is for a browser that stays itself, because too many have
+	// taken the name.
+	AliasShared = "shared"
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {

@@ -175,7 +175,7 @@ func Eventually(t *testing.T, what string, condition func() bool) {
 // Kissmetrics is a directive with the live tracker, and further options. It
 // counts every hit: what a process remembers outlives a test.
 func Kissmetrics(options ...string) string {
-	return fmt.Sprintf("tagged_urls {\n\ttracker kissmetrics SECRETKEY {\n\t\tid main\n\t\tendpoint $TRACKER\n\t}\n\tonce off\n\t%s\n}\n", strings.Join(options, "\n\t"))
+	return fmt.Sprintf("tagged_urls {\n\ttracker kissmetrics SECRETKEY {\n\t\tid main\n\t\tendpoint $TRACKER\n\t}\n\tonce off\n\tshared_link off\n\t%s\n}\n", strings.Join(options, "\n\t"))
 }
 
 // Adapt adapts a Caddyfile.
