@@ -179,6 +179,9 @@ func TestSiteBehindACDN(t *testing.T) {
 		if len(a.entries) != 1 || a.entries[0][0].Record.Site != test.want {
 			t.Fatalf("recorded is %v", a.entries)
 		}
+		if shown := hostname(hit.host); shown != test.want {
+			t.Errorf("the console shows a visit to %s", shown)
+		}
 		people[test.want+" "+a.entries[0][0].Record.Person] = true
 		// The same visit to another site isn't a repeat.
 		other := a.navigation("http://origin.cdn.net/?kme=E&km_of=" + run + test.want + test.host)

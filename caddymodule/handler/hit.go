@@ -101,7 +101,7 @@ func newHit(r *http.Request, arrived *http.Request, rules *tagging.Rules) *hit {
 func newArrival(r *http.Request, arrived *http.Request) *hit {
 	caddycompat.Mark(arrived)
 	return &hit{
-		host: r.Host, time: time.Now(), navigation: tagging.Navigation(r.Header),
+		host: strip.Host(r), time: time.Now(), navigation: tagging.Navigation(r.Header),
 		target: target(r, arrived), referer: r.Header.Get("Referer"),
 		span: trace.SpanFromContext(r.Context()),
 	}
