@@ -207,8 +207,8 @@ func TestDeliveriesYield(t *testing.T) {
 		takes       time.Duration
 		least, most int // records a second, for each processor
 	}{
-		"crowded":          {0, 1, 10 * time.Millisecond, 495, 505},
-		"crowded, batches": {0, 20, 100 * time.Millisecond, 3400, 3500},
+		"crowded":          {0, 1, 10 * time.Millisecond, 245, 255},
+		"crowded, batches": {0, 20, 100 * time.Millisecond, 1680, 1760},
 		"alone":            {math.Inf(1), 1, 20 * time.Millisecond, 1500, math.MaxInt},
 	} {
 		t.Run(name, func(t *testing.T) {
