@@ -19,8 +19,11 @@ type party struct {
 	*caddy
 	near       *tracker // one that takes records at once, or nil
 	opened     int64    // pages, so far
+	dropped    float64  // hits, so far
+	before     float64  // of which before the rounds
 	throughput []float64
-	p99, cpu   []float64 // ms, µs a page
+	p50, p99   []float64 // ms
+	cpu        []float64 // µs a page
 	meanwhile  []float64 // of the records that a round has brought, those delivered before its end
 	drained    []float64 // s from its end until all were
 }
@@ -103,7 +106,8 @@ func measureLoad() error {
 // was seen. The last round is profiled if that was asked for.
 func loadInTurns(parties []*party, visitors int) error {
 	for _, p := range parties {
-		p.throughput, p.p99, p.cpu, p.meanwhile, p.drained = nil, nil, nil, nil, nil
+		p.throughput, p.p50, p.p99, p.cpu, p.meanwhile, p.drained = nil, nil, nil, nil, nil, nil
+		p.before = p.dropped
 	}
 	for i := range *rounds + 1 {
 		order := slices.Clone(parties)
@@ -118,7 +122,7 @@ func loadInTurns(parties []*party, visitors int) error {
 	}
 	fmt.Printf("\nLoad: %d visitors at once (%s), %d rounds of %s in turns; median (least to most), ratios within a round\n",
 		visitors, generator(), *rounds, *round)
-	fmt.Printf("  %-20s %-32s %-28s %-30s %s\n", "", "pages/s to bare, target >= 0.88", "CPU a page, target <= 20 more", "p99 to bare, target <= 1.15", "pages/s, p99")
+	fmt.Printf("  %-20s %-32s %-28s %-30s %s\n", "", "pages/s to bare, target >= 0.88", "CPU a page, target <= 20 more", "p99 to bare, target <= 1.15", "pages/s, p50, p99")
 	bare, named := parties[0], make(map[string]*party)
 	for _, p := range parties {
 		named[p.name] = p
@@ -126,9 +130,12 @@ func loadInTurns(parties []*party, visitors int) error {
 		for i := range more {
 			more[i] = p.cpu[i] - bare.cpu[i]
 		}
-		fmt.Printf("  %-20s %-32s %-28s %-30s %.0f, %.1f ms\n", p.name, median(p.ratios(bare)),
+		fmt.Printf("  %-20s %-32s %-28s %-30s %.0f, %.1f ms, %.1f ms\n", p.name, median(p.ratios(bare)),
 			fmt.Sprintf("%3.0f µs, %s more", spreadOf(p.cpu).median, spreadOf(more).whole()),
-			median(ratio(p.p99, bare.p99)), spreadOf(p.throughput).median, spreadOf(p.p99).median)
+			median(ratio(p.p99, bare.p99)), spreadOf(p.throughput).median, spreadOf(p.p50).median, spreadOf(p.p99).median)
+		if n := p.dropped - p.before; n > 0 {
+			fmt.Printf("    %.0f hits were dropped\n", n)
+		}
 	}
 	if near, hanging := named["tracker near"], named["tracker hangs"]; near != nil && hanging != nil {
 		fmt.Printf("  near to hanging: %s pages/s, target >= 0.90; %s of a round's records are delivered by its end, the rest %s s later\n",
@@ -193,10 +200,11 @@ func (p *party) turn(visitors int, counts, last bool) (err error) {
 	}
 	if counts {
 		p.throughput = append(p.throughput, c.throughput())
-		p.p99 = append(p.p99, ms(c.p99))
+		p.p50, p.p99 = append(p.p50, ms(c.p50)), append(p.p99, ms(c.p99))
 		p.cpu = append(p.cpu, float64(cpu.Microseconds())/float64(max(1, c.all)))
 	}
-	return p.recorded(0)
+	p.dropped, err = p.metric("caddy_tagged_urls_hits_total", `outcome="dropped"`)
+	return err
 }
 
 // measureUntagged compares untagged pages with and without the directive.
