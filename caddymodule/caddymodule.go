@@ -8,6 +8,7 @@ package caddymodule
 import (
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/admin"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/commands"
+	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/console"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/logfilter"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"

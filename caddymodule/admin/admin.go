@@ -101,7 +101,10 @@ type TrackerStatus struct {
 	LastError   string     `json:"last_error,omitempty"`
 }
 
-func getStatus(*http.Request) (any, error) {
+func getStatus(*http.Request) (any, error) { return ReadStatus(), nil }
+
+// ReadStatus asks the queues that are used, and the trackers.
+func ReadStatus() Status {
 	status := queuepool.Process.Status()
 	answer := Status{Queues: status.Queues, Trackers: []TrackerStatus{}}
 	if status.KeyError != nil {
@@ -119,15 +122,16 @@ func getStatus(*http.Request) (any, error) {
 		}
 		answer.Trackers = append(answer.Trackers, t)
 	}
-	return answer, nil
+	return answer
 }
 
 // openPatience is for how long a request waits for a queue that is being
 // opened, as after a start.
 const openPatience = 5 * time.Second
 
-// eachQueue calls f for every open queue.
-func eachQueue(f func(delivery.Queue, *delivery.Engine) error) error {
+// EachQueue calls f for every open queue. One that is being opened is waited for
+// a moment; the error says so if none is open.
+func EachQueue(f func(delivery.Queue, *delivery.Engine) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()
 	err := queuepool.Process.EachOpen(ctx, f)
@@ -138,7 +142,7 @@ func eachQueue(f func(delivery.Queue, *delivery.Engine) error) error {
 }
 
 func retryNow(r *http.Request) (any, error) {
-	err := eachQueue(func(_ delivery.Queue, engine *delivery.Engine) error {
+	err := EachQueue(func(_ delivery.Queue, engine *delivery.Engine) error {
 		return engine.RetryNow(r.URL.Query().Get("tracker"))
 	})
 	return struct{}{}, err
@@ -177,7 +181,7 @@ func listDeadLetters(r *http.Request) (any, error) {
 		}
 	}
 	letters := []DeadLetter{}
-	err := eachQueue(func(queue delivery.Queue, _ *delivery.Engine) error {
+	err := EachQueue(func(queue delivery.Queue, _ *delivery.Engine) error {
 		return queue.DeadLetters(query.Get("tracker"), func(d delivery.DeadLetter) bool {
 			if len(letters) == limit {
 				return false
@@ -217,7 +221,7 @@ func deleteDeadLetters(r *http.Request) (any, error) {
 }
 
 func countEach(f func(delivery.Queue) (int, error)) (total int, err error) {
-	err = eachQueue(func(queue delivery.Queue, _ *delivery.Engine) error {
+	err = EachQueue(func(queue delivery.Queue, _ *delivery.Engine) error {
 		n, err := f(queue)
 		total += n
 		return err

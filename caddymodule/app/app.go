@@ -155,6 +155,7 @@ const minSecret = 16
 // queue: sites are served whatever its state, and opening is tried again.
 func (a *App) Start() error {
 	go a.events.run(a.ctx)
+	go metrics.History.Run(a.ctx)
 	a.lease = queuepool.Process.Join(a.queue)
 	if err := a.prepare(); err != nil {
 		a.lease.SetKeyError(err)
@@ -303,7 +304,36 @@ func (a *App) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte,
 func (a *App) ReleaseAlias(anonymous [16]byte) { a.lease.ReleaseAlias(anonymous) }
 
 // Recorded tells other modules of a hit's records, once they are durable.
-func (a *App) Recorded(records []*delivery.Record) { a.events.recorded(records) }
+func (a *App) Recorded(records []*delivery.Record) {
+	if a.capture == nil {
+		a.events.recorded(records)
+	}
+}
+
+// dryKey is where a context has the app of a dry run.
+type dryKey struct{}
+
+// WithDry returns a context in which directives belong to an app of their own,
+// in place of the one that runs in this process. It is to be made ready by
+// DryRun.
+func WithDry(ctx caddy.Context) (caddy.Context, *App) {
+	a := &App{ctx: ctx, ready: make(chan struct{}), QueueTimeout: caddy.Duration(DefaultQueueTimeout)}
+	ctx.Context = context.WithValue(ctx.Context, dryKey{}, a)
+	return ctx, a
+}
+
+// In returns a context's app, and whether it is one of a dry run beside the one
+// that runs.
+func In(ctx caddy.Context) (a *App, dry bool, err error) {
+	if a, dry = ctx.Value(dryKey{}).(*App); dry {
+		return a, true, nil
+	}
+	loaded, err := ctx.App("tagged_urls")
+	if err != nil {
+		return nil, false, err
+	}
+	return loaded.(*App), false, nil
+}
 
 // DryRun makes an app that was provisioned ready without starting it: nothing
 // is queued, and capture gets what would be. Cookies count as absent, as the

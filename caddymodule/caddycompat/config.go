@@ -29,6 +29,13 @@ func httpConfig(ctx caddy.Context) (raw []byte, ok bool) {
 	return http.Bytes(), true
 }
 
+// HTTPConfig returns the http app's configuration that is being loaded; nil if
+// that isn't known.
+func HTTPConfig(ctx caddy.Context) []byte {
+	raw, _ := httpConfig(ctx)
+	return slices.Clone(raw)
+}
+
 // MayMention reports whether one of the texts may be in the http app's
 // configuration: also if that isn't known.
 func MayMention(ctx caddy.Context, texts ...string) bool {

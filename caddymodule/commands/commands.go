@@ -24,7 +24,7 @@ explain, link and key need no running server. status, dead-letters and retry ask
 running one, by its admin API.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(explainCommand(), linkCommand(), keyCommand(), statusCommand(), retryCommand(), deadLettersCommand())
+			cmd.AddCommand(explainCommand(), linkCommand(), keyCommand(), statusCommand(), retryCommand(), deadLettersCommand(), consoleCommand())
 			withTerminal(cmd)
 		},
 	})

@@ -57,6 +57,15 @@ func NewDryRun() (*DryRun, error) {
 	return &DryRun{ctx: ctx, app: loaded.(*app.App)}, nil
 }
 
+// NewDryRunIn makes a dry run in a process that serves: what it loads belongs
+// to a context of its own, below that of the configuration in force. It is to be
+// closed by the returned function.
+func NewDryRunIn(ctx caddy.Context) (*DryRun, func()) {
+	ctx, cancel := caddy.NewContext(ctx)
+	ctx, own := app.WithDry(ctx)
+	return &DryRun{ctx: ctx, app: own}, cancel
+}
+
 // Load sets up a configuration in Caddy's JSON to be tried.
 func (t *DryRun) Load(config []byte) error {
 	var parsed struct {

@@ -48,8 +48,8 @@ func TestPreview(t *testing.T) {
 }
 
 // What links say can't command the terminal.
-func TestPageIsPrintable(t *testing.T) {
-	var p page
+func TestTextIsPrintable(t *testing.T) {
+	var p text
 	p.line("La\x1b[31mbel", "a\u009bb\u202ec\r\x07d\ne\tf")
 	if got := p.String(); got != "  La\uFFFD[31mbel    a\uFFFDb\uFFFDc\uFFFD\uFFFDd\n                e\uFFFDf\n" {
 		t.Errorf("%q", got)

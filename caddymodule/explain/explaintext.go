@@ -13,9 +13,21 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// Text returns the explanation for a terminal of 80 columns.
-func (e *Explanation) Text() string {
-	var p page
+// Section is a part of an explanation: lines under a title.
+type Section struct {
+	Title string `json:"title,omitempty"`
+	Lines []Line `json:"lines"`
+}
+
+// Line is a text and what it is called, which may be nothing.
+type Line struct {
+	Label string `json:"label,omitempty"`
+	Text  string `json:"text"`
+}
+
+// Sections returns the explanation as people read it.
+func (e *Explanation) Sections() []Section {
+	p := page{sections: make([]Section, 1)}
 	p.line("URL", e.URL)
 	for _, note := range e.Notes {
 		p.line("Note", note)
@@ -85,7 +97,21 @@ func (e *Explanation) Text() string {
 		p.line("Status", "the site's")
 	}
 	p.header(e.Response.Headers)
-	return p.String()
+	return p.sections
+}
+
+// Text returns the explanation for a terminal of 80 columns.
+func (e *Explanation) Text() string {
+	var t text
+	for _, section := range e.Sections() {
+		if section.Title != "" {
+			t.WriteString("\n" + section.Title + "\n")
+		}
+		for _, line := range section.Lines {
+			t.line(line.Label, line.Text)
+		}
+	}
+	return t.String()
 }
 
 // text returns what a record says.
@@ -99,26 +125,15 @@ func (r recordExplained) text() string {
 	return "of " + r.Person
 }
 
-// page is text in lines of at most 80 columns: sections of labels with texts.
-type page struct {
-	strings.Builder
-	empty bool // nothing is in the section yet
-}
+// page is the sections of an explanation.
+type page struct{ sections []Section }
 
-const (
-	pageWidth  = 80
-	labelWidth = 16
-)
-
-func (p *page) section(title string) {
-	p.empty = true
-	p.WriteString("\n" + title + "\n")
-}
+func (p *page) section(title string) { p.sections = append(p.sections, Section{Title: title}) }
 
 // none says that the section is empty, if it is.
 func (p *page) none(why string) {
-	if p.empty {
-		p.WriteString("  nothing" + why + "\n")
+	if len(p.sections[len(p.sections)-1].Lines) == 0 {
+		p.line("", "nothing"+why)
 	}
 }
 
@@ -136,17 +151,33 @@ func (p *page) header(header http.Header) {
 	}
 }
 
-// line writes a label with a text, which is continued on the lines below.
 func (p *page) line(label, text string) {
-	p.empty = false
+	section := &p.sections[len(p.sections)-1]
+	section.Lines = append(section.Lines, Line{label, text})
+}
+
+// text is lines of at most 80 columns, with labels before them.
+type text struct{ strings.Builder }
+
+const (
+	pageWidth  = 80
+	labelWidth = 16
+)
+
+// line writes a label with a text, which is continued on the lines below.
+func (t *text) line(label, s string) {
+	if label == "" {
+		t.WriteString("  " + s + "\n")
+		return
+	}
 	label = "  " + Printable(label)
 	if utf8.RuneCountInString(label) >= labelWidth {
-		p.WriteString(label + "\n")
+		t.WriteString(label + "\n")
 		label = ""
 	}
-	for part := range strings.Lines(text) {
+	for part := range strings.Lines(s) {
 		for _, line := range wrap(Printable(strings.TrimSuffix(part, "\n")), pageWidth-labelWidth) {
-			p.WriteString(strings.TrimRight(fmt.Sprintf("%-*s%s", labelWidth, label, line), " ") + "\n")
+			t.WriteString(strings.TrimRight(fmt.Sprintf("%-*s%s", labelWidth, label, line), " ") + "\n")
 			label = ""
 		}
 	}

@@ -112,6 +112,7 @@ type Handler struct {
 	Event *Event `json:"event,omitempty"`
 
 	app      host
+	dry      bool          // a dry run's: nothing is counted or shown
 	timeout  time.Duration // the app's QueueTimeout
 	log      *zap.Logger
 	trackers []*app.Tracker
@@ -194,11 +195,13 @@ func (h *Handler) provision(ctx caddy.Context, protects func() error) error {
 		return err
 	}
 	h.log = ctx.Logger()
-	loaded, err := ctx.App("tagged_urls")
+	shared, dry, err := app.In(ctx)
 	if err != nil {
 		return err
 	}
-	shared := loaded.(*app.App)
+	if h.dry = dry; dry {
+		h.log = zap.NewNop()
+	}
 	h.app, h.timeout = shared, time.Duration(shared.QueueTimeout)
 	h.placeholders, h.placeholdersUsed = placeholderNames(ctx), placeholdersUsed(ctx)
 	if err := h.provisionOptions(); err != nil {
@@ -349,11 +352,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		hit.first = h
 		hit.keep(r, h.placeholdersUsed)
+		hit.countDroppedTags()
 	} else {
 		hit.span = trace.SpanFromContext(r.Context())
 		if !hit.tagged && tagged(r, arrived) { // by a rewrite
 			hit.read(r, arrived, h.rules)
 			hit.keep(r, h.placeholdersUsed)
+			hit.countDroppedTags()
 		}
 	}
 	defer traceOutcome(hit.span, hit) // also if a handler panics

@@ -120,6 +120,12 @@ func (h *hit) read(r *http.Request, arrived *http.Request, rules *tagging.Rules)
 		}
 	}
 	h.tags, h.rules = tagging.Parse(h.query, rules), rules
+}
+
+func (h *hit) countDroppedTags() {
+	if h.first.dry {
+		return
+	}
 	for _, drop := range h.tags.Dropped {
 		metrics.DroppedTags.WithLabelValues(string(drop.Reason)).Inc()
 	}
@@ -163,7 +169,7 @@ func (h *hit) countSkipped() {
 
 // count counts the request, whatever number of directives it meets.
 func (h *hit) count(o *outcome) {
-	if h.outcome.CompareAndSwap(nil, o) {
+	if h.outcome.CompareAndSwap(nil, o) && (h.first == nil || !h.first.dry) {
 		if o == recorded {
 			metrics.Recorded.Inc()
 		} else {

@@ -252,10 +252,15 @@ func (h *Hub) Settled(to delivery.Destination, settlements []delivery.Settlement
 // answer notes an answer, in place of the same tracker's last one. The slice is
 // a new one each time: viewers may be reading the old.
 func (r *row) answer(a Answer) {
-	answers := slices.DeleteFunc(slices.Clone(r.Answers), func(before Answer) bool {
+	answers := slices.Clone(r.Answers)
+	i := slices.IndexFunc(answers, func(before Answer) bool {
 		return before.To.ID == a.To.ID && before.Record.ID == a.Record.ID
 	})
-	if len(answers) < maxAnswers {
-		r.Answers = append(answers, a)
+	switch {
+	case i >= 0:
+		answers[i] = a
+	case len(answers) < maxAnswers:
+		answers = append(answers, a)
 	}
+	r.Answers = answers
 }

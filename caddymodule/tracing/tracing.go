@@ -76,6 +76,9 @@ func (t Tracker) Deliver(ctx context.Context, records []*delivery.Record) error 
 	return err
 }
 
+// Unwrap returns the tracker itself.
+func (t Tracker) Unwrap() delivery.Tracker { return t.Tracker }
+
 func spanLinks(records []*delivery.Record) []trace.Link {
 	var links []trace.Link
 	for _, record := range records {

@@ -1,0 +1,344 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+)
+
+// consoleSites is a shop that everybody may visit, and a console. Browsers take
+// names below localhost for this machine, and trust them as they do HTTPS.
+const consoleSites = `
+http://shop.localhost:$PORT {
+	tagged_urls {
+		tracker kissmetrics KEY {
+			id kissmetrics
+			endpoint $TRACKER
+		}
+	}
+	header Content-Type text/html
+	respond "<!doctype html><link rel=icon href=data:,><title>shop</title>The shop."
+}
+http://console.localhost:$PORT {
+	tagged_urls_console {
+		public
+		operate
+	}
+}
+`
+
+// tab opens another tab of the same browser.
+func (b *chromium) tab() *chromium {
+	b.t.Helper()
+	ctx, closeTab := chromedp.NewContext(b.ctx)
+	b.t.Cleanup(closeTab)
+	other := &chromium{b.t, ctx}
+	other.do("open a tab")
+	return other
+}
+
+// sees waits until a script's value is true.
+func (b *chromium) sees(what, script string) {
+	b.t.Helper()
+	harness.Eventually(b.t, what, func() bool {
+		got, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool]("Boolean("+script+")"))
+		return err == nil && got
+	})
+}
+
+// seesText waits until an element has a text.
+func (b *chromium) seesText(selector, text string) {
+	b.t.Helper()
+	b.sees(fmt.Sprintf("%q in %s", text, selector),
+		fmt.Sprintf("[...document.querySelectorAll(%s)].some((e) => e.innerText.includes(%s))", quote(selector), quote(text)))
+}
+
+// quote writes a string as JavaScript does.
+func quote(s string) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// startConsole starts the shop, and opens its console in a browser.
+func startConsole(t *testing.T) (c *harness.Caddy, trk *harness.Tracker, shop, console string, b *chromium) {
+	t.Helper()
+	b = startChromium(t)
+	trk = harness.StartTracker(t)
+	c = harness.StartCaddy(t, "", consoleSites, harness.Vars{"TRACKER": trk.URL})
+	shop, console = fmt.Sprintf("http://shop.localhost:%d", c.Port), fmt.Sprintf("http://console.localhost:%d/", c.Port)
+	b.open(console)
+	b.seesText("#live-status", "Watching.")
+	return c, trk, shop, console, b
+}
+
+// hitOf is a script's expression for a hit of an event in Live.
+func hitOf(event string) string {
+	return fmt.Sprintf("[...document.querySelectorAll('.hit')].find((e) => e.querySelector('.event').innerText === %s)", quote(event))
+}
+
+// visitAs visits the shop with a program that says what it is.
+func visitAs(t *testing.T, c *harness.Caddy, agent, target string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.URL+target, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = fmt.Sprintf("shop.localhost:%d", c.Port)
+	req.Header.Set("User-Agent", agent)
+	req.Header.Set("Accept", "text/html")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+// TestConsoleLive: what happens in one tab is seen in another, and what
+// strangers write stays text.
+func TestConsoleLive(t *testing.T) {
+	t.Parallel()
+	c, trk, shop, console, b := startConsole(t)
+	visitor := b.tab()
+	b.eval(`new MutationObserver(() => window.seenAt ||= Date.now()).observe(document.getElementById("hits"), { childList: true })`)
+	visitor.open(shop + "/offer?kme=Clicked+Link&kmi=john@example.com&km_Link+Location=top&km_Mail=john@example.com&km__k=1")
+	b.sees("the hit", hitOf("Clicked Link"))
+	// How fast that is, the machine decides; a second is what it should be.
+	t.Logf("seen %s ms after the request", b.eval("window.seenAt - document.querySelector('.hit').dataset.time"))
+	b.sees("its answer", hitOf("Clicked Link")+".querySelector('.badge.taken')")
+	text := b.eval(hitOf("Clicked Link") + ".textContent")
+	for _, want := range []string{"recorded", "shop.localhost", "person-", "Link Location", "top", "km__k", "kissmetrics", "_p=person-", "_n=Clicked+Link"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the hit doesn't tell of %q: %s", want, text)
+		}
+	}
+	if strings.Contains(text, "john") {
+		t.Errorf("the hit tells who it is: %s", text)
+	}
+	if records := trk.Records(t); len(records) != 1 || records[0].Person != "john@example.com" {
+		t.Errorf("the tracker got %v", records)
+	}
+
+	visitAs(t, c, "curl/8.5.0", "/offer?kme=By+a+program&kmi=bob")
+	b.sees("the program's hit", hitOf("By a program"))
+	if text := b.eval(hitOf("By a program") + ".textContent"); !strings.Contains(text, "skipped: bots") || !strings.Contains(text, "User-Agent is a program's") {
+		t.Errorf("why it was skipped: %s", text)
+	}
+
+	for i, name := range []string{
+		`<img src=x onerror="document.title='owned'">`, `"><script>document.title='owned'</script>`,
+		"\u202eevil \u2066bidi\u2069", "{{constructor}}", "אבגדה مرحبا", strings.Repeat("W", 255),
+	} {
+		visitAs(t, c, harness.UserAgent, "/?kme="+url.QueryEscape(name)+"&kmi=h"+fmt.Sprint(i)+"&km_"+url.QueryEscape(name[:min(len(name), 40)])+"="+url.QueryEscape(strings.Repeat(name, 30)))
+		b.sees(fmt.Sprintf("the event %q as text", name), hitOf(name)+"||"+fmt.Sprintf("[...document.querySelectorAll('.hit .event')].some((e) => e.textContent === %s)", quote(name)))
+	}
+	visitAs(t, c, harness.UserAgent, "/?kme="+strings.Repeat("L", 12<<10)+"&kmi=long")
+	b.sees("a cut event", "document.querySelector('.hit').textContent.includes('longer than 255')")
+	if got := b.eval("document.title + document.querySelectorAll('main img, main script').length"); got != "Live · Tagged URLs console0" {
+		t.Errorf("a stranger's input did something: %s", got)
+	}
+	if wide := b.eval("document.documentElement.scrollWidth > innerWidth"); wide != "false" {
+		t.Error("a stranger's input makes the page too wide")
+	}
+
+	// Filters, also for what comes later.
+	b.eval(`((i) => { i.value = "program"; i.dispatchEvent(new Event("input", { bubbles: true })); })(document.getElementById("filter-event"))`)
+	b.sees("the filtered list", "document.querySelectorAll('.hit').length === 1")
+	b.seesText("#live-status", "1 hit shown")
+	b.seesText("#live-status", "Watching.")
+	visitAs(t, c, harness.UserAgent, "/?kme=Something+else&kmi=ann")
+	visitAs(t, c, "curl/8.5.0", "/?kme=Another+program&kmi=ann")
+	b.sees("the newer one", hitOf("Another program"))
+	if n := b.eval("document.querySelectorAll('.hit').length"); n != "2" {
+		t.Errorf("%s hits pass the filter", n)
+	}
+
+	// A second viewer, and a pause.
+	second := b.tab()
+	second.open(console)
+	second.seesText("#live-status", "Watching.")
+	second.do("pause", chromedp.Click("#pause"))
+	visitAs(t, c, "curl/8.5.0", "/?kme=Third+program&kmi=ann")
+	b.sees("it", hitOf("Third program"))
+	second.seesText("#live-status", "Paused. ")
+	second.sees("what came meanwhile counted", "!document.getElementById('live-status').innerText.includes(' 0 hits')")
+	if second.eval("Boolean("+hitOf("Third program")+")") == "true" {
+		t.Error("a hit was shown in the pause")
+	}
+	second.do("go on", chromedp.Click("#pause"))
+	second.sees("it after the pause", hitOf("Third program"))
+
+	// A reload ends the stream of the configuration before; the page comes back
+	// by itself, and sees hits of the new one.
+	began := time.Now()
+	c.Reload("", strings.Replace(consoleSites, "The shop.", "The new shop.", 1))
+	t.Logf("the reload took %s", time.Since(began))
+	harness.Eventually(t, "a hit of the new configuration", func() bool {
+		visitAs(t, c, "curl/8.5.0", "/?kme=Program+of+the+new+one&kmi=ann")
+		return b.eval("Boolean("+hitOf("Program of the new one")+")") == "true"
+	})
+	second.sees("it, too", hitOf("Program of the new one"))
+}
+
+// TestConsoleDelivery explains a link, and deals with dead letters.
+func TestConsoleDelivery(t *testing.T) {
+	t.Parallel()
+	c, trk, shop, _, b := startConsole(t)
+	trk.Respond(harness.AnswerStatus(422))
+	for _, event := range []string{"First", "Second"} {
+		visitAs(t, c, harness.UserAgent, "/?kme="+event+"&kmi=carol@example.com&km_Plan=gold")
+		b.sees("the rejected "+event, hitOf(event)+".querySelector('.badge.rejected')")
+	}
+	b.eval("location.hash = 'delivery'")
+	b.seesText("#letters li", "First")
+	b.seesText("#letters li", "Unprocessable")
+	b.seesText("#charts .legend", "recorded 2")
+	if text := b.eval("document.getElementById('delivery').innerText"); strings.Contains(text, "carol") || !strings.Contains(text, "person-") {
+		t.Errorf("the dead letters tell who it is: %s", text)
+	}
+	trk.Respond(harness.AnswerGIF)
+	letter := func(event, button string) string {
+		return fmt.Sprintf("[...document.querySelectorAll('#letters li')].find((e) => e.innerText.includes(%s)).querySelector('[data-do=%s]').click()", quote(event), button)
+	}
+	b.eval(letter("First", "retry-letters"))
+	b.sees("one dead letter less", "document.querySelectorAll('#letters li').length === 1")
+	harness.Eventually(t, "the delivery", func() bool { return len(trk.Records(t)) == 1 && trk.Records(t)[0].Name == "First" })
+	b.eval(letter("Second", "delete-letters"))
+	b.do("keep it after all", chromedp.Click("#confirm button[value=no]"))
+	b.eval(letter("Second", "delete-letters"))
+	b.do("delete it", chromedp.Click("#confirm button[value=yes]"))
+	b.seesText("#letters", "There are none")
+	if letters := deadLetters(t, c, ""); len(letters) != 0 || len(trk.Records(t)) != 1 {
+		t.Errorf("there are %v, and the tracker has %v", letters, trk.Records(t))
+	}
+
+	// What a tracker that is down leaves in the queue can be seen and sent.
+	trk.Down()
+	visitAs(t, c, harness.UserAgent, "/?kme=Third&kmi=carol@example.com")
+	b.seesText("#trackers", "connection refused")
+	b.seesText("#delivery-status", "1 record waiting")
+	trk.Up()
+	b.eval("document.querySelector('#trackers [data-do=retry]').click()")
+	b.seesText("#delivery-status", "0 records waiting")
+
+	b.eval("location.hash = 'explain'")
+	b.do("explain a link", chromedp.SetValue("#explain-form textarea", shop+"/offer?kme=Clicked+Link&kmi=ann&km__k=1"), chromedp.Click("#explain-form button"))
+	b.seesText("#explained", "/offer?kme=Clicked+Link")
+	b.seesText("#explained", "Names that begin with an underscore")
+	if requests := len(trk.Records(t)); requests != 2 {
+		t.Errorf("after explaining a link the tracker has %d records", requests)
+	}
+	if hits := c.Metric("caddy_tagged_urls_hits_total"); hits != 3 {
+		t.Errorf("explaining a link counts as a hit: there are %v", hits)
+	}
+	b.do("explain one of another site", chromedp.SetValue("#explain-form textarea", "https://elsewhere.test/?kme=X"), chromedp.Click("#explain-form button"))
+	b.seesText("#explained .error", "tagged_urls directive gets the request for elsewhere.test")
+	b.do("as at the shop", chromedp.SetValue("#explain-form select", "shop.localhost"), chromedp.Click("#explain-form button"))
+	b.seesText("#explained", "X, by <anonymous>")
+}
+
+var consolePictures = flag.String("console.pictures", "", "take pictures of the console into this `directory`")
+
+// TestConsoleLooks: nothing is too wide for its screen, and what Deque's axe
+// finds wrong for people with disabilities isn't there. With -console.pictures
+// it takes pictures to be looked at.
+func TestConsoleLooks(t *testing.T) {
+	t.Parallel()
+	c, trk, _, console, b := startConsole(t)
+	trk.Respond(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("_n") == "Broken" {
+			harness.AnswerStatus(422)(w, r)
+			return
+		}
+		harness.AnswerGIF(w, r)
+	})
+	for i, target := range []string{
+		"/?kme=Broken&kmi=carol@example.com&km_Plan=gold", "/?kme=Newsletter+opened&kmi=alice@example.com&km_Link+Location=header",
+		"/?kme=Clicked+Link&kmi=bob@example.com&km_Link+Location=footer&km_Campaign=Spring+2026",
+		"/?kme=" + url.QueryEscape("לחץ על הקישור בעמוד") + "&kmi=dana&km_" + url.QueryEscape("מיקום") + "=" + url.QueryEscape("למעלה"),
+		"/?kme=Downloaded+PDF&km_File=" + strings.Repeat("a-very-long-file-name-", 12) + "&kmi=erin",
+		"/?kme=Invited+a+friend&kmi=%7B%7Bemail%7D%7D&km_Plan=silver&km__k=1", "/?kmi=frank@example.com&km_Plan=gold",
+	} {
+		agent := harness.UserAgent
+		if i == 1 {
+			agent = "Googlebot/2.1 (+http://www.google.com/bot.html)"
+		}
+		visitAs(t, c, agent, target)
+	}
+	b.sees("hits", "document.querySelectorAll('.hit').length === 7")
+	b.sees("a dead letter", "document.querySelector('.badge.rejected')")
+	b.eval(hitOf("Clicked Link") + ".open = true")
+	axe, err := os.ReadFile(filepath.Join(harness.Root(), "integration", "npm", "node_modules", "axe-core", "axe.min.js"))
+	if err != nil && os.Getenv("CI") != "" {
+		t.Fatalf("axe isn't here: `npm ci` in integration/npm: %v", err)
+	}
+	if err == nil {
+		b.eval("(" + "() => {" + string(axe) + "})()")
+	}
+	for _, part := range []string{"live", "explain", "delivery"} {
+		b.eval("location.hash = " + quote(part))
+		b.sees("the "+part, "!document.getElementById("+quote(part)+").hidden")
+		switch part {
+		case "explain":
+			b.do("explain", chromedp.SetValue("#explain-form textarea", "https://shop.localhost/offer?kme=Clicked+Link&kmi={{email}}&km_Link+Location=top&amp;km_Plan=gold"), chromedp.Click("#explain-form button"))
+			b.seesText("#explained", "Forwarded to the site")
+		case "delivery":
+			b.seesText("#letters", "422")
+		}
+		for _, screen := range []struct{ width, height int64 }{{360, 780}, {1280, 900}, {2000, 1200}} {
+			for _, scheme := range []string{"light", "dark"} {
+				b.do("turn the screen "+scheme, chromedp.EmulateViewport(screen.width, screen.height), func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+					_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+						Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
+					})
+					return chromedp.Void{}, err
+				})
+				b.look(part, screen.width, scheme, err == nil)
+			}
+		}
+	}
+	// All of it came from the console itself.
+	if others := b.eval("performance.getEntriesByType('resource').map((e) => e.name).filter((n) => !n.startsWith(" + quote(console) + ") && !n.startsWith('blob:'))"); others != "" {
+		t.Errorf("the page asked for %s", others)
+	}
+}
+
+// look judges a part of the console, and takes its picture.
+func (b *chromium) look(part string, width int64, scheme string, axe bool) {
+	b.t.Helper()
+	if b.eval("document.documentElement.scrollWidth > innerWidth") == "true" {
+		b.t.Errorf("%s is too wide for %d px", part, width)
+	}
+	if axe && width != 2000 { // wider, it is the same as at 1280
+		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[string](`axe.run(document, { resultTypes: ["violations"] }).then((r) =>
+			r.violations.map((v) => v.id + ": " + v.nodes.map((n) => n.html + " " + n.failureSummary).join("; ")).join("\n"))`, chromedp.EvalAwaitPromise))
+		if err != nil || found != "" {
+			b.t.Errorf("%s at %d px, %s: %v\n%s", part, width, scheme, err, found)
+		}
+	}
+	if *consolePictures != "" {
+		picture, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		name := filepath.Join(*consolePictures, fmt.Sprintf("console-%s-%d-%s.png", part, width, scheme))
+		if err := os.WriteFile(name, picture, 0o644); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
