@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/links"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -90,16 +91,16 @@ func runLink(cmd *cobra.Command, args []string) error {
 			return errors.New("--" + name + " is empty")
 		}
 	}
-	m := &linkMaker{address: flags.String("url"), asked: tagging.Tags{Event: flags.String("event"), Identity: flags.String("identity")}}
+	m := &links.Maker{Address: flags.String("url"), Asked: tagging.Tags{Event: flags.String("event"), Identity: flags.String("identity")}}
 	switch {
-	case len(args) == 1 && m.address != "":
+	case len(args) == 1 && m.Address != "":
 		return errors.New("the URL is there twice: as an argument and as --url")
 	case len(args) == 1:
-		m.address = args[0]
-	case m.address == "":
+		m.Address = args[0]
+	case m.Address == "":
 		return errors.New("which URL is to be tagged? Give it as an argument or as --url")
 	}
-	if err := checkAddress(m.address); err != nil {
+	if err := links.CheckAddress(m.Address); err != nil {
 		return err
 	}
 	properties, _ := flags.GetStringArray("property")
@@ -108,18 +109,18 @@ func runLink(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		m.asked.Properties = append(m.asked.Properties, property)
+		m.Asked.Properties = append(m.Asked.Properties, property)
 	}
-	if err := m.load(flags); err != nil {
+	if err := loadSite(m, flags); err != nil {
 		return err
 	}
 	if file := flags.String("csv"); file != "" {
-		if m.asked.Identity != "" {
+		if m.Asked.Identity != "" {
 			return errors.New("--identity would be everybody's: with --csv, the column identity says who it is")
 		}
-		return m.makeRows(cmd, file)
+		return makeRows(cmd, m, file)
 	}
-	link, err := m.link(m.asked)
+	link, err := m.Link(m.Asked)
 	if err != nil {
 		return err
 	}
@@ -127,27 +128,17 @@ func runLink(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// linkMaker makes links to one URL.
-type linkMaker struct {
-	address string
-	asked   tagging.Tags // what each link says, unless its row says otherwise
-	site    *explain.Site
-	key     *tagging.SealKey // nil: identities aren't sealed
-	opened  bool             // the site opens what the key seals
-	ends    time.Time        // of sealed identities, or zero
-}
-
-// load loads the site, and the key.
-func (m *linkMaker) load(flags caddycmd.Flags) error {
+// loadSite loads the site, and the key.
+func loadSite(m *links.Maker, flags caddycmd.Flags) error {
 	t, name, err := loadTrial(flags)
 	if err != nil {
 		return err
 	}
-	visit, err := explain.NewVisit(m.address, http.MethodGet, nil, nil)
+	visit, err := explain.NewVisit(m.Address, http.MethodGet, nil, nil)
 	if err != nil {
 		return err
 	}
-	if m.site, err = t.Site(name, visit); err != nil {
+	if m.Site, err = t.Site(name, visit); err != nil {
 		return err
 	}
 	file, configured := flags.String("key-file"), flags.String("config") != ""
@@ -157,7 +148,7 @@ func (m *linkMaker) load(flags caddycmd.Flags) error {
 		}
 		return nil
 	}
-	keys := m.site.Keys
+	keys := m.Site.Keys
 	switch {
 	case file != "":
 		text, err := os.ReadFile(file)
@@ -168,57 +159,64 @@ func (m *linkMaker) load(flags caddycmd.Flags) error {
 		if len(words) == 0 {
 			return fmt.Errorf("%s is empty: caddy tagged-urls key > %[1]s", file)
 		}
-		if m.key, err = tagging.ParseSealKey(words[0]); err != nil {
+		if m.Key, err = tagging.ParseSealKey(words[0]); err != nil {
 			return fmt.Errorf("%s: %v", file, err)
 		}
 	case len(keys) > 0:
-		m.key = keys[0]
+		m.Key = keys[0]
 	case configured:
-		return fmt.Errorf("the site of %s has no identity_key in %s: add one, or give --key-file", m.address, name)
+		return fmt.Errorf("the site of %s has no identity_key in %s: add one, or give --key-file", m.Address, name)
 	default:
 		return errors.New("--seal needs a key: give --key-file, or the site's configuration by --config")
 	}
-	m.opened = configured
+	m.Opened = configured
 	if word := flags.String("expires"); word != "" {
 		in, err := caddy.ParseDuration(word)
 		if err != nil || in <= 0 {
 			return fmt.Errorf("--expires: %q is no duration above zero, such as 90d", word)
 		}
-		m.ends = time.Now().Add(in)
+		m.Ends = time.Now().Add(in)
 	}
 	return nil
 }
 
-// link makes a link, or says what the site would record otherwise than asked.
-func (m *linkMaker) link(asked tagging.Tags) (string, error) {
-	link, err := buildLink(m.address, asked, nil)
-	if err != nil {
-		return "", err
+// parseProperty reads `name=value`.
+func parseProperty(word string) (tagging.Property, error) {
+	name, value, ok := strings.Cut(word, "=")
+	if !ok {
+		return tagging.Property{}, fmt.Errorf("--property %q: it looks like name=value", word)
 	}
-	known := link // what is known of it before the mail is sent
-	if isMergeField(asked.Identity) {
-		if m.key != nil {
-			return "", errors.New("a merge field can't be sealed, as your mailing tool fills it in later: use --csv, or seal in the program that knows the identities")
-		}
-		asked.Identity = "john.smith"
-		if known, err = buildLink(m.address, asked, nil); err != nil {
-			return "", err
-		}
-	}
-	if m.key != nil {
-		if asked.Identity == "" {
-			return "", errors.New("there is no identity to be sealed")
-		}
-		token, err := m.key.Seal(asked.Identity, m.ends)
+	return tagging.Property{Name: name, Value: value}, nil
+}
+
+// makeRows makes a link for each row of a file. It holds one row at a time.
+func makeRows(cmd *cobra.Command, m *links.Maker, file string) error {
+	in := cmd.InOrStdin()
+	if file != "-" {
+		opened, err := os.Open(file)
 		if err != nil {
-			return "", err
+			return err
 		}
-		if link, err = buildLink(m.address, asked, &token); err != nil {
-			return "", err
-		}
-		if m.opened {
-			known = link
-		}
+		defer opened.Close()
+		in = opened
 	}
-	return link, checkSite(m.site, known)
+	var out io.Writer = cmd.OutOrStdout()
+	if isTerminal(out) {
+		out = output(cmd)
+	}
+	rows := links.Rows{Maker: m, File: file, Log: terminal{cmd.ErrOrStderr()}}
+	if isTerminal(cmd.ErrOrStderr()) && !isTerminal(cmd.OutOrStdout()) {
+		rows.Progress = cmd.ErrOrStderr()
+	}
+	return rows.Make(in, out)
+}
+
+// isTerminal reports whether a stream is a terminal.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -1,4 +1,6 @@
-package commands
+// Package links builds tagged URLs, one by one or from the rows of a file, and
+// says what of them wouldn't be recorded.
+package links
 
 import (
 	"errors"
@@ -11,7 +13,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// buildLink adds tags to a URL, in the order kme, kmi, km_NAME. Tags that the
+// Build adds tags to a URL, in the order kme, kmi, km_NAME. Tags that the
 // URL has already are replaced, all of them, or the link would say something
 // else than what was asked for; its own query and fragment stay as they are,
 // byte for byte.
@@ -20,12 +22,12 @@ import (
 // knows it by its signs. Otherwise it refuses whatever wouldn't be recorded
 // exactly as it was asked for, and says why. In the link, a token that seals it
 // may take the identity's place.
-func buildLink(address string, asked tagging.Tags, token *string) (string, error) {
-	if err := checkAddress(address); err != nil {
+func Build(address string, asked tagging.Tags, token *string) (string, error) {
+	if err := CheckAddress(address); err != nil {
 		return "", err
 	}
 	if asked.Empty() {
-		return "", errors.New("there is nothing to tag: give at least one of --event, --identity, --property")
+		return "", errors.New("there is nothing to tag: give at least an event, an identity or a property")
 	}
 	if err := checkProperties(asked.Properties); err != nil {
 		return "", err
@@ -39,7 +41,7 @@ func buildLink(address string, asked tagging.Tags, token *string) (string, error
 		add("kme", asked.Event)
 	}
 	field, who := -1, len(pairs) // where the merge field or identity belongs
-	if isMergeField(asked.Identity) {
+	if IsMergeField(asked.Identity) {
 		field = who
 	} else if asked.Identity != "" {
 		add("kmi", asked.Identity)
@@ -72,15 +74,15 @@ func buildLink(address string, asked tagging.Tags, token *string) (string, error
 	return link, nil
 }
 
-// isMergeField reports whether an identity is to be filled in by a mailing tool.
+// IsMergeField reports whether an identity is to be filled in by a mailing tool.
 // One that can't be printed isn't a tool's.
-func isMergeField(identity string) bool {
+func IsMergeField(identity string) bool {
 	_, reason := tagging.NewRules(tagging.RulesOptions{}).Accept(identity)
 	return reason == tagging.IdentityMerge && explain.Printable(identity) == identity
 }
 
-// checkAddress says what is wrong with a URL that a visitor is to open.
-func checkAddress(address string) error {
+// CheckAddress says what is wrong with a URL that a visitor is to open.
+func CheckAddress(address string) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
@@ -153,13 +155,4 @@ func tagName(parameter string) string {
 		return "identity"
 	}
 	return fmt.Sprintf("property %q", strings.TrimPrefix(parameter, "km_"))
-}
-
-// parseProperty reads `name=value`.
-func parseProperty(word string) (tagging.Property, error) {
-	name, value, ok := strings.Cut(word, "=")
-	if !ok {
-		return tagging.Property{}, fmt.Errorf("--property %q: it looks like name=value", word)
-	}
-	return tagging.Property{Name: name, Value: value}, nil
 }

@@ -1,4 +1,4 @@
-package commands
+package links
 
 import (
 	"bufio"
@@ -7,12 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -27,55 +24,36 @@ const (
 	maxHeadRow = 4 << 10
 )
 
-// makeRows makes a link for each row of a file. It holds one row at a time.
-func (m *linkMaker) makeRows(cmd *cobra.Command, file string) error {
-	in := cmd.InOrStdin()
-	if file != "-" {
-		opened, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		in = opened
-	}
-	var out io.Writer = cmd.OutOrStdout()
-	if isTerminal(out) {
-		out = output(cmd)
-	}
-	buffered := bufio.NewWriterSize(out, 64<<10)
-	rows := &rowLinker{linkMaker: m, file: file, log: terminal{cmd.ErrOrStderr()}, out: csv.NewWriter(buffered)}
-	if isTerminal(cmd.ErrOrStderr()) && !isTerminal(cmd.OutOrStdout()) {
-		rows.progress = cmd.ErrOrStderr()
-	}
-	err := rows.run(in)
-	rows.out.Flush()
-	return errors.Join(err, rows.out.Error(), buffered.Flush(), rows.end())
-}
+// Rows makes a link for each row of a file.
+type Rows struct {
+	*Maker
+	// File is what messages call it.
+	File string
+	// Log gets a line for each row of which no link can be made; nil: such rows
+	// are among the others, and a column "error" says why.
+	Log io.Writer
+	// Progress shows how it goes, or is nil.
+	Progress io.Writer
 
-// isTerminal reports whether a stream is a terminal.
-func isTerminal(stream any) bool {
-	file, ok := stream.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// rowLinker makes the links of a file's rows.
-type rowLinker struct {
-	*linkMaker
-	file            string
 	out             *csv.Writer
-	log             io.Writer
-	progress        io.Writer // or nil
 	shown           time.Time
 	made, left      int
 	identity, event int            // their columns, or -1
 	properties      map[int]string // the names of the other columns
 }
 
-func (l *rowLinker) run(in io.Reader) error {
+// Make reads the rows and writes them with their links. It holds one row at a
+// time. The first row has the columns' names. The error also says how many rows
+// have no link.
+func (l *Rows) Make(in io.Reader, out io.Writer) error {
+	buffered := bufio.NewWriterSize(out, 64<<10)
+	l.out = csv.NewWriter(buffered)
+	err := l.run(in)
+	l.out.Flush()
+	return errors.Join(err, l.out.Error(), buffered.Flush(), l.end())
+}
+
+func (l *Rows) run(in io.Reader) error {
 	buffered := bufio.NewReaderSize(in, 64<<10)
 	if start, _ := buffered.Peek(3); string(start) == "\ufeff" { // spreadsheets write it
 		_, _ = buffered.Discard(3)
@@ -91,14 +69,18 @@ func (l *rowLinker) run(in io.Reader) error {
 	}
 	columns, err := reader.Read()
 	if err == io.EOF {
-		return fmt.Errorf("%s is empty: its first row has the columns' names, such as identity,event,plan", l.file)
+		return fmt.Errorf("%s is empty: its first row has the columns' names, such as identity,event,plan", l.File)
 	} else if err != nil {
-		return fmt.Errorf("%s: %w", l.file, err)
+		return fmt.Errorf("%s: %w", l.File, err)
 	}
 	if err := l.name(columns); err != nil {
-		return fmt.Errorf("%s: %w", l.file, err)
+		return fmt.Errorf("%s: %w", l.File, err)
 	}
-	if err := l.out.Write(append(columns, "link")); err != nil {
+	added := []string{"link"}
+	if l.Log == nil {
+		added = append(added, "error")
+	}
+	if err := l.out.Write(append(columns, added...)); err != nil {
 		return err
 	}
 	for {
@@ -106,31 +88,46 @@ func (l *rowLinker) run(in io.Reader) error {
 		if err == io.EOF {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("%s: %w", l.file, err)
+			return fmt.Errorf("%s: %w", l.File, err)
 		}
 		line, _ := reader.FieldPos(0)
-		if link, err := l.row(row); err != nil {
-			if l.left++; l.left <= maxToldRows {
-				fmt.Fprintf(l.log, "%s:%d: no link: %s\n", l.file, line, strings.ReplaceAll(err.Error(), "\n", "; "))
-			}
-		} else if err := l.out.Write(append(row, link)); err != nil {
-			return err
+		link, err := l.row(row)
+		why := ""
+		if err != nil {
+			l.left++
+			why = strings.ReplaceAll(err.Error(), "\n", "; ")
 		} else {
 			l.made++
+		}
+		switch {
+		case l.Log == nil:
+			row = append(row, link, why)
+		case err == nil:
+			row = append(row, link)
+		default:
+			if l.left <= maxToldRows {
+				fmt.Fprintf(l.Log, "%s:%d: no link: %s\n", l.File, line, why)
+			}
+			row = nil
+		}
+		if row != nil {
+			if err := l.out.Write(row); err != nil {
+				return err
+			}
 		}
 		l.show()
 	}
 }
 
 // name reads the columns' names.
-func (l *rowLinker) name(columns []string) error {
+func (l *Rows) name(columns []string) error {
 	l.identity, l.event, l.properties = slices.Index(columns, "identity"), slices.Index(columns, "event"), map[int]string{}
 	for i, name := range columns {
 		switch {
 		case slices.Contains(columns[:i], name):
 			return fmt.Errorf("the column %q is there twice", name)
-		case name == "link":
-			return errors.New(`there is a column "link" already: the links go there, so rename it`)
+		case name == "link", name == "error" && l.Log == nil:
+			return fmt.Errorf("there is a column %q already: the links go there, so rename it", name)
 		case strings.TrimSpace(name) == "":
 			return fmt.Errorf("column %d has no name", i+1)
 		case i != l.identity && i != l.event && name[0] != '_':
@@ -144,12 +141,12 @@ func (l *rowLinker) name(columns []string) error {
 }
 
 // row makes the link of a row.
-func (l *rowLinker) row(cells []string) (string, error) {
-	asked := tagging.Tags{Identity: cells[l.identity], Event: l.asked.Event, Properties: slices.Clone(l.asked.Properties)}
+func (l *Rows) row(cells []string) (string, error) {
+	asked := tagging.Tags{Identity: cells[l.identity], Event: l.Asked.Event, Properties: slices.Clone(l.Asked.Properties)}
 	if asked.Identity == "" {
 		return "", errors.New("the identity is empty")
 	}
-	if isMergeField(asked.Identity) {
+	if IsMergeField(asked.Identity) {
 		return "", errors.New("the identity is a merge field that wasn't filled in")
 	}
 	if l.event >= 0 && cells[l.event] != "" {
@@ -163,23 +160,23 @@ func (l *rowLinker) row(cells []string) (string, error) {
 		asked.Properties = slices.DeleteFunc(asked.Properties, func(p tagging.Property) bool { return p.Name == name })
 		asked.Properties = append(asked.Properties, tagging.Property{Name: name, Value: cell})
 	}
-	return l.link(asked)
+	return l.Link(asked)
 }
 
 // show shows the progress, now and then.
-func (l *rowLinker) show() {
-	if l.progress != nil && time.Since(l.shown) > progressPause {
+func (l *Rows) show() {
+	if l.Progress != nil && time.Since(l.shown) > progressPause {
 		l.shown = time.Now()
-		fmt.Fprintf(l.progress, "\r%d links", l.made)
+		fmt.Fprintf(l.Progress, "\r%d links", l.made)
 	}
 }
 
 // end says how it went.
-func (l *rowLinker) end() error {
-	if l.progress != nil {
-		fmt.Fprintf(l.progress, "\r%d links\n", l.made)
+func (l *Rows) end() error {
+	if l.Progress != nil {
+		fmt.Fprintf(l.Progress, "\r%d links\n", l.made)
 	}
-	if l.left > 0 {
+	if l.left > 0 && l.Log != nil {
 		return fmt.Errorf("%d of %d rows have no link", l.left, l.made+l.left)
 	}
 	return nil
