@@ -35,7 +35,7 @@ var floors = []string{
 	"caddymodule/trackers/kissmetrics", "caddymodule/trackers/log", "caddymodule/trackers/mixpanel",
 	"caddymodule/trackers/posthog", "caddymodule/trackers/segment", "caddymodule/trackers/webhook",
 	"caddymodule/strip", "caddymodule/response", "caddymodule/queuepool", "caddymodule/metrics", "caddymodule/app", "caddymodule/handler",
-	"caddymodule/admin", "caddymodule/explain", "caddymodule/console", "caddymodule/commands",
+	"caddymodule/admin", "caddymodule/explain", "caddymodule/links", "caddymodule/console", "caddymodule/commands",
 	"caddymodule", "",
 }
 

@@ -100,7 +100,10 @@ func (p *pages) get(w http.ResponseWriter, r *http.Request, name string) error {
 		if why := foreign(r); why != "" {
 			return failure{http.StatusForbidden, "This is for the console's own page: " + why + "."}
 		}
-	case "explain": // a form's answer that is loaded again
+	case "build", "explain", "campaign": // a form's answer that is loaded again
+		if name == "campaign" {
+			name = "build"
+		}
 		http.Redirect(w, r, "./#"+name, http.StatusSeeOther)
 		return nil
 	default:
@@ -130,7 +133,11 @@ func (p *pages) post(w http.ResponseWriter, r *http.Request, name string) error 
 	if why := foreign(r); why != "" {
 		return failure{http.StatusForbidden, "This is for the console's own page: " + why + "."}
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	limit := int64(maxForm)
+	if name == "campaign" {
+		limit = maxCampaign
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	if err := r.ParseMultipartForm(maxForm); err != nil && !errors.Is(err, http.ErrNotMultipart) {
 		return failure{http.StatusBadRequest, fmt.Sprintf("The form can't be read: %v.", err)}
 	}
@@ -141,8 +148,14 @@ func (p *pages) post(w http.ResponseWriter, r *http.Request, name string) error 
 		return failure{http.StatusForbidden, "This page is from before a restart, or the browser keeps no cookies: reload the page."}
 	}
 	switch name {
+	case "build":
+		return p.postBuild(w, r)
+	case "campaign":
+		return p.postCampaign(w, r)
 	case "explain":
 		return p.postExplain(w, r)
+	case "qr.svg", "qr.png":
+		return postQR(w, r, path.Ext(name))
 	case "retry", "retry-letters", "delete-letters":
 		if !p.operate {
 			return failure{http.StatusForbidden, "This console may look, but not operate: the directive's option operate allows it."}
@@ -165,14 +178,19 @@ func scripted(r *http.Request) bool { return r.Header.Get(tokenHeader) != "" }
 type view struct {
 	Token, Part    string
 	Shown, Operate bool
+	Fields         []mergeField
 	Sites          []string
+	Build          buildForm
+	Built          *built
+	Campaign       string // why there is none
 	Explain        explainForm
 	Explained      *explained
 }
 
 // show writes the page.
 func (p *pages) show(w http.ResponseWriter, r *http.Request, status int, v view) error {
-	v.Token, v.Shown, v.Operate = tokenOf(session(w, r)), p.shown, p.operate
+	v.Token, v.Shown, v.Operate, v.Fields = tokenOf(session(w, r)), p.shown, p.operate, mergeFields
+	v.Build = v.Build.padded()
 	if config, err := p.config(r); err == nil { // else the URL's host counts
 		v.Sites = sites(config)
 	}

@@ -88,7 +88,13 @@ func (l *Rows) run(in io.Reader) error {
 		if err == io.EOF {
 			return nil
 		} else if err != nil {
-			return fmt.Errorf("%s: %w", l.File, err)
+			err = fmt.Errorf("%s: %w", l.File, err)
+			if l.Log == nil {
+				last := make([]string, len(columns)+len(added))
+				last[len(last)-1] = err.Error() + "; what follows isn't read"
+				return l.out.Write(last)
+			}
+			return err
 		}
 		line, _ := reader.FieldPos(0)
 		link, err := l.row(row)

@@ -55,10 +55,10 @@ const askJSON = async (path, form) => (await ask(path, form)).json();
 
 // ---- The parts of the page
 
-const parts = ["live", "explain", "delivery"];
+const parts = ["live", "build", "explain", "delivery"];
 function showPart() {
 	const asked = location.hash.slice(1);
-	const current = parts.includes(asked) ? asked : parts.includes(document.body.dataset.part) ? document.body.dataset.part : "live";
+	const current = parts.includes(asked) ? asked : asked === "campaign" ? "build" : parts.includes(document.body.dataset.part) ? document.body.dataset.part : "live";
 	for (const part of parts) $(part).hidden = part !== current;
 	for (const link of document.querySelectorAll("nav a")) {
 		if (link.hash === "#" + current) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
@@ -233,6 +233,85 @@ function startLive() {
 	watch();
 }
 
+// ---- Build
+
+// download saves what the server has made. The link mustn't get into an
+// address, where logs and histories would have it.
+function download(blob, name) {
+	const link = make("a", { href: URL.createObjectURL(blob), download: name });
+	link.click();
+	setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+function startBuild() {
+	const form = $("build-form");
+	let typing, turn = 0;
+	const build = async () => {
+		const mine = ++turn;
+		if (!form.elements.url.value.trim()) return;
+		let answer;
+		try { answer = await askJSON("build", new FormData(form)); } catch (error) { answer = { problems: [error.message] }; }
+		if (mine === turn) showBuilt(answer);
+	};
+	form.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(build, 250); });
+	form.addEventListener("submit", (e) => { e.preventDefault(); clearTimeout(typing); build(); });
+	$("more-properties").addEventListener("click", () => {
+		const more = $("properties").querySelector(".pair").cloneNode(true);
+		for (const input of more.querySelectorAll("input")) input.value = "";
+		$("properties").append(more);
+		more.querySelector("input").focus();
+	});
+	$("campaign").addEventListener("submit", async (e) => {
+		e.preventDefault();
+		const data = new FormData($("campaign"));
+		say($("campaign-status"), "Building…");
+		try {
+			const response = await ask("campaign", data);
+			const blob = await response.blob();
+			download(blob, "links.csv");
+			say($("campaign-status"), "Done: links.csv is downloaded.");
+		} catch (error) {
+			say($("campaign-status"), error.message);
+		}
+	});
+}
+
+function showBuilt(answer) {
+	const parts = [];
+	if (answer.link) {
+		const copied = make("span", { class: "hint", role: "status" });
+		const copy = async () => {
+			try { await navigator.clipboard.writeText(answer.link); say(copied, "Copied."); }
+			catch {
+				const range = document.createRange();
+				range.selectNodeContents(shownLink);
+				getSelection().removeAllRanges();
+				getSelection().addRange(range);
+				say(copied, document.execCommand("copy") ? "Copied." : "The browser doesn't let pages copy here: the link is selected, press Ctrl+C.");
+			}
+		};
+		const shownLink = make("a", { href: answer.link, dir: "ltr", rel: "noreferrer", id: "link" }, answer.link);
+		const qr = make("div", { id: "qr" });
+		const code = async (format) => {
+			const data = new URLSearchParams({ text: answer.link });
+			try { return (await ask("qr." + format, data)).blob(); } catch (error) { qr.replaceChildren(make("p", { class: "hint" }, error.message)); }
+		};
+		const save = (format) => async () => { const blob = await code(format); if (blob) download(blob, "qr." + format); };
+		code("svg").then((blob) => {
+			if (blob) qr.replaceChildren(make("img", { src: URL.createObjectURL(blob), alt: "QR code of the link", class: "qr" }));
+		});
+		parts.push(make("h3", {}, "Your link"), make("p", { class: "link" }, shownLink),
+			make("p", { class: "buttons" }, make("button", { type: "button", id: "copy", class: "primary", click: copy }, "Copy"),
+				make("button", { type: "button", id: "qr-svg", click: save("svg") }, "QR code (SVG)"),
+				make("button", { type: "button", id: "qr-png", click: save("png") }, "QR code (PNG)"), copied), qr);
+	}
+	if (answer.problems) {
+		parts.push(make("h3", {}, answer.link ? "Notes" : "What is in the way"),
+			make("ul", { class: "problems" }, answer.problems.map((problem) => make("li", {}, stranger(problem)))));
+	}
+	$("built").replaceChildren(...parts);
+}
+
 // ---- Explain
 
 function startExplain() {
@@ -399,6 +478,7 @@ function startDelivery() {
 
 document.documentElement.classList.add("js");
 startLive();
+startBuild();
 startExplain();
 startDelivery();
 addEventListener("hashchange", () => { showPart(); $("main").focus(); });
