@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
@@ -252,6 +253,70 @@ func TestConsoleDelivery(t *testing.T) {
 	b.seesText("#explained", "X, by <anonymous>")
 }
 
+// TestConsoleBuild builds links as one types, and the file of a campaign; and
+// without scripts, by forms.
+func TestConsoleBuild(t *testing.T) {
+	t.Parallel()
+	_, _, shop, console, b := startConsole(t)
+	b.eval("location.hash = 'build'")
+	b.do("give the page", chromedp.SendKeys("#build-form input[name=url]", shop+"/offer"), chromedp.SendKeys("#build-form input[name=identity]", "guest"))
+	b.seesText("#built", "stands for nobody in particular")
+	b.do("name somebody", chromedp.SetValue("#build-form input[name=identity]", "john.smit"), chromedp.SendKeys("#build-form input[name=identity]", "h"),
+		chromedp.SendKeys("#build-form input[name=event]", "Clicked Link"), chromedp.SendKeys("#build-form input[name=name]", "_t"), chromedp.SendKeys("#build-form input[name=value]", "top"))
+	b.seesText("#built", "Names that begin with an underscore belong to the tracker itself")
+	b.do("name the property", chromedp.SetValue("#build-form input[name=name]", "Link Locatio"), chromedp.SendKeys("#build-form input[name=name]", "n"))
+	link := shop + "/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top"
+	b.seesText("#link", link)
+	b.do("let the page copy", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		for _, permission := range []string{"clipboard-read", "clipboard-write"} {
+			if _, err := chromedp.CallBrowser(ctx, browser.SetPermission, browser.SetPermissionParams{
+				Permission: &browser.PermissionDescriptor{Name: permission}, Setting: "granted",
+			}); err != nil {
+				return chromedp.Void{}, err
+			}
+		}
+		return chromedp.Void{}, nil
+	})
+	b.do("copy", chromedp.Click("#copy"))
+	b.seesText("#built", "Copied.")
+	copied, err := chromedp.Run(b.ctx, chromedp.Evaluate[string]("navigator.clipboard.readText()", chromedp.EvalAwaitPromise))
+	if err != nil || copied != link {
+		t.Errorf("copied %q, %v", copied, err)
+	}
+	b.sees("the QR code", "document.querySelector('#qr img') && document.querySelector('#qr img').naturalWidth > 0")
+
+	people := filepath.Join(t.TempDir(), "people.csv")
+	if err := os.WriteFile(people, []byte("identity,Plan\nann,gold\nguest,\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// What is downloaded is a blob of the page's.
+	b.eval("(URL.createObjectURL = ((make) => (blob) => { blob.text().then((t) => window.saved = t); return make(blob); })(URL.createObjectURL.bind(URL)), 0)")
+	b.do("upload a campaign", chromedp.SetUploadFiles("#campaign input[type=file]", []string{people}), chromedp.SendKeys("#campaign input[name=url]", shop+"/"))
+	b.eval("document.getElementById('campaign').requestSubmit()")
+	b.seesText("#campaign-status", "links.csv is downloaded")
+	if saved := b.eval("window.saved"); !strings.HasPrefix(saved, "identity,Plan,link,error\nann,gold,"+shop+"/?kmi=ann&km_Plan=gold,\nguest,,,") {
+		t.Errorf("the campaign's links: %s", saved)
+	}
+
+	// Without scripts.
+	plain := b.tab()
+	plain.do("switch scripts off", func(ctx context.Context, _ *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+		return chromedp.Void{}, err
+	})
+	plain.open(console)
+	plain.do("fill in the form", chromedp.SendKeys("#build-form input[name=url]", shop+"/offer"), chromedp.SendKeys("#build-form input[name=event]", "Clicked Link"), chromedp.Click("#build-form button.primary"))
+	plain.do("see the link", chromedp.WaitVisible("#built .link a"))
+	if got, err := chromedp.Run(plain.ctx, chromedp.TextContent("#built .link")); err != nil || got != shop+"/offer?kme=Clicked+Link" {
+		t.Errorf("by a form: %q, %v", got, err)
+	}
+	plain.do("explain it", chromedp.SendKeys("#explain-form textarea", shop+"/offer?kme=Clicked+Link&kmi=ann"), chromedp.Click("#explain-form button"))
+	plain.do("see what becomes of it", chromedp.WaitVisible("#explained dl"))
+	if got, err := chromedp.Run(plain.ctx, chromedp.TextContent("#explained")); err != nil || !strings.Contains(got, "Clicked Link, by ann") {
+		t.Errorf("by a form: %q, %v", got, err)
+	}
+}
+
 var consolePictures = flag.String("console.pictures", "", "take pictures of the console into this `directory`")
 
 // TestConsoleLooks: nothing is too wide for its screen, and what Deque's axe
@@ -259,7 +324,7 @@ var consolePictures = flag.String("console.pictures", "", "take pictures of the 
 // it takes pictures to be looked at.
 func TestConsoleLooks(t *testing.T) {
 	t.Parallel()
-	c, trk, _, console, b := startConsole(t)
+	c, trk, shop, console, b := startConsole(t)
 	trk.Respond(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("_n") == "Broken" {
 			harness.AnswerStatus(422)(w, r)
@@ -290,10 +355,14 @@ func TestConsoleLooks(t *testing.T) {
 	if err == nil {
 		b.eval("(" + "() => {" + string(axe) + "})()")
 	}
-	for _, part := range []string{"live", "explain", "delivery"} {
+	for _, part := range []string{"live", "build", "explain", "delivery"} {
 		b.eval("location.hash = " + quote(part))
 		b.sees("the "+part, "!document.getElementById("+quote(part)+").hidden")
 		switch part {
+		case "build":
+			b.do("build", chromedp.SendKeys("#build-form input[name=url]", shop+"/offer"), chromedp.SendKeys("#build-form input[name=event]", "Clicked Link"),
+				chromedp.SendKeys("#build-form input[name=identity]", "john.smith"), chromedp.SendKeys("#build-form input[name=name]", "Link Location"), chromedp.SendKeys("#build-form input[name=value]", "top"))
+			b.sees("the QR code", "document.querySelector('#qr img') && document.querySelector('#link').innerText.endsWith('top')")
 		case "explain":
 			b.do("explain", chromedp.SetValue("#explain-form textarea", "https://shop.localhost/offer?kme=Clicked+Link&kmi={{email}}&km_Link+Location=top&amp;km_Plan=gold"), chromedp.Click("#explain-form button"))
 			b.seesText("#explained", "Forwarded to the site")
