@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -326,22 +325,4 @@ func (q *openQueue) retire(s *segment) bool {
 	}
 	q.active = nil
 	return true
-}
-
-// maxDestinations is how many destinations there can be at a time.
-const maxDestinations = math.MaxUint16
-
-// number gives a destination a number, which is the same in all segments. mu
-// is held.
-func (q *openQueue) number(d *destination) error {
-	if d.number == 0 && len(q.numbers) >= maxDestinations {
-		return fmt.Errorf("%w: it holds records for %d trackers, and can't for more", delivery.ErrFull, maxDestinations)
-	}
-	for n := uint16(1); d.number == 0; n++ {
-		if q.numbers[n] == nil {
-			d.number = n
-			q.numbers[n] = d
-		}
-	}
-	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -67,23 +66,6 @@ type segment struct {
 	live     int64     // bytes of what is still needed
 	settled  int       // frames that aren't needed, and whose content is there
 	settling time.Time // when a frame was last settled
-}
-
-// tally is what a segment holds for one destination.
-type tally struct {
-	waiting, dead    int
-	bytes, deadBytes int64 // of them
-	named            int64 // where its identity was last written
-}
-
-// tally returns what the segment holds for a destination. openQueue.mu is held.
-func (s *segment) tally(d *destination) *tally {
-	t := s.tallies[d]
-	if t == nil {
-		t = new(tally)
-		s.tallies[d] = t
-	}
-	return t
 }
 
 type segmentName struct {
@@ -230,65 +212,6 @@ func (s *segment) readHeader() (sealed bool, err error) {
 // slotAt is where a slot is in the file.
 func (s *segment) slotAt(number uint32) int64 { return s.size - slotSize*(int64(number)+1) }
 
-// errDamaged is returned of slots and frames that aren't what was written.
-var errDamaged = errors.New("its checksum is wrong, or it can't be read any more: the storage has changed it")
-
-// patience is for how long reading is tried again that fails. Errors of the
-// storage may pass; what lasts is damage.
-const patience = time.Minute
-
-// readAt reads a part of the file, at least so many bytes of it.
-func (s *segment) readAt(b []byte, at int64, least int) (n int, err error) {
-	n, err = files.ReadPatiently(s.file, b, at, least, s.opening)
-	switch {
-	case n >= least:
-		s.unread.Delete(at)
-		return n, nil
-	case err == io.EOF:
-		return n, errDamaged
-	}
-	since, _ := s.unread.LoadOrStore(at, time.Now())
-	if !s.opening.IsZero() || time.Since(since.(time.Time)) >= patience {
-		err = fmt.Errorf("%w: %w", err, errDamaged)
-	}
-	return n, err
-}
-
-// read reads slots, from a number on, into a buffer. It returns fewer at the
-// end of the segment.
-func (s *segment) read(from uint32, buffer []slot) ([]slot, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.readLocked(from, buffer)
-}
-
-func (s *segment) readLocked(from uint32, buffer []slot) ([]slot, error) {
-	if from >= s.count {
-		return nil, nil
-	}
-	n := min(uint32(len(buffer)), s.count-from)
-	if s.slots != nil {
-		return buffer[:copy(buffer, s.slots[from:from+n])], nil
-	}
-	page := pages.Get().(*[chunk * slotSize]byte)
-	defer pages.Put(page)
-	b := page[:]
-	if n > chunk {
-		b = make([]byte, n*slotSize)
-	}
-	b = b[:n*slotSize]
-	if _, err := s.readAt(b, s.slotAt(from+n-1), len(b)); err != nil {
-		return nil, err
-	}
-	for i := range n {
-		var ok bool
-		if buffer[i], ok = decodeSlot(b[(n-1-i)*slotSize:], s.seed, from+i); !ok {
-			return nil, errDamaged
-		}
-	}
-	return buffer[:n], nil
-}
-
 // set changes a slot. That isn't durable at once. If it can't be written, the
 // segment is condemned.
 func (s *segment) set(number uint32, to slot) error {
@@ -377,39 +300,4 @@ func (s *segment) condemnLocked(why error) error {
 		s.unsynced = why
 	}
 	return nil
-}
-
-// frame reads the frame of a slot. Its payload is in the buffer.
-func (s *segment) frame(of slot, buffer *[]byte) (f frame, payload []byte, err error) {
-	at := int64(of.at)
-	b := room(buffer, int(max(frameHeader, min(1024, s.size-at)))) // most are shorter
-	n, err := s.readAt(b, at, frameHeader)
-	if err != nil { // what comes behind it may be damaged
-		n, err = s.readAt(b[:frameHeader], at, frameHeader)
-	}
-	if err != nil {
-		return f, nil, err
-	}
-	f, ok := decodeFrame(b, s.seed)
-	if !ok {
-		return f, nil, errDamaged
-	}
-	if end := frameHeader + f.length; end > n {
-		b = room(buffer, end)
-		if _, err := s.readAt(b, at, end); err != nil {
-			return f, nil, err
-		}
-	}
-	if !f.intact(b, s.seed) {
-		return f, nil, errDamaged
-	}
-	return f, b[frameHeader : frameHeader+f.length], nil
-}
-
-// room returns a buffer's first n bytes.
-func room(buffer *[]byte, n int) []byte {
-	if cap(*buffer) < n {
-		*buffer = make([]byte, n)
-	}
-	return (*buffer)[:n]
 }

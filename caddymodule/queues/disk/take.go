@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"iter"
 	"math"
 	"slices"
 	"sync"
@@ -279,75 +278,6 @@ func (d *destination) next() int64 {
 		return never
 	}
 	return d.later[len(d.later)-1].due
-}
-
-// waitingFor says in which segments something waits for a destination.
-func waitingFor(d *destination) func(*segment) bool {
-	return func(s *segment) bool { t := s.tallies[d]; return t != nil && t.waiting > 0 }
-}
-
-// each returns the slots of some segments, from a place on, oldest first. It
-// moves the place behind what it returns. files is held.
-func (q *openQueue) each(at *ref, in func(*segment) bool, failed *error) iter.Seq2[ref, slot] {
-	return func(yield func(ref, slot) bool) {
-		var page [chunk]slot
-		for _, s := range q.list(at.segment) {
-			q.mu.Lock()
-			some := in(s)
-			q.mu.Unlock()
-			if !some {
-				continue
-			}
-			if at.segment != s {
-				*at = ref{s, 0}
-			}
-			for n := chunk; n == chunk; {
-				slots, err := q.slots(s, at.slot, page[:])
-				if *failed = err; err != nil {
-					return
-				}
-				n = len(slots)
-				for _, slot := range slots {
-					r := *at
-					at.slot++
-					if !yield(r, slot) {
-						return
-					}
-				}
-			}
-		}
-	}
-}
-
-// slots reads slots. If they are damaged, the segment's frames are read.
-func (q *openQueue) slots(s *segment, from uint32, buffer []slot) ([]slot, error) {
-	slots, err := s.read(from, buffer)
-	if !errors.Is(err, errDamaged) {
-		return slots, err
-	}
-	if err := q.repair(s); err != nil {
-		return nil, err
-	}
-	return s.read(from, buffer)
-}
-
-// repair reads what is left of a segment whose slots are damaged.
-func (q *openQueue) repair(s *segment) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.slots != nil {
-		return nil
-	}
-	left, err := s.scan()
-	if err != nil {
-		return err
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.adopt(s, left)
-	s.condemned.Store(true)
-	q.wakeUpkeep()
-	return nil
 }
 
 // lease leases a record. One that can't be read doesn't hold up the others.
