@@ -19,6 +19,7 @@ func closeSegment(q *openQueue) {
 // TestCompactAroundTheScan removes the segment that a destination's records
 // were last taken from, and copies those around it: none is left out.
 func TestCompactAroundTheScan(t *testing.T) {
+	t.Parallel()
 	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
 		put := func(d string, n int) {
 			if err := q.Put(t.Context(), delivery.Entry{Destination: d, Record: typical(n)}); err != nil {
@@ -48,6 +49,7 @@ func TestCompactAroundTheScan(t *testing.T) {
 // TestCompactDamaged copies segments in which something is damaged that is
 // needed: a dead letter, and a record that is leased. That costs no other one.
 func TestCompactDamaged(t *testing.T) {
+	t.Parallel()
 	for _, outcome := range []delivery.Outcome{delivery.Dead, 0} {
 		for _, others := range []int{0, 3} {
 			inMemory(t, 64<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {

@@ -18,6 +18,7 @@ func parse(input string) (*Queue, error) {
 }
 
 func TestCaddyfile(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ input, want string }{
 		{`disk`, `{}`},
 		{"disk {\n path /var/lib/queue\n max_size 512MiB\n}", `{"path":"/var/lib/queue","max_size":536870912}`},
@@ -36,6 +37,7 @@ func TestCaddyfile(t *testing.T) {
 }
 
 func TestCaddyfileErrors(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct{ input, want string }{
 		{`disk /var/lib/queue`, `{ path /var/lib/queue }`},
 		{"disk {\n path\n}", `path takes one value`},
@@ -98,6 +100,7 @@ func TestKey(t *testing.T) {
 }
 
 func TestApply(t *testing.T) {
+	t.Parallel()
 	q := &Queue{Path: filepath.Join(t.TempDir(), "deep", "down", "queue"), MaxSize: 5 << 20}
 	if err := provision(t, q); err != nil {
 		t.Fatal(err)

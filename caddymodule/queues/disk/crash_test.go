@@ -200,6 +200,7 @@ func (s *story) check(t *testing.T, q *openQueue, killed bool) {
 // TestStopAnywhere cuts the power before each operation on the disk in turn,
 // and opens the queue as the disk may have been left.
 func TestStopAnywhere(t *testing.T) {
+	t.Parallel()
 	const maxSize = 4 << 20
 	end := 0
 	run := func(t *testing.T, stopAt int, seed uint64) (s *story, m *memFS) {
@@ -234,11 +235,8 @@ func TestStopAnywhere(t *testing.T) {
 			t.Errorf("no %s is tried", op)
 		}
 	}
-	step := 1
-	if testing.Short() {
-		step = 7
-	}
-	for stopAt := 1; stopAt <= end; stopAt += step {
+	for _, n := range sample(t, end, 30) {
+		stopAt := 1 + n
 		s, m := run(t, stopAt, uint64(stopAt))
 		for _, how := range []string{"killed", crashes[1+stopAt%(len(crashes)-1)]} {
 			synctest.Test(t, func(t *testing.T) {

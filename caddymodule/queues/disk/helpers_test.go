@@ -17,6 +17,7 @@ import (
 )
 
 func TestQueue(t *testing.T) {
+	t.Parallel()
 	queuetest.Run(t,
 		func(t *testing.T) delivery.Queue { return mustOpen(t, filepath.Join(t.TempDir(), "queue")) },
 		func(t *testing.T, closed delivery.Queue) delivery.Queue {

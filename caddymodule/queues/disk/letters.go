@@ -62,11 +62,11 @@ func deadLetter(l *lease, f frame, payload []byte) delivery.DeadLetter {
 	letter := letter{frame: f, attempts: l.was.attempts, record: payload}
 	if f.kind == kindLetter {
 		letter = letterOf(f, payload)
-	} else { // a record that couldn't be decoded
-		letter.time = l.was.dueAt()
+	} else { // see bury, and taking.lease
+		letter.time, letter.reason = l.was.dueAt(), "there was no room to keep the tracker's answer"
 	}
 	record := new(delivery.Record)
-	if err := record.UnmarshalBinary(letter.record); err != nil && letter.reason == "" {
+	if err := record.UnmarshalBinary(letter.record); err != nil && (letter.reason == "" || f.kind == kindRecord) {
 		letter.reason = "the queue can't read this record: " + err.Error()
 	}
 	return delivery.DeadLetter{

@@ -3,6 +3,7 @@ package disk
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -19,6 +20,26 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 )
+
+// all has the tests try every stop and many seeds, instead of some that another
+// run may not try.
+var all = flag.Bool("disk.all", false, "try all stops and seeds")
+
+// sample returns some of the numbers from 0 to n-1, a stride apart, beginning
+// anywhere.
+func sample(t *testing.T, n, some int) (numbers []int) {
+	t.Helper()
+	if *all {
+		some = n
+	}
+	stride := max(1, n/some)
+	offset := rand.IntN(stride)
+	t.Logf("every %d. of %d, from %d on", stride, n, offset)
+	for i := offset; i < n; i += stride {
+		numbers = append(numbers, i)
+	}
+	return numbers
+}
 
 // TestMain makes the test binary play another process, when it is told to.
 func TestMain(m *testing.M) {
@@ -135,6 +156,7 @@ func churn(path string) {
 // Put returned for is there, if it wasn't taken before; and what was settled
 // isn't.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "queue")
 	rounds := 6
 	if testing.Short() {
@@ -192,6 +214,7 @@ func TestKill(t *testing.T) {
 
 // TestLocked opens a queue that another process uses.
 func TestLocked(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "queue")
 	cmd, lines := process(t, "hold", path)
 	if !lines.Scan() || lines.Text() != "open" {

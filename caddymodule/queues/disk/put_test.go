@@ -32,6 +32,7 @@ func (m *memFS) stall() (resume func()) {
 
 // TestGivenUp gives puts up before and while they are written.
 func TestGivenUp(t *testing.T) {
+	t.Parallel()
 	inMemory(t, defaultMaxSize, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
 		ok := func(n int) {
 			t.Helper()
@@ -93,17 +94,18 @@ func TestGivenUp(t *testing.T) {
 // TestGivenUpAreForgotten has visitors come and go while the disk hangs: those
 // who don't wait any more don't add up in memory. Those who do are written.
 func TestGivenUpAreForgotten(t *testing.T) {
-	inMemory(t, defaultMaxSize, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
-		const gone, size = 10 * fewPuts, 64 << 10
+	t.Parallel()
+	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+		const gone, size = 10 * fewPuts, 16 << 10
 		prefill(t, q, "d", 1)
 		resume := m.stall()
-		results := make(chan error, 500)
+		results := make(chan error, 101)
 		post := func(record *delivery.Record) {
 			q.Post(time.Now().Add(time.Hour), func(err error) { results <- err }, delivery.Entry{Destination: "d", Record: record})
 		}
 		post(typical(2))
 		synctest.Wait() // it is being written
-		for range 400 {
+		for range 100 {
 			post(bulky(1, size)) // more than a segment
 		}
 		record := typical(3)
@@ -122,22 +124,23 @@ func TestGivenUpAreForgotten(t *testing.T) {
 		}
 		q.intake.mu.Unlock()
 		resume()
-		for range 401 {
+		for range 101 {
 			if err := <-results; err != nil {
 				t.Fatal(err)
 			}
 		}
 		// A single call may bring more than a segment takes up usually.
-		if err := q.Put(t.Context(), slices.Repeat([]delivery.Entry{{Destination: "d", Record: bulky(1, size)}}, 400)...); err != nil {
+		if err := q.Put(t.Context(), slices.Repeat([]delivery.Entry{{Destination: "d", Record: bulky(1, size)}}, 100)...); err != nil {
 			t.Errorf("Put: %v", err)
 		}
-		if n := q.waiting("d"); n != 802 {
-			t.Errorf("%d records wait, want %d", n, 802)
+		if n := q.waiting("d"); n != 202 {
+			t.Errorf("%d records wait, want %d", n, 202)
 		}
 	})
 }
 
 func TestPutRefuses(t *testing.T) {
+	t.Parallel()
 	inMemory(t, defaultMaxSize, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
 		for _, id := range []string{"", strings.Repeat("x", maxDestination+1)} {
 			err := q.Put(t.Context(), delivery.Entry{Destination: "good", Record: typical(1)}, delivery.Entry{Destination: id, Record: typical(1)})

@@ -17,6 +17,7 @@ import (
 // which takes none. What was delivered to the other one, and erased, leaves
 // nothing that says that the rest was durable but its slot.
 func TestErasedNeighbour(t *testing.T) {
+	t.Parallel()
 	const n = 50
 	for _, how := range append(crashes, "closed") {
 		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
@@ -50,6 +51,7 @@ func TestErasedNeighbour(t *testing.T) {
 // when it is forgotten: another one that gets the number gets neither its
 // records, nor the other way round.
 func TestNumbersAreNotUsedTwice(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemFS()
 		restart := func(q *openQueue) *openQueue {

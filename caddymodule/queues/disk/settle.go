@@ -10,34 +10,14 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// laterIfFull is when a record is tried again that was given up, when there is
-// no room for another dead letter: settling never needs space.
-const laterIfFull = time.Minute
-
 // Settle implements [delivery.Queue]. What it writes survives a crash of the
 // process at once, and power loss a second later.
 func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 	if q.isClosed() {
 		return delivery.ErrClosed
 	}
-	var given []delivery.Settlement
-	for _, s := range settlements {
-		if l, ok := s.Item.Lease.(*lease); ok && s.Outcome == delivery.Dead && !l.settled.Load() && !l.letter {
-			given = append(given, s)
-		}
-	}
-	full := error(nil)
-	if len(given) > 0 {
-		full = q.wait(context.Background(), &put{letters: given})
-		if errors.Is(full, delivery.ErrClosed) {
-			return full
-		}
-		if full != nil {
-			q.logger.Warn("there is no room for dead letters: records that were given up are tried again in a minute", zap.Error(full))
-		}
-		for _, s := range given {
-			s.Item.Lease.(*lease).letter = full == nil
-		}
+	if err := q.bury(settlements); err != nil {
+		return err
 	}
 	q.files.RLock()
 	defer q.files.RUnlock()
@@ -45,9 +25,6 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 		l, ok := s.Item.Lease.(*lease)
 		if !ok || l.generation != q.generation || !l.settled.CompareAndSwap(false, true) {
 			continue // not ours, or settled before
-		}
-		if s.Outcome == delivery.Dead && !l.letter {
-			s.Outcome, s.RetryAt = delivery.Retry, time.Now().Add(laterIfFull)
 		}
 		if err := q.settle(l, s); err != nil {
 			l.settled.Store(false)
@@ -57,30 +34,57 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 	return nil
 }
 
-// settle ends one lease. files is held for reading.
-func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
-	d := l.destination
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if s.Outcome == delivery.Done || s.Outcome == delivery.Dead {
-		if err := q.become(l, l.was.as(settled)); err != nil {
-			return err
+// bury makes dead letters of what was given up. If there is no room for them
+// the records will be dead letters where they are: settling needs no space.
+func (q *openQueue) bury(settlements []delivery.Settlement) error {
+	var given []delivery.Settlement
+	for _, s := range settlements {
+		if l, ok := s.Item.Lease.(*lease); ok && s.Outcome == delivery.Dead && !l.settled.Load() && !l.letter {
+			given = append(given, s)
 		}
-		delete(d.leases, l.ref)
+	}
+	if len(given) == 0 {
 		return nil
 	}
+	err := q.wait(context.Background(), &put{letters: given})
+	if errors.Is(err, delivery.ErrClosed) {
+		return err
+	}
+	if err != nil {
+		q.often.Warn("there is no room for what trackers have answered: records that were given up are kept without that", zap.Error(err))
+	}
+	for _, s := range given {
+		s.Item.Lease.(*lease).letter = err == nil
+	}
+	return nil
+}
+
+// settle ends one lease. files is held for reading.
+func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
+	d, to := l.destination, l.was
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	due := int64(0)
-	if s.Outcome == delivery.Retry {
+	switch {
+	case s.Outcome == delivery.Done || s.Outcome == delivery.Dead && l.letter:
+		to = to.as(settled)
+	case s.Outcome == delivery.Dead:
+		to = to.as(dead)
+		to.attempts = min(to.attempts+1, maxAttempts)
+	case s.Outcome == delivery.Retry:
 		due = millis(s.RetryAt.Add(time.Millisecond - 1)) // not too early
-		to := l.was
 		to.attempts, to.due = min(to.attempts+1, maxAttempts), seconds(due)
-		if err := l.segment.set(l.slot, to); err != nil {
+	}
+	if to != l.was {
+		if err := q.become(l, to); err != nil {
 			return err
 		}
 	}
 	delete(d.leases, l.ref)
-	d.push(retry{l.ref, due})
-	d.signal()
+	if to.state == waiting {
+		d.push(retry{l.ref, due})
+		d.signal()
+	}
 	return nil
 }
 
@@ -88,6 +92,9 @@ func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
 func (q *openQueue) become(l *lease, to slot) error {
 	if err := l.segment.set(l.slot, to); err != nil {
 		return err
+	}
+	if to.state == l.was.state {
+		return nil
 	}
 	s, d := l.segment, l.destination
 	q.mu.Lock()

@@ -300,9 +300,11 @@ func (t *taking) lease(r ref, slot slot) {
 		Queued:   time.UnixMilli(f.time),
 		Lease:    l,
 	}
-	if f.kind == kindLetter { // it was requeued
-		item.Queued = time.Unix(int64(slot.due), 0)
+	if f.kind == kindLetter {
 		payload = letterOf(f, payload).record
+	}
+	if f.kind == kindLetter || slot.attempts == 0 { // it was requeued
+		item.Queued = time.UnixMilli(max(f.time, slot.dueAt()))
 	}
 	if err := item.Record.UnmarshalBinary(payload); err != nil {
 		// A later version may be able to.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,6 +100,7 @@ func holdsFormer(t *testing.T, q *openQueue) {
 // TestTakeOver opens what an earlier version has left: at the queue's path, or
 // in Caddy's storage.
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	for name, place := range map[string]string{"at its path": "queue.db", "in the storage": filepath.Join("caddy", "tagged_urls", "queue.db")} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -154,6 +156,7 @@ func (m *memFS) putFormer(t *testing.T, path string) {
 // TestTakeOverLater has no room for what an earlier version has left, or can't
 // read it, for a while: what comes is recorded, and that is taken over later.
 func TestTakeOverLater(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := newMemFS()
 		m.putFormer(t, "/data/former.db")
@@ -180,6 +183,7 @@ func TestTakeOverLater(t *testing.T) {
 // TestTakeOverReadErrors has a file that can't be read for a moment: that isn't
 // damage.
 func TestTakeOverReadErrors(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"/data/former.db", "/data/tagged_urls"} {
 		synctest.Test(t, func(t *testing.T) {
 			m := newMemFS()
@@ -205,21 +209,31 @@ func TestTakeOverReadErrors(t *testing.T) {
 // TestTakeOverStopped cuts the power before each operation while a queue is
 // taken over.
 func TestTakeOverStopped(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"/data/queue", "/data/tagged_urls"} {
-		for stopAt := 1; ; stopAt++ {
+		file := path // at its path
+		if path == "/data/tagged_urls" {
+			file = "/data/caddy/tagged_urls/queue.db"
+		}
+		run := func(stopAt int) *memFS {
 			m := newMemFS()
-			file := path // at its path
-			if path == "/data/tagged_urls" {
-				file = "/data/caddy/tagged_urls/queue.db"
-			}
 			m.putFormer(t, file)
 			m.stopAt = stopAt
-			over := false
 			synctest.Test(t, func(t *testing.T) {
-				_, err := takeOver(path, file, m, zap.NewNop())
-				over = err == nil && m.ops < stopAt
+				if _, err := takeOver(path, file, m, zap.NewNop()); err != nil && stopAt == 0 {
+					t.Error(err)
+				}
 			})
-			for _, how := range crashes {
+			return m
+		}
+		for _, n := range sample(t, run(0).ops+1, 5) {
+			stopAt := 1 + n
+			m := run(stopAt)
+			ways := []string{"killed", crashes[1+rand.IntN(len(crashes)-1)]}
+			if *all {
+				ways = crashes
+			}
+			for _, how := range ways {
 				again := m.after(how, newStory(nil, m, uint64(stopAt)).r)
 				q, err := takeOver(path, file, again, logger(t))
 				if err != nil {
@@ -230,16 +244,13 @@ func TestTakeOverStopped(t *testing.T) {
 					t.Fatalf("stopped before operation %d (%s), %s", stopAt, m.log[min(stopAt, len(m.log))-1], how)
 				}
 			}
-			if over {
-				t.Logf("%d operations", m.ops)
-				break
-			}
 		}
 	}
 }
 
 // TestTakeOverDamaged has files that can't be read, or only in part.
 func TestTakeOverDamaged(t *testing.T) {
+	t.Parallel()
 	good := formerFile(t, "queue.db")
 	for name, test := range map[string]struct {
 		content []byte
@@ -290,6 +301,7 @@ func TestTakeOverDamaged(t *testing.T) {
 
 // TestForeignFiles leaves files that aren't the queue's.
 func TestForeignFiles(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir()
 	names := []string{"letter.new", "photos.imported", "notes.log", "0001.new"}
 	for _, name := range names {
@@ -307,6 +319,7 @@ func TestForeignFiles(t *testing.T) {
 
 // TestNotOurs has files that must be left as they are.
 func TestNotOurs(t *testing.T) {
+	t.Parallel()
 	ours := formerFile(t, "queue.db")
 	for name, test := range map[string]struct{ old, new, want string }{
 		"another program's": {"tagged_urls queue 1", "tagged_ants queue 1", "is a database of another program"},
