@@ -51,7 +51,13 @@ func (m masker) text(s string, people ...string) string {
 			s = replaceFold(s, form, hidden)
 		}
 	}
-	return number.ReplaceAllString(address.ReplaceAllString(s, hidden), hidden)
+	if strings.ContainsAny(s, "@%＠") {
+		s = address.ReplaceAllString(s, hidden)
+	}
+	if strings.ContainsAny(s, "0123456789") {
+		s = number.ReplaceAllString(s, hidden)
+	}
+	return s
 }
 
 // replaceFold replaces a text in another, whatever the case of its letters.
@@ -62,7 +68,22 @@ func replaceFold(s, old, with string) string {
 		}
 		return s
 	}
-	return regexp.MustCompile(`(?i)`+regexp.QuoteMeta(old)).ReplaceAllLiteralString(s, with)
+	lower, search := strings.ToLower(s), strings.ToLower(old)
+	if !strings.Contains(lower, search) {
+		return s
+	}
+	if len(lower) != len(s) { // some letters' other case takes more room
+		return regexp.MustCompile(`(?i)`+regexp.QuoteMeta(old)).ReplaceAllLiteralString(s, with)
+	}
+	var b strings.Builder
+	for {
+		at := strings.Index(lower, search)
+		if at < 0 {
+			return b.String() + s
+		}
+		b.WriteString(s[:at] + with)
+		s, lower = s[at+len(search):], lower[at+len(search):]
+	}
 }
 
 // maxShown is how much is shown of a property's value, in bytes.

@@ -52,7 +52,6 @@ type history struct {
 
 	mu      sync.Mutex
 	samples []totals // one for each minute, at most historyMinutes and the one before
-	running bool
 }
 
 // Run notes the counters each minute, until ctx is done. Of several that run,

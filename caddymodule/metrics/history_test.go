@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,9 +12,12 @@ import (
 func TestHistory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		counted := map[series]int64{{"hits", "recorded"}: 1000} // from before
 		oldest := int64(0)
 		h := &history{read: func() totals {
+			mu.Lock()
+			defer mu.Unlock()
 			now := totals{counted: make(map[series]int64), oldest: oldest}
 			for s, n := range counted {
 				now.counted[s] = n
@@ -26,13 +30,17 @@ func TestHistory(t *testing.T) {
 		}
 		synctest.Wait()
 		for range 3 {
+			mu.Lock()
 			counted[series{"hits", "recorded"}] += 7
 			counted[series{"deliveries", "main"}]++
 			oldest += 10
+			mu.Unlock()
 			time.Sleep(time.Minute) // the bubble's
 			synctest.Wait()
 		}
+		mu.Lock()
 		counted[series{"hits", "skipped"}] = 5
+		mu.Unlock()
 		c := h.Read(time.Now())
 		last := func(line []int64) []int64 { return line[len(line)-5:] }
 		for name, test := range map[string]struct{ got, want []int64 }{
