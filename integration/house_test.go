@@ -34,6 +34,7 @@ var floors = []string{
 	"caddymodule/queues/ledger", "caddymodule/queues/disk/files", "caddymodule/queues/disk/boltqueue", "caddymodule/queues/disk", "caddymodule/queues/nats",
 	"caddymodule/trackers/kissmetrics", "caddymodule/trackers/log", "caddymodule/trackers/mixpanel",
 	"caddymodule/trackers/posthog", "caddymodule/trackers/segment", "caddymodule/trackers/webhook",
+	"caddymodule/forgetting",
 	"caddymodule/strip", "caddymodule/response", "caddymodule/queuepool", "caddymodule/metrics", "caddymodule/app", "caddymodule/handler",
 	"caddymodule/admin", "caddymodule/explain", "caddymodule/links", "caddymodule/console", "caddymodule/commands",
 	"caddymodule", "",

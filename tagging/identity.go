@@ -158,17 +158,23 @@ func (r *Rules) judge(identity string) (string, Reason) {
 	return identity, ""
 }
 
-// record returns a name as it is recorded: the hash of one that is an e-mail
-// address, if the policy says so.
+// Pseudonym returns what an accepted name is recorded as: the hash of one that
+// is an e-mail address, if the policy says so.
+func (r *Rules) Pseudonym(name string) string {
+	if r.email != EmailHash || !holdsAddress(name) {
+		return name
+	}
+	mac := hmac.New(sha256.New, r.key)
+	mac.Write([]byte(strings.ToLower(name)))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// record returns a name as it is recorded, or that it is nobody's any more.
 func (r *Rules) record(name string) (string, Reason) {
 	if r == nil || name == "" {
 		return name, ""
 	}
-	if r.email == EmailHash && holdsAddress(name) {
-		mac := hmac.New(sha256.New, r.key)
-		mac.Write([]byte(strings.ToLower(name)))
-		name = hex.EncodeToString(mac.Sum(nil))
-	}
+	name = r.Pseudonym(name)
 	if r.forgotten != nil && r.forgotten(name) {
 		return "", IdentityForgotten
 	}

@@ -34,6 +34,8 @@ func init() {
 //	GET    /tagged_urls/dead_letters         what was given up, oldest first
 //	POST   /tagged_urls/dead_letters/retry   queue it again
 //	DELETE /tagged_urls/dead_letters         delete it for good
+//	GET    /tagged_urls/forget               who asked to be forgotten: hashes
+//	POST   /tagged_urls/forget               forget a person, or undo that
 //
 // All but the first take `?tracker=<id>`, those for dead letters also
 // `?id=<id>`, and the list `?limit=<n>` (default 100). What a dead letter says
@@ -71,6 +73,7 @@ func (API) Routes() []caddy.AdminRoute {
 		route("status", methods{http.MethodGet: getStatus}),
 		route("retry", methods{http.MethodPost: retryNow}),
 		route("dead_letters", methods{http.MethodGet: listDeadLetters, http.MethodDelete: deleteDeadLetters}),
+		route("forget", methods{http.MethodGet: listForgotten, http.MethodPost: forget}),
 		route("dead_letters/retry", methods{http.MethodPost: retryDeadLetters}),
 	}
 }

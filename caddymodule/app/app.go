@@ -63,6 +63,7 @@ type App struct {
 	ctx     caddy.Context
 
 	trackers []*Tracker
+	rules    []*tagging.Rules // of the sites
 	events   *emitter
 	capture  func([]delivery.Entry) // see DryRun
 
@@ -156,6 +157,7 @@ const minSecret = 16
 func (a *App) Start() error {
 	go a.events.run(a.ctx)
 	go metrics.History.Run(a.ctx)
+	a.startForgetting()
 	a.lease = queuepool.Process.Join(a.queue)
 	if err := a.prepare(); err != nil {
 		a.lease.SetKeyError(err)

@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -254,6 +255,11 @@ func chosen(cmd *cobra.Command) url.Values {
 // ask asks the running server and decodes its answer or, with --json, prints
 // it.
 func ask(cmd *cobra.Command, method, path string, query url.Values, answer any) (printed bool, err error) {
+	return askWith(cmd, method, path, query, nil, answer)
+}
+
+// askWith is ask with a body.
+func askWith(cmd *cobra.Command, method, path string, query url.Values, body []byte, answer any) (printed bool, err error) {
 	flags := caddycmd.Flags{FlagSet: cmd.Flags()}
 	address, err := adminAddress(flags)
 	if err != nil {
@@ -263,22 +269,26 @@ func ask(cmd *cobra.Command, method, path string, query url.Values, answer any) 
 	if len(query) > 0 {
 		uri += "?" + query.Encode()
 	}
-	resp, err := caddycmd.AdminAPIRequest(address, method, uri, make(http.Header), nil)
+	header := make(http.Header)
+	if body != nil {
+		header.Set("Content-Type", "application/json")
+	}
+	resp, err := caddycmd.AdminAPIRequest(address, method, uri, header, bytes.NewReader(body))
 	if err != nil {
 		return false, adminError(address, err)
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return false, fmt.Errorf("the answer of Caddy's admin API at %s broke off: %v", address, err)
 	}
-	if err := json.Unmarshal(body, answer); err != nil {
+	if err := json.Unmarshal(text, answer); err != nil {
 		return false, fmt.Errorf("what answers at %s isn't the admin API of a Caddy with tagged_urls: %v", address, err)
 	}
 	if !flags.Bool("json") {
 		return false, nil
 	}
-	return true, printJSON(output(cmd), json.RawMessage(body))
+	return true, printJSON(output(cmd), json.RawMessage(text))
 }
 
 // adminAddress tells the address of the admin API as Caddy's own commands do.

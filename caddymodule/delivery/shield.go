@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -131,6 +132,15 @@ func (s Shielded) DeleteDead(filter DeadFilter) (_ int, err error) {
 	return s.queue.DeleteDead(filter)
 }
 
+// Forget implements [Forgetter]. Of a queue that isn't one it is an error.
+func (s Shielded) Forget(match func(*Record) bool) (_ Forgotten, err error) {
+	defer caught(&err)
+	if forgetter, ok := s.queue.(Forgetter); ok {
+		return forgetter.Forget(match)
+	}
+	return Forgotten{}, errors.New("this queue can't remove a person's records")
+}
+
 // Close implements [Queue].
 func (s Shielded) Close() (err error) {
 	defer caught(&err)
@@ -139,6 +149,7 @@ func (s Shielded) Close() (err error) {
 
 // Interface guards
 var (
-	_ Queue  = Shielded{}
-	_ Poster = Shielded{}
+	_ Queue     = Shielded{}
+	_ Poster    = Shielded{}
+	_ Forgetter = Shielded{}
 )

@@ -19,6 +19,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/response"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -207,6 +208,7 @@ func (h *Handler) provision(ctx caddy.Context, protects func() error) error {
 	if err := h.provisionOptions(); err != nil {
 		return fmt.Errorf("tagged_urls: %v", err)
 	}
+	shared.AddRules(h.rules)
 	return h.provisionTrackers(ctx, shared)
 }
 
@@ -279,6 +281,7 @@ func (h *Handler) provisionOptions() (err error) {
 		SealedOnly:    h.IdentityPlain == "drop",
 		Events:        h.Events,
 		Properties:    h.Properties,
+		Forgotten:     forgetting.Process.Has,
 	})
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/tracing"
 )
 
@@ -300,7 +301,7 @@ func deliverable(destinations []Destination, queued delivery.Stats) []delivery.D
 			if !seen[id] {
 				seen[id] = true
 				as := d.Destination
-				as.ID, as.Tracker = id, tracing.Tracker{Tracker: d.Tracker, Destination: id}
+				as.ID, as.Tracker = id, forgetting.Tracker{Tracker: tracing.Tracker{Tracker: d.Tracker, Destination: id}, List: forgetting.Process}
 				all = append(all, as)
 			}
 		}

@@ -53,6 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) delivery.Queue, reopen func(t *te
 		{"DeadLetters", deadLetters},
 		{"Requeue", requeue},
 		{"DeleteDead", deleteDead},
+		{"Forget", forgets},
 		{"Reopen", reopened},
 		{"Close", closed},
 		{"Producers and consumers", traffic},

@@ -1,0 +1,146 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+const (
+	// lookEvery is how often the list of people who asked to be forgotten is
+	// looked at, which another node may have changed.
+	lookEvery = 5 * time.Second
+	// mostUnderway is how long hits that began before may take to be queued.
+	mostUnderway = time.Second
+)
+
+// current is the app of the configuration that was started last.
+var current atomic.Pointer[App]
+
+// AddRules tells the app by which rules a site records names.
+func (a *App) AddRules(rules *tagging.Rules) { a.rules = append(a.rules, rules) }
+
+// startForgetting loads the list, and follows it while the configuration is
+// loaded.
+func (a *App) startForgetting() {
+	current.Store(a)
+	a.lookAtForgotten()
+	go func() {
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		swept, again := 0, false
+		for {
+			if now := forgetting.Process.Generation(); now != swept || again {
+				again = now != swept // for what was on its way
+				if _, err := sweep(a.ctx); err == nil {
+					swept = now
+				} else {
+					again = true
+				}
+			}
+			select {
+			case <-a.ctx.Done():
+				return
+			case <-tick.C:
+			}
+			a.lookAtForgotten()
+		}
+	}()
+}
+
+func (a *App) lookAtForgotten() {
+	ctx, cancel := context.WithTimeout(a.ctx, lookEvery)
+	defer cancel()
+	if err := forgetting.Process.Load(ctx, a.storage); err != nil && a.ctx.Err() == nil {
+		a.log.Error("can't read from Caddy's storage who asked to be forgotten; the list as it was before counts", zap.Error(err))
+	}
+}
+
+// sweep removes from the open queues what they hold of people on the list.
+func sweep(ctx context.Context) (total delivery.Forgotten, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookEvery)
+	defer cancel()
+	match := forgetting.Process.Match()
+	err = queuepool.Process.EachOpen(ctx, func(queue delivery.Queue, _ *delivery.Engine) error {
+		forgetter, ok := queue.(delivery.Forgetter)
+		if !ok {
+			return errors.New("this queue can't forget")
+		}
+		for {
+			found, err := forgetter.Forget(match)
+			underway := found.Underway
+			found.Underway = 0
+			total.Add(found)
+			if err != nil || found == (delivery.Forgotten{}) {
+				total.Underway += underway
+				return err
+			}
+			// An anonymous identity may have been seen to be theirs.
+		}
+	})
+	return total, err
+}
+
+// ForgottenPerson is what Forget did.
+type ForgottenPerson struct {
+	forgetting.Person
+	delivery.Forgotten
+}
+
+var errNotStarted = errors.New("no site uses tagged_urls")
+
+// Forget puts a person on the list, and removes from the open queues what they
+// hold of them.
+func Forget(ctx context.Context, identity string) (f ForgottenPerson, err error) {
+	a := current.Load()
+	if a == nil {
+		return f, errNotStarted
+	}
+	name := nameOf(identity)
+	var pseudonyms []string
+	for _, rules := range a.rules {
+		pseudonyms = append(pseudonyms, rules.Pseudonym(name))
+	}
+	if f.Person, err = forgetting.Process.Add(ctx, a.storage, name, pseudonyms...); err != nil {
+		return f, err
+	}
+	if f.Forgotten, err = sweep(ctx); err != nil {
+		return f, err
+	}
+	// What hits that began before have brought since.
+	select {
+	case <-time.After(min(time.Duration(a.QueueTimeout), mostUnderway)):
+	case <-ctx.Done():
+	}
+	more, err := sweep(ctx)
+	f.Waiting, f.Dead, f.Underway = f.Waiting+more.Waiting, f.Dead+more.Dead, more.Underway
+	return f, err
+}
+
+// Remember takes a person off the list, and reports whether they were on it.
+func Remember(ctx context.Context, identity string) (bool, error) {
+	a := current.Load()
+	if a == nil {
+		return false, errNotStarted
+	}
+	return forgetting.Process.Remove(ctx, a.storage, nameOf(identity))
+}
+
+// nameOf returns what an identity is accepted as, or itself: of somebody who may
+// have had a name once that isn't accepted any more.
+func nameOf(identity string) string {
+	name, reason := tagging.NewRules(tagging.RulesOptions{NoRejectWords: true}).Accept(identity)
+	if reason != "" {
+		return strings.TrimSpace(identity)
+	}
+	return name
+}

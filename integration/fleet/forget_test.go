@@ -1,0 +1,60 @@
+package fleet
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
+)
+
+// TestForgetInAFleet: whom one node forgets, all that share the storage do, and
+// none delivers what the others still had.
+func TestForgetInAFleet(t *testing.T) {
+	t.Parallel()
+	f := startFleet(t)
+	dir := t.TempDir()
+	storage := "storage file_system {\nroot " + dir + "\n}\n"
+	for _, n := range f.nodes {
+		n.Reload(storage+options(f.urls, patient), site)
+	}
+	f.tracker.Respond(harness.AnswerStatus(http.StatusServiceUnavailable))
+	v := harness.NewVisitor(t)
+	for _, n := range f.nodes {
+		v.Get(n.URL+"/?kme=Waits&kmi=jane.roe", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image")
+	}
+	f.reach("she was everywhere")
+	forget := func(n *node) string {
+		status, answer, err := n.Ask("POST", "/tagged_urls/forget", `{"identity":"jane.roe"}`)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("%d %s %v", status, answer, err)
+		}
+		return answer
+	}
+	forget(f.nodes[0])
+	for _, n := range f.nodes {
+		harness.Eventually(t, "nothing to be left", func() bool {
+			return strings.Contains(forget(n), `"waiting":0,"dead_letters":0`)
+		})
+	}
+	f.nodes[1].Kill()
+	f.nodes[1].Start()
+	for _, n := range f.nodes {
+		harness.Eventually(t, "all nodes to know", func() bool { return strings.Contains(n.API("GET", "/tagged_urls/forget"), `"hash"`) })
+		v.Get(n.URL+"/?kme=Forgotten&kmi=jane.roe", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+	}
+	f.tracker.Respond(harness.AnswerGIF)
+	f.deliver()
+	forgotten := 0
+	for _, r := range f.tracker.Records(t) {
+		if r.Person == "jane.roe" || r.Name == "Waits" {
+			t.Errorf("the tracker is told %s", r)
+		}
+		if r.Name == "Forgotten" {
+			forgotten++
+		}
+	}
+	if forgotten != 3 {
+		t.Errorf("%d of 3 visits are recorded, without the name", forgotten)
+	}
+}
