@@ -12,8 +12,8 @@ const (
 	nonceSize    = 24 // bytes
 	aeadOverhead = 16 // bytes that a ciphertext is longer than its plaintext
 
-	// maxAlike is how many nonces begin alike. The other half of each is random,
-	// which would do for 2^32 of them.
+	// maxAlike is how many nonces begin alike. The other half of each is
+	// random, which would do for 2^32 of them.
 	maxAlike = 1 << 16
 )
 

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// documented is the query of the link in Kissmetrics' style that the README shows.
+// documented is the query of the link in Kissmetrics' style that the README
+// shows.
 const documented = "kme=Clicked+Link&kmi=john.smith&km_Link+Location=top"
 
 var untagged = map[string]string{

@@ -48,8 +48,8 @@ func (c *Consent) fits(value string) bool {
 
 // CookieValues yields the values of all cookies of a name, as they were sent,
 // but without quotation marks around them. net/http leaves out those that have
-// a quotation mark, a backslash or a byte beyond ASCII in them, such as the JSON
-// that scripts set.
+// a quotation mark, a backslash or a byte beyond ASCII in them, such as the
+// JSON that scripts set.
 func CookieValues(h http.Header, name string) func(func(string) bool) {
 	return func(yield func(string) bool) {
 		for _, line := range h["Cookie"] {

@@ -12,8 +12,8 @@ import (
 // Anonymous is a random identity of ours.
 type Anonymous [128 / 8]byte
 
-// anonymousEncoding makes identities of letters and digits, so they need no encoding anywhere, and no spreadsheet
-// takes one for a formula.
+// anonymousEncoding makes identities of letters and digits, so they need no
+// encoding anywhere, and no spreadsheet takes one for a formula.
 var anonymousEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
 
 // String returns the identity as it is recorded.
@@ -26,21 +26,25 @@ func newAnonymous() (a Anonymous) {
 	return a
 }
 
-// Cookie is what this module's own cookie says about a browser. The zero value says nothing.
+// Cookie is what this module's own cookie says about a browser. The zero value
+// says nothing.
 type Cookie struct {
 	Anonymous Anonymous
-	// Made is when the identity was first sent to the browser, to the millisecond. It is zero until somebody does.
+	// Made is when the identity was first sent to the browser, to the
+	// millisecond. It is zero until somebody does.
 	Made time.Time
-	// Memory names what remembers whether the identity was aliased; 0 if nothing does, so that it never is.
+	// Memory names what remembers whether the identity was aliased; 0 if
+	// nothing does, so that it never is.
 	Memory uint64
 	// History is whether anything was recorded under the identity.
 	History bool
-	// Visited is whether the browser has got a cookie of its visit too, see [Keys.SealVisit]: if it comes without one,
-	// that visit is over.
+	// Visited is whether the browser has got a cookie of its visit too, see
+	// [Keys.SealVisit]: if it comes without one, that visit is over.
 	Visited bool
 	// Returned is whether it was recorded that the visitor came back.
 	Returned bool
-	// Name is the name that a link gave the visitor, or "". Rules have accepted it, but may have changed since.
+	// Name is the name that a link gave the visitor, or "". Rules have accepted
+	// it, but may have changed since.
 	Name string
 	// Sealed is whether the name was sealed when the link gave it.
 	Sealed bool
@@ -52,8 +56,8 @@ func (c Cookie) None() bool { return c.Anonymous == Anonymous{} }
 // Former reports whether the former version has set the cookie.
 func (c Cookie) Former() bool { return c.Made.Equal(formerMade) }
 
-// Better reports whether a cookie counts before another one that came with it: if it alone knows a name, else if its
-// identity is newer.
+// Better reports whether a cookie counts before another one that came with it:
+// if it alone knows a name, else if its identity is newer.
 func (c Cookie) Better(other Cookie) bool {
 	if c.None() || other.None() {
 		return other.None() && !c.None()
@@ -64,15 +68,18 @@ func (c Cookie) Better(other Cookie) bool {
 	return c.Made.After(other.Made)
 }
 
-// Scope is where browsers send a cookie: to a host, or to a domain and all that is below it.
+// Scope is where browsers send a cookie: to a host, or to a domain and all that
+// is below it.
 type Scope struct {
 	Name   string
 	Domain bool
 }
 
-// A cookie's value is one character for the version, then, in URL-safe base64, a nonce and what is encrypted under it:
-// a byte of flags, when the identity was made in Unix milliseconds (8 bytes), its memory (8), the identity, the name's
-// length (2), the name, and zeros up to a multiple of 32 bytes, so that the length says little of it.
+// A cookie's value is one character for the version, then, in URL-safe base64,
+// a nonce and what is encrypted under it: a byte of flags, when the identity
+// was made in Unix milliseconds (8 bytes), its memory (8), the identity, the
+// name's length (2), the name, and zeros up to a multiple of 32 bytes, so that
+// the length says little of it.
 const (
 	versionEncrypted = "3"
 
@@ -92,8 +99,9 @@ const (
 
 var cookieEncoding = base64.RawURLEncoding.Strict()
 
-// Seal returns the cookie's value: letters, digits, '-' and '_', at most 1,463 of them. The scope is where browsers
-// send it: under another one it doesn't verify.
+// Seal returns the cookie's value: letters, digits, '-' and '_', at most 1,463
+// of them. The scope is where browsers send it: under another one it doesn't
+// verify.
 func (k *Keys) Seal(c Cookie, scope Scope) string {
 	flags := byte(0)
 	for _, flag := range [...]struct {
@@ -129,8 +137,8 @@ func additional(scope Scope) []byte {
 	return appendString(appendString(b, scope.Name), kind)
 }
 
-// Open returns the cookie that Seal made for the same scope, or one of the former version, see [Keys.openFormer]. Any
-// other value is none.
+// Open returns the cookie that Seal made for the same scope, or one of the
+// former version, see [Keys.openFormer]. Any other value is none.
 func (k *Keys) Open(value string, scope Scope) Cookie {
 	if len(value) < 2 || len(value) > maxValue {
 		return Cookie{}
@@ -168,8 +176,9 @@ func (k *Keys) Open(value string, scope Scope) Cookie {
 	return c
 }
 
-// The former version's cookies weren't encrypted: an HMAC, and in the second version the keyed hash of the name that
-// the identity was aliased to, are followed by the identity.
+// The former version's cookies weren't encrypted: an HMAC, and in the second
+// version the keyed hash of the name that the identity was aliased to, are
+// followed by the identity.
 const (
 	formerUnclaimed = "1"
 	formerClaimed   = "2"
@@ -180,8 +189,9 @@ const (
 // formerMade is before all others: nobody knows when.
 var formerMade = time.UnixMilli(0)
 
-// openFormer reads a cookie of the former version. It tells who the browser was. What was aliased then isn't known any
-// more, and a cookie from before its alias can be replayed; so no identity from there is aliased. One that was the
+// openFormer reads a cookie of the former version. It tells who the browser
+// was. What was aliased then isn't known any more, and a cookie from before its
+// alias can be replayed; so no identity from there is aliased. One that was the
 // library's is none: it was never ours.
 func (k *Keys) openFormer(version string, raw []byte, scope Scope) Cookie {
 	if version != formerUnclaimed && version != formerClaimed || len(raw) < formerMAC {
@@ -203,8 +213,8 @@ func (k *Keys) openFormer(version string, raw []byte, scope Scope) Cookie {
 	return c
 }
 
-// LibraryCookie decodes the value of one of the cookies of Kissmetrics' library, km_ai or km_ni, which are
-// percent-encoded; a '+' is itself.
+// LibraryCookie decodes the value of one of the cookies of Kissmetrics'
+// library, km_ai or km_ni, which are percent-encoded; a '+' is itself.
 func LibraryCookie(raw string) string {
 	var text decoder
 	return text.percent(raw)

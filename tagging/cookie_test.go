@@ -175,15 +175,8 @@ func TestBetterCookie(t *testing.T) {
 }
 
 func TestKeysDifferByPurpose(t *testing.T) {
-	keys, same, others := NewKeys([]byte("secret")), NewKeys([]byte("secret")), NewKeys([]byte("another"))
-	d := keys.Destination("api-key")
-	if d != same.Destination("api-key") || d == others.Destination("api-key") || d == keys.Destination("api-kez") {
-		t.Error("a destination isn't a keyed hash of the API key")
-	}
-	if len(d) != 16 || strings.Trim(d, "0123456789abcdef") != "" {
-		t.Errorf("the destination %q isn't 16 hexadecimal digits", d)
-	}
-	if string(keys.former.secret) == string(keys.destination.secret) || keys.cookie.k1 == newAEAD([32]byte(keys.former.secret)).k1 {
+	keys := NewKeys([]byte("secret"))
+	if keys.cookie.k1 == newAEAD([32]byte(keys.former.secret)).k1 {
 		t.Error("one key serves two purposes")
 	}
 }

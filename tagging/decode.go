@@ -5,15 +5,16 @@ import (
 	"unicode/utf8"
 )
 
-// decoder decodes strings into one buffer, which it allocates when the first of them needs it.
+// decoder decodes strings into one buffer, which it allocates when the first of
+// them needs it.
 type decoder struct {
 	strings.Builder
 	size int // of that buffer
 }
 
-// form decodes as the WHATWG URL Standard's urlencoded parser does: '+' is a space, a malformed escape
-// stays, and invalid UTF-8 becomes U+FFFD, one for each maximal subpart.
-// https://url.spec.whatwg.org/#urlencoded-parsing
+// form decodes as the WHATWG URL Standard's urlencoded parser does: '+' is a
+// space, a malformed escape stays, and invalid UTF-8 becomes U+FFFD, one for
+// each maximal subpart. https://url.spec.whatwg.org/#urlencoded-parsing
 func (d *decoder) form(s string) string { return d.decode(s, ' ') }
 
 // percent decodes the same, but leaves '+' alone.
@@ -63,9 +64,10 @@ func (d *decoder) decode(s string, plus byte) string {
 	return d.String()[start:]
 }
 
-// maximalSubpart returns how many of the first bytes of s, which begins with an invalid sequence, one U+FFFD
-// stands for: as many as are the beginning of some valid one (the Unicode Standard, chapter 3.9,
-// "U+FFFD Substitution of Maximal Subparts"). Go itself would put one for each byte.
+// maximalSubpart returns how many of the first bytes of s, which begins with an
+// invalid sequence, one U+FFFD stands for: as many as are the beginning of some
+// valid one (the Unicode Standard, chapter 3.9, "U+FFFD Substitution of Maximal
+// Subparts"). Go itself would put one for each byte.
 func maximalSubpart(s string) int {
 	low, high, length := byte(0x80), byte(0xBF), 0 // of the second byte; of the whole sequence
 	switch c := s[0]; {

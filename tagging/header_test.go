@@ -62,7 +62,8 @@ func TestStripHeader(t *testing.T) {
 	}
 }
 
-// quotations are forms in which headers hold a request's target; Q is its query.
+// quotations are forms in which headers hold a request's target; Q is its
+// query.
 var quotations = []string{
 	"/offer?Q", "https://elsewhere.example/offer?Q", "Q", "?Q", " Q ", "a, /offer?Q, b", "</offer?Q>; rel=x", `"/offer?Q"`, "'/offer?Q'",
 	`for=_x;uri="/offer?Q";proto=https`, "uri=/offer?Q;proto=https", "query=Q", `{"target":"/offer?Q","n":1}`, "GET /offer?Q HTTP/1.1", "url(/offer?Q)", "Q|Q",

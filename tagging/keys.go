@@ -4,27 +4,26 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/hex"
 	"hash"
 	"sync"
 )
 
-// Keys are made from one secret, a separate one for each purpose. Nodes with the same secret understand each other's
-// cookies.
+// Keys are made from one secret, a separate one for each purpose. Nodes with
+// the same secret understand each other's cookies.
 type Keys struct {
-	cookie              *aead
-	visit               cipher.Block
-	former, destination *key
+	cookie *aead
+	visit  cipher.Block
+	former *key
 }
 
-// NewKeys derives the keys from a secret, which should have at least 128 bits of randomness.
+// NewKeys derives the keys from a secret, which should have at least 128 bits
+// of randomness.
 func NewKeys(secret []byte) *Keys {
 	visit := (&key{secret: secret}).authenticate("tagged-urls visit cookie")
 	return &Keys{
-		cookie:      newAEAD((&key{secret: secret}).authenticate("tagged-urls encrypted cookie")),
-		visit:       newBlock(visit[:]),
-		former:      newKey(secret, "tagged-urls cookie"),
-		destination: newKey(secret, "tagged-urls destination"),
+		cookie: newAEAD((&key{secret: secret}).authenticate("tagged-urls encrypted cookie")),
+		visit:  newBlock(visit[:]),
+		former: newKey(secret, "tagged-urls cookie"),
 	}
 }
 
@@ -44,7 +43,8 @@ func newKey(secret []byte, purpose string) *key {
 	return &key{secret: derived[:]}
 }
 
-// authenticate returns the HMAC-SHA-256 of the parts, which can't be taken for other ones with the same bytes.
+// authenticate returns the HMAC-SHA-256 of the parts, which can't be taken for
+// other ones with the same bytes.
 func (k *key) authenticate(parts ...string) [sha256.Size]byte {
 	m, ok := k.ready.Get().(*mac)
 	if !ok {
@@ -63,11 +63,4 @@ func (k *key) authenticate(parts ...string) [sha256.Size]byte {
 		m.buf = nil
 	}
 	return sum
-}
-
-// Destination returns a short keyed hash of a tracker's API key, in hexadecimal: it tells trackers apart without
-// giving the key away.
-func (k *Keys) Destination(key string) string {
-	sum := k.destination.authenticate(key)
-	return hex.EncodeToString(sum[:8])
 }

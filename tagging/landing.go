@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Landing is a set of what is recorded of an arrival at a site, whether or not the link has tags, as Kissmetrics'
-// JavaScript library does it. The library's own names are those of the events and properties.
+// Landing is a set of what is recorded of an arrival at a site, whether or not
+// the link has tags, as Kissmetrics' JavaScript library does it. The library's
+// own names are those of the events and properties.
 type Landing uint8
 
 const (
@@ -34,18 +35,21 @@ type Arrival struct {
 	Target  string // path and query, with the tags, as the browser sent it
 	Referer string // the header's value
 
-	// Visitor is who arrives; what it says is only needed for [Visits] and [Returning].
+	// Visitor is who arrives; what it says is only needed for [Visits] and
+	// [Returning].
 	Visitor Visitor
 }
 
-// Landed is one record of an arrival: an event or, without a name, properties of the person.
+// Landed is one record of an arrival: an event or, without a name, properties
+// of the person.
 type Landed struct {
 	Event      string
 	Properties []Property
 }
 
-// Records returns what is recorded of an arrival, in the library's order. It doesn't allocate if that is nothing. No
-// value holds a tag's identity, in whatever form the URL has it.
+// Records returns what is recorded of an arrival, in the library's order. It
+// doesn't allocate if that is nothing. No value holds a tag's identity, in
+// whatever form the URL has it.
 func (l Landing) Records(a *Arrival) (records []Landed) {
 	from := parseReferer(a.Referer)
 	if l&Visits != 0 && a.Visitor.New() {
@@ -70,7 +74,8 @@ func (l Landing) Records(a *Arrival) (records []Landed) {
 			if engine == google && hasParameter(query, "gclid") {
 				event, word = campaignHit, Campaigns
 			}
-			// Without terms the library knows of no search: then the campaign's own parameters say more.
+			// Without terms the library knows of no search: then the campaign's
+			// own parameters say more.
 			if l&word != 0 && (word == Searches || terms != "" || campaign == nil) {
 				found := Landed{event, []Property{{"Search Engine", engine}}}
 				if terms != "" {
@@ -130,7 +135,8 @@ func campaignOf(query string) (properties []Property) {
 	return properties
 }
 
-// campaignValues returns the last value of each campaign parameter, as it is in the query.
+// campaignValues returns the last value of each campaign parameter, as it is in
+// the query.
 func campaignValues(query string) (values [len(campaignParameters)]string, ok bool) {
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
@@ -159,7 +165,8 @@ func isNamed(raw, name string) bool {
 	return i == len(raw)
 }
 
-// hasParameter reports whether a query has a parameter of that name, with whatever value.
+// hasParameter reports whether a query has a parameter of that name, with
+// whatever value.
 func hasParameter(query, name string) bool {
 	for parameter := range strings.SplitSeq(query, "&") {
 		if raw, _, ok := strings.Cut(parameter, "="); ok && isNamed(raw, name) {
@@ -179,8 +186,9 @@ func plainValue(raw string) string {
 	return PlainValue(value)
 }
 
-// PlainValue returns a value as it is recorded, as a link's are: without control characters, in UTF-8, at most
-// [MaxValue] bytes of it, and without the identity in any URL that it may be. It is "" if nothing shows of it.
+// PlainValue returns a value as it is recorded, as a link's are: without
+// control characters, in UTF-8, at most [MaxValue] bytes of it, and without the
+// identity in any URL that it may be. It is "" if nothing shows of it.
 func PlainValue(value string) string {
 	value = RedactTarget(withoutControls(strings.ToValidUTF8(value, "\uFFFD")))
 	if blank(value) {
@@ -189,7 +197,8 @@ func PlainValue(value string) string {
 	return cutBytes(value, MaxValue)
 }
 
-// private returns a URL as it is recorded: without identities, and who was logged in.
+// private returns a URL as it is recorded: without identities, and who was
+// logged in.
 func private(u string) string {
 	if scheme := schemeOf(u); strings.HasPrefix(u[len(scheme):], "://") {
 		start := len(scheme) + len("://")
@@ -219,27 +228,30 @@ type Visitor struct {
 }
 
 const (
-	// VisitIdle is after how long without a navigation a visitor's next one is another visit.
+	// VisitIdle is after how long without a navigation a visitor's next one is
+	// another visit.
 	VisitIdle = 30 * time.Minute
 	// VisitRenewal is how old what a browser says of its last navigation gets.
 	VisitRenewal = 5 * time.Minute
 )
 
-// Live reports whether our own cookie says that a visit is under way, and whether it is to be renewed.
+// Live reports whether our own cookie says that a visit is under way, and
+// whether it is to be renewed.
 func (v *Visitor) Live() (live, renew bool) {
 	age := v.Now.Sub(v.Last)
 	live = -VisitIdle < age && age < VisitIdle // the clock may have been set back
 	return live, !live || age < -VisitRenewal || age >= VisitRenewal
 }
 
-// New reports whether a navigation begins another visit: neither our own cookie nor the library's says that one is
-// under way.
+// New reports whether a navigation begins another visit: neither our own cookie
+// nor the library's says that one is under way.
 func (v *Visitor) New() bool {
 	live, _ := v.Live()
 	return !live && libraryCookie(v.Header, "km_vs") == ""
 }
 
-// Returns reports whether the visitor is known to have been here before this visit, and that wasn't recorded yet.
+// Returns reports whether the visitor is known to have been here before this
+// visit, and that wasn't recorded yet.
 func (v *Visitor) Returns() bool {
 	if !v.New() || v.Cookie.Returned {
 		return false

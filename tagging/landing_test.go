@@ -87,7 +87,8 @@ func sameRecord(a, b landingRecord) bool {
 }
 
 // TestLandingIsTheLibrarys: of each navigation the same is recorded as by
-// Kissmetrics' own library, in the same order; but for what is said with a reason.
+// Kissmetrics' own library, in the same order; but for what is said with a
+// reason.
 func TestLandingIsTheLibrarys(t *testing.T) {
 	t.Parallel()
 	navigations, deviations := 0, 0
@@ -165,7 +166,8 @@ func TestLandingWords(t *testing.T) {
 	}
 }
 
-// TestLandingOfVisitors: when a visit is another one, and who is known to come back.
+// TestLandingOfVisitors: when a visit is another one, and who is known to come
+// back.
 func TestLandingOfVisitors(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_600_000_000, 0)

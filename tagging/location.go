@@ -6,13 +6,15 @@ import (
 	"strings"
 )
 
-// RedirectTarget returns where to send a tagged request so that the tags are out of the address bar: to the
-// same path and query without any tag. It is always a path with exactly one leading slash, whatever the request's
-// path is, so a browser can't take its beginning for another host.
+// RedirectTarget returns where to send a tagged request so that the tags are
+// out of the address bar: to the same path and query without any tag. It is
+// always a path with exactly one leading slash, whatever the request's path is,
+// so a browser can't take its beginning for another host.
 //
-// A browser takes '\' for '/', and drops tabs and line breaks before it looks: so leading slashes of both kinds
-// are trimmed, and what no well-formed request has is percent-encoded: control characters, spaces, and the '#' that
-// would end the query.
+// A browser takes '\' for '/', and drops tabs and line breaks before it looks:
+// so leading slashes of both kinds are trimmed, and what no well-formed request
+// has is percent-encoded: control characters, spaces, and the '#' that would
+// end the query.
 func RedirectTarget(escapedPath, rawQuery string) string {
 	path := "/" + strings.TrimLeft(escapedPath, `/\`)
 	query, _ := StripAll.Query(rawQuery)
@@ -22,7 +24,8 @@ func RedirectTarget(escapedPath, rawQuery string) string {
 	return encodeControl(path, "?#") + query
 }
 
-// encodeControl percent-encodes control characters, spaces, and the characters given.
+// encodeControl percent-encodes control characters, spaces, and the characters
+// given.
 func encodeControl(s, also string) string {
 	const hexDigits = "0123456789ABCDEF"
 	needed := func(c byte) bool { return c <= ' ' || c == 0x7F || strings.IndexByte(also, c) >= 0 }
@@ -50,9 +53,9 @@ func RedirectReference(escapedPath, rawQuery string) string {
 	query, _ := StripAll.Query(rawQuery)
 	name := escapedPath[strings.LastIndexByte(escapedPath, '/')+1:]
 	var text decoder
-	// "?" alone is right for every path, but shows. With a name it isn't needed,
-	// nor with the slash of a path that has others: a proxy may have made "/" of
-	// "/blog".
+	// "?" alone is right for every path, but shows. With a name it isn't
+	// needed, nor with the slash of a path that has others: a proxy may have
+	// made "/" of "/blog".
 	if decoded := text.percent(name); query != "" || strings.Trim(escapedPath, "/") == "" ||
 		strings.IndexByte(name, '\\') >= 0 || decoded == "." || decoded == ".." {
 		return "?" + encodeControl(query, "#")
@@ -91,8 +94,8 @@ func CleanLocation(location string, hosts ...string) (string, bool) {
 		return location, false
 	}
 	if ok && (len(cleaned) < start || cleaned[start-1] != '?') {
-		// Without a path, it is the '?' that says "and no query": an empty reference is the very URL
-		// that was requested, tags and all.
+		// Without a path, it is the '?' that says "and no query": an empty
+		// reference is the very URL that was requested, tags and all.
 		if before := cleaned[:start-1]; before == "" || schemeOf(before)+":" == before {
 			cleaned = before + "?" + cleaned[start-1:]
 		}
@@ -185,8 +188,9 @@ func schemeOf(u string) string {
 	return ""
 }
 
-// maybeSameHost compares two hosts, with or without a port each. Names beyond ASCII are mapped to ASCII by rules
-// that aren't part of this package, so where there is one, the hosts may be the same.
+// maybeSameHost compares two hosts, with or without a port each. Names beyond
+// ASCII are mapped to ASCII by rules that aren't part of this package, so where
+// there is one, the hosts may be the same.
 func maybeSameHost(a, b string) bool {
 	a, b = plainHost(a), plainHost(b)
 	if a == b || a == "" || b == "" || !isASCII(a) || !isASCII(b) {
@@ -200,7 +204,8 @@ func maybeSameHost(a, b string) bool {
 	return errA != nil || errB != nil || ipA == ipB // 127.1, 0x7f000001 …
 }
 
-// plainHost returns a host without its port, in lower case, decoded, and without the root's dot.
+// plainHost returns a host without its port, in lower case, decoded, and
+// without the root's dot.
 func plainHost(host string) string {
 	var text decoder
 	host = text.percent(host)
@@ -212,7 +217,8 @@ func plainHost(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ".")
 }
 
-// maybeIP reports whether a host is an IP address in any of its forms: in brackets, or with a number as the last label.
+// maybeIP reports whether a host is an IP address in any of its forms: in
+// brackets, or with a number as the last label.
 func maybeIP(host string) bool {
 	last := host[strings.LastIndexByte(host, '.')+1:]
 	return host[0] == '[' || last != "" && '0' <= last[0] && last[0] <= '9'

@@ -14,8 +14,9 @@ import (
 // address is a URL as a browser takes it apart.
 type address struct{ scheme, host, path, query, fragment string }
 
-// resolve parses a URL of an HTTP redirect as the URL Standard's basic URL parser does, state by state, as far as it
-// matters for what the parts are. https://url.spec.whatwg.org/#concept-basic-url-parser
+// resolve parses a URL of an HTTP redirect as the URL Standard's basic URL
+// parser does, state by state, as far as it matters for what the parts are.
+// https://url.spec.whatwg.org/#concept-basic-url-parser
 func resolve(input string, base address) (u address, ok bool) {
 	input = strings.TrimFunc(input, func(r rune) bool { return r <= ' ' })
 	for _, c := range []string{"\t", "\n", "\r"} {

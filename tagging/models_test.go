@@ -2,8 +2,8 @@ package tagging
 
 import "fmt"
 
-// said is what trackers other than Kissmetrics are told by one message: of an alias, or of a hit, which has both
-// identities where it came along with one.
+// said is what trackers other than Kissmetrics are told by one message: of an
+// alias, or of a hit, which has both identities where it came along with one.
 type said struct {
 	alias           bool
 	user, anonymous string
@@ -25,9 +25,11 @@ func (p clusters) merge(a, b string) {
 	}
 }
 
-// models are what trackers make of messages, after their documentation: who is one person in the end.
+// models are what trackers make of messages, after their documentation: who is
+// one person in the end.
 var models = map[string]func([]said) clusters{
-	// Identity resolution, as of Segment's Unify and RudderStack: identities in one message are one person.
+	// Identity resolution, as of Segment's Unify and RudderStack: identities in
+	// one message are one person.
 	"segment": func(all []said) clusters {
 		p := make(clusters)
 		for _, s := range all {
@@ -37,7 +39,8 @@ var models = map[string]func([]said) clusters{
 		}
 		return p
 	},
-	// $identify merges, unless the anonymous identity's person was identified before. Nothing else does.
+	// $identify merges, unless the anonymous identity's person was identified
+	// before. Nothing else does.
 	"posthog": func(all []said) clusters {
 		p, identified := make(clusters), make(map[string]bool)
 		for _, s := range all {
@@ -58,7 +61,8 @@ var models = map[string]func([]said) clusters{
 		}
 		return p
 	},
-	// Original ID Merge: $identify merges, unless the anonymous identity was merged before.
+	// Original ID Merge: $identify merges, unless the anonymous identity was
+	// merged before.
 	"mixpanel, original": func(all []said) clusters {
 		p := make(clusters)
 		for _, s := range all {
@@ -89,7 +93,8 @@ func (tr *tracker) elsewhere() (wrong []string) {
 			}
 		}
 		for anonymous, name := range first {
-			// Who gives an anonymous identity as a name in a link makes it a user.
+			// Who gives an anonymous identity as a name in a link makes it a
+			// user.
 			if !user[anonymous] && p.person(anonymous) != p.person(name) {
 				wrong = append(wrong, fmt.Sprintf("%s: %s never becomes %s", model, anonymous, name))
 			}

@@ -24,7 +24,8 @@ type Browser struct {
 	Shared  bool // the name names the hit alone, because many browsers have taken it already
 }
 
-// Alias says that an anonymous identity of ours is a named person. It can't be undone.
+// Alias says that an anonymous identity of ours is a named person. It can't be
+// undone.
 type Alias struct {
 	From   Anonymous
 	Made   time.Time // when the identity was made
@@ -38,20 +39,22 @@ type Person struct {
 	Named bool   // the ID is a name, no anonymous identity
 	// Sealed is whether the name was sealed when a link gave it.
 	Sealed bool
-	// Takes is the name that the browser has from this hit on, or that its anonymous identity is aliased to; else "".
+	// Takes is the name that the browser has from this hit on, or that its
+	// anonymous identity is aliased to; else "".
 	Takes string
 
-	// Alias is to be sent before the hit, if its memory knows that the identity was never aliased, and remembers from
-	// now on that it was.
+	// Alias is to be sent before the hit, if its memory knows that the identity
+	// was never aliased, and remembers from now on that it was.
 	Alias Alias
 
-	// Cookie is what to set, or renew, once the hit is on its way; none if it stays as it is. Who sets it says when a
-	// fresh identity was made, and what remembers its alias.
+	// Cookie is what to set, or renew, once the hit is on its way; none if it
+	// stays as it is. Who sets it says when a fresh identity was made, and what
+	// remembers its alias.
 	Cookie Cookie
 }
 
-// Resolve says who sent a request. The rules are those by which Name was accepted: other names that come along have
-// to pass them too.
+// Resolve says who sent a request. The rules are those by which Name was
+// accepted: other names that come along have to pass them too.
 //
 //  1. The name is the link's, else the library's, else our cookie's.
 //  2. The person is the name; else the library's anonymous identity, if the library knows no name: it will alias that
@@ -61,8 +64,9 @@ type Person struct {
 //     nobody's names are connected: each identity leads to one name, and no name leads on.
 //  4. On a navigation, the link's name is kept in the cookie, with a fresh anonymous identity.
 //
-// Any other request, such as an image's, may come from a page that somebody else wrote, and so may a navigation that
-// the visitor didn't begin. Both are recorded under the link's name, but don't give it to the browser.
+// Any other request, such as an image's, may come from a page that somebody
+// else wrote, and so may a navigation that the visitor didn't begin. Both are
+// recorded under the link's name, but don't give it to the browser.
 func Resolve(b Browser, rules *Rules) Person {
 	cookie, anonymous, library := b.Cookie, "", ""
 	if cookie.Name, _ = rules.Keep(cookie.Name, cookie.Sealed); b.NoAlias || cookie.Name == "" {
@@ -108,20 +112,22 @@ func Resolve(b Browser, rules *Rules) Person {
 	return p
 }
 
-// fresh returns the cookie with a fresh anonymous identity and a name: what it says of the browser's visits stays.
+// fresh returns the cookie with a fresh anonymous identity and a name: what it
+// says of the browser's visits stays.
 func (c Cookie) fresh(name string, sealed bool) Cookie {
 	return Cookie{Anonymous: newAnonymous(), Name: name, Sealed: sealed, Visited: c.Visited, Returned: c.Returned}
 }
 
-// Record notes that something is recorded for the person: if that is the cookie's anonymous identity, it has a
-// history from now on.
+// Record notes that something is recorded for the person: if that is the
+// cookie's anonymous identity, it has a history from now on.
 func (p *Person) Record() {
 	if !p.Cookie.None() && p.Cookie.Name == "" && p.ID == p.Cookie.Anonymous.String() {
 		p.Cookie.History = true
 	}
 }
 
-// madeByLibrary reports whether an anonymous identity looks as Kissmetrics' library makes it: 160 bits in base64.
+// madeByLibrary reports whether an anonymous identity looks as Kissmetrics'
+// library makes it: 160 bits in base64.
 func madeByLibrary(identity string) bool {
 	const base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	identity = strings.TrimSuffix(identity, "=")

@@ -31,7 +31,8 @@ var (
 	logsIn  = func(name string) func(*world, *browser) { return func(w *world, b *browser) { w.identify(b, name) } }
 	logsOut = func(w *world, b *browser) { w.logOut(b) }
 	cleared = func(_ *world, b *browser) { *b = *newBrowser() }
-	// replays puts the n-th cookie that was ever set in the place of all others.
+	// replays puts the n-th cookie that was ever set in the place of all
+	// others.
 	replays = func(n int) func(*world, *browser) {
 		return func(w *world, b *browser) {
 			clear(b.jar)
@@ -332,7 +333,8 @@ func tell(t *testing.T, steps []step) {
 	}
 }
 
-// g: visitors whose browsers keep no cookies have no history, so there is nothing to connect.
+// g: visitors whose browsers keep no cookies have no history, so there is
+// nothing to connect.
 func TestVisitorsWithoutCookies(t *testing.T) {
 	t.Parallel()
 	w := newWorld()
@@ -397,7 +399,8 @@ func TestRulesChange(t *testing.T) {
 	}
 }
 
-// What the rules make of a name they accept again as it is: else the cookie's name would be another one each time.
+// What the rules make of a name they accept again as it is: else the cookie's
+// name would be another one each time.
 func FuzzAcceptAgain(f *testing.F) {
 	all := []*Rules{nil, NewRules(RulesOptions{Email: EmailHash, EmailKey: []byte("key")}), NewRules(RulesOptions{Email: EmailDrop})}
 	for _, seed := range []string{"john", "jane@example.com", "jane doe@example.com", " jane%40example.org%3E ", "%2012345%20", "mailto:jane@example.org"} {

@@ -1,7 +1,7 @@
 package tagging
 
-// Reason says in one stable word why something wasn't recorded or not as it came. The words are values
-// of a metric's label.
+// Reason says in one stable word why something wasn't recorded or not as it
+// came. The words are values of a metric's label.
 type Reason string
 
 // Why a parameter, or a part of it, wasn't recorded.
@@ -76,7 +76,8 @@ var explanations = map[Reason]string{
 	PropertyUnlisted:  "The property isn't among those that this site records (properties).",
 }
 
-// Explain says the same in a sentence, for people who write links. An unknown reason explains itself.
+// Explain says the same in a sentence, for people who write links. An unknown
+// reason explains itself.
 func (r Reason) Explain() string {
 	if s, ok := explanations[r]; ok {
 		return s

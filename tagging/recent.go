@@ -1,13 +1,15 @@
 package tagging
 
-// recent is a bounded memory: a map that forgets its older half when it is full. Two maps that take turns are smaller, and
-// faster when they are full, than one that has to find its oldest entry each time.
+// recent is a bounded memory: a map that forgets its older half when it is
+// full. Two maps that take turns are smaller, and faster when they are full,
+// than one that has to find its oldest entry each time.
 type recent[K comparable, V any] struct {
 	newer, older map[K]V
 	half         int // entries of each, at most
 }
 
-// newRecent returns a memory of at most size entries. It has at least half of that many when it forgets.
+// newRecent returns a memory of at most size entries. It has at least half of
+// that many when it forgets.
 func newRecent[K comparable, V any](size int) recent[K, V] {
 	return recent[K, V]{newer: map[K]V{}, older: map[K]V{}, half: max(size/2, 1)}
 }

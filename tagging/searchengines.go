@@ -11,7 +11,8 @@ type searchEngine struct {
 
 const google = "Google"
 
-// searchEngines are those of the library, by the names that its reports have. Source: the library as it is published.
+// searchEngines are those of the library, by the names that its reports have.
+// Source: the library as it is published.
 var searchEngines = [...]searchEngine{
 	{google, "google.com", "q"},
 	{"Yahoo", "search.yahoo.com", "p"},
@@ -27,10 +28,12 @@ var searchEngines = [...]searchEngine{
 	{"Bing", "bing.com", "q"},
 }
 
-// search returns the search engine that a visitor comes from, and what they searched for if it still says so.
+// search returns the search engine that a visitor comes from, and what they
+// searched for if it still says so.
 //
-// The library counts only those with terms, which most engines no longer send. Without them it is a search if it
-// comes from the engine's own host (not mail.google.com), and not from another page there (not /maps).
+// The library counts only those with terms, which most engines no longer send.
+// Without them it is a search if it comes from the engine's own host (not
+// mail.google.com), and not from another page there (not /maps).
 func (r *referer) search() (engine, terms string) {
 	for i := range searchEngines {
 		e := &searchEngines[i]
@@ -50,7 +53,8 @@ func (r *referer) search() (engine, terms string) {
 	return "", ""
 }
 
-// owns reports whether a host is below the engine's domain, and what it is there.
+// owns reports whether a host is below the engine's domain, and what it is
+// there.
 func (e *searchEngine) owns(host string) (below string, ok bool) {
 	i := strings.Index(host, e.domain)
 	if i < 0 {

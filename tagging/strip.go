@@ -2,7 +2,8 @@ package tagging
 
 import "strings"
 
-// Strip says which tags are removed from what goes on to the site behind. The stricter is the larger.
+// Strip says which tags are removed from what goes on to the site behind. The
+// stricter is the larger.
 type Strip uint8
 
 const (
@@ -11,8 +12,9 @@ const (
 	StripAll            // every parameter that [HasTags] finds
 )
 
-// Query removes tags from a query and reports whether there were any. Every other byte stays as it was, in its order:
-// encodings, repeats, empty parameters.
+// Query removes tags from a query and reports whether there were any. Every
+// other byte stays as it was, in its order: encodings, repeats, empty
+// parameters.
 func (s Strip) Query(rawQuery string) (string, bool) {
 	if s == StripNone {
 		return rawQuery, false
@@ -67,8 +69,9 @@ func (s Strip) next(query string, last tag) (tag, bool) {
 	return t, ok
 }
 
-// URL removes tags from the query of any URL or reference, as it stands in a header, and reports whether there
-// were any. If nothing is left of the query, its '?' goes too; all else stays as it was.
+// URL removes tags from the query of any URL or reference, as it stands in a
+// header, and reports whether there were any. If nothing is left of the query,
+// its '?' goes too; all else stays as it was.
 func (s Strip) URL(u string) (string, bool) {
 	start, end := queryOf(u)
 	if start == end {

@@ -1,8 +1,9 @@
-// Package tagging knows what a tagged URL means: which parameters of a query are tags and what they say,
-// who the person is, what is stripped before anybody else sees it, and which requests are visits at all.
+// Package tagging knows what a tagged URL means: which parameters of a query
+// are tags and what they say, who the person is, what is stripped before
+// anybody else sees it, and which requests are visits at all.
 //
-// It follows the URL API that Kissmetrics documents. It does no I/O and knows of no web server beyond
-// [net/http.Header].
+// It follows the URL API that Kissmetrics documents. It does no I/O and knows
+// of no web server beyond [net/http.Header].
 package tagging
 
 import (
@@ -25,7 +26,8 @@ const (
 // Property is a property of a hit: of its event or, without one, of its person.
 type Property struct{ Name, Value string }
 
-// Tags is what a query's tags say. Identity has passed the [Rules], so it may be a pseudonym.
+// Tags is what a query's tags say. Identity has passed the [Rules], so it may
+// be a pseudonym.
 type Tags struct {
 	Event, Identity string
 	Sealed          bool       // the identity was sealed
@@ -44,9 +46,10 @@ type Drop struct {
 // Empty reports whether there is nothing to record.
 func (t *Tags) Empty() bool { return t.Event == "" && t.Identity == "" && len(t.Properties) == 0 }
 
-// Parse reads the tags of a query; nil rules are the defaults. Its time is linear in the query's length, and
-// what it keeps is within [MaxHit] and [MaxProperties]. Which properties don't fit any more
-// is decided in their order; room for the longest event and identity is always left.
+// Parse reads the tags of a query; nil rules are the defaults. Its time is
+// linear in the query's length, and what it keeps is within [MaxHit] and
+// [MaxProperties]. Which properties don't fit any more is decided in their
+// order; room for the longest event and identity is always left.
 func Parse(rawQuery string, rules *Rules) Tags {
 	var p parser
 	t, ok := nextTag(rawQuery, tag{})
@@ -74,7 +77,8 @@ func Parse(rawQuery string, rules *Rules) Tags {
 			p.property(rawQuery, t, name, value, rules)
 		}
 	}
-	// Only now, for the one that counts: hashing each of thousands would be expensive.
+	// Only now, for the one that counts: hashing each of thousands would be
+	// expensive.
 	var reason Reason
 	if p.tags.Identity, reason = rules.record(p.tags.Identity); reason != "" {
 		p.dropped("kmi", reason)
@@ -220,7 +224,8 @@ func (r *Rules) SameLists(other *Rules) bool {
 	return r == other || r != nil && other != nil && slices.Equal(r.events, other.events) && slices.Equal(r.properties, other.properties)
 }
 
-// listed reports whether a name fits one of the patterns, in which * stands for anything, or there is none.
+// listed reports whether a name fits one of the patterns, in which * stands for
+// anything, or there is none.
 func listed(patterns []string, name string) bool {
 	for _, pattern := range patterns {
 		if matches(pattern, name) {

@@ -28,7 +28,8 @@ func TestParse(t *testing.T) {
 		"utm_source=x&page=2": {},
 		"kmNAME=1&kmx=2":      {},
 
-		// Both names of a parameter are one, and the last acceptable value wins.
+		// Both names of a parameter are one, and the last acceptable value
+		// wins.
 		"kme=a&km_e=b":                     {Event: "b"},
 		"km_e=a&kme=b":                     {Event: "b"},
 		"kme=a&kme=":                       {Event: "a", Dropped: []Drop{{"kme", Empty}}},
@@ -103,7 +104,8 @@ func TestHostileQueriesAreBounded(t *testing.T) {
 	if once, twice := Parse(many, nil), Parse(many+strings.ReplaceAll(many, "=1", "=2"), nil); len(once.Properties) != MaxProperties || len(twice.Properties) != len(once.Properties) || twice.Properties[99].Value != "2" {
 		t.Errorf("%d properties, and repeated %d", len(once.Properties), len(twice.Properties))
 	}
-	// What comes behind the hundredth is left out, but an earlier one's new value.
+	// What comes behind the hundredth is left out, but an earlier one's new
+	// value.
 	if tags := Parse(many+"km_a=3", nil); tags.Properties[0].Value != "3" || tags.Dropped[0].Reason != TooMany {
 		t.Errorf("%+v", tags)
 	}

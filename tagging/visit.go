@@ -5,10 +5,12 @@ import (
 	"strings"
 )
 
-// Navigation reports whether a request is for a page that a person goes to, rather than for a part of one or a page
-// inside another: whether Sec-Fetch-Mode and Sec-Fetch-Dest say so ("empty" is a service worker that passes a
-// navigation on). Without any Sec-Fetch header (older browsers, and all of them without HTTPS), it is one if Accept
-// names text/html: for images, scripts and the like browsers accept anything, but don't name that.
+// Navigation reports whether a request is for a page that a person goes to,
+// rather than for a part of one or a page inside another: whether
+// Sec-Fetch-Mode and Sec-Fetch-Dest say so ("empty" is a service worker that
+// passes a navigation on). Without any Sec-Fetch header (older browsers, and
+// all of them without HTTPS), it is one if Accept names text/html: for images,
+// scripts and the like browsers accept anything, but don't name that.
 func Navigation(h http.Header) bool {
 	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
 		dest := h.Get("Sec-Fetch-Dest")
@@ -26,8 +28,9 @@ func Navigation(h http.Header) bool {
 	return false
 }
 
-// Foreign reports whether a navigation isn't the visitor's doing but another site's, where it comes from: the visitor
-// didn't activate it, by a click or a key. A browser's prefetch isn't the visitor's either.
+// Foreign reports whether a navigation isn't the visitor's doing but another
+// site's, where it comes from: the visitor didn't activate it, by a click or a
+// key. A browser's prefetch isn't the visitor's either.
 func Foreign(h http.Header) bool {
 	return Prefetch(h) || isToken(h.Get("Sec-Fetch-Site"), "cross-site") && strings.TrimSpace(h.Get("Sec-Fetch-User")) != "?1"
 }
@@ -65,8 +68,9 @@ func ScriptFetch(h http.Header) bool {
 		isToken(h.Get("X-Sec-Purpose"), "prefetch") || isToken(h.Get("Hx-Preloaded"), "true")
 }
 
-// Unrecordable returns why a request can't be a visit, whoever sent it, or "": it isn't a GET, it asks to
-// switch protocols, or for a range of bytes that doesn't start at the first.
+// Unrecordable returns why a request can't be a visit, whoever sent it, or "":
+// it isn't a GET, it asks to switch protocols, or for a range of bytes that
+// doesn't start at the first.
 func Unrecordable(method string, h http.Header) Reason {
 	switch {
 	case method != http.MethodGet:
@@ -79,13 +83,15 @@ func Unrecordable(method string, h http.Header) Reason {
 	return ""
 }
 
-// FirstRange reports whether a request is for the first part of a file that is downloaded or played in parts. What asks
-// whether a part has changed is a cache, or has been here before.
+// FirstRange reports whether a request is for the first part of a file that is
+// downloaded or played in parts. What asks whether a part has changed is a
+// cache, or has been here before.
 func FirstRange(h http.Header) bool {
 	return h.Get("Range") != "" && startsAtZero(h.Get("Range")) && h.Get("If-None-Match") == "" && h.Get("If-Modified-Since") == ""
 }
 
-// startsAtZero reports whether a Range header's first range starts with the first byte.
+// startsAtZero reports whether a Range header's first range starts with the
+// first byte.
 func startsAtZero(ranges string) bool {
 	unit, first, _ := strings.Cut(ranges, "=")
 	first, _, found := strings.Cut(first, "-")

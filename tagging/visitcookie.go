@@ -12,13 +12,15 @@ import (
 	"time"
 )
 
-// The value of a visit's cookie is one block of AES in URL-safe base64: when the browser was here, in Unix
-// milliseconds (8 bytes), and half a block that is known, a hash of the cookie's scope. So nobody can make one, or
-// read it, without the key: encode-then-encipher, after Bellare and Rogaway.
+// The value of a visit's cookie is one block of AES in URL-safe base64: when
+// the browser was here, in Unix milliseconds (8 bytes), and half a block that
+// is known, a hash of the cookie's scope. So nobody can make one, or read it,
+// without the key: encode-then-encipher, after Bellare and Rogaway.
 const visitValue = (aes.BlockSize*8 + 5) / 6
 
-// SealVisit returns the value of a cookie that says when a browser was here, of 22 letters, digits, '-' and '_'. Under
-// another scope it doesn't verify. It says nothing of who that is, and two browsers may have the same.
+// SealVisit returns the value of a cookie that says when a browser was here, of
+// 22 letters, digits, '-' and '_'. Under another scope it doesn't verify. It
+// says nothing of who that is, and two browsers may have the same.
 func (k *Keys) SealVisit(at time.Time, scope Scope) string {
 	var block [aes.BlockSize]byte
 	binary.BigEndian.PutUint64(block[:], uint64(at.UnixMilli()))
@@ -28,8 +30,8 @@ func (k *Keys) SealVisit(at time.Time, scope Scope) string {
 	return cookieEncoding.EncodeToString(block[:])
 }
 
-// OpenVisit returns when a browser was here, from the value that SealVisit made for the same scope; the zero time
-// from any other.
+// OpenVisit returns when a browser was here, from the value that SealVisit made
+// for the same scope; the zero time from any other.
 func (k *Keys) OpenVisit(value string, scope Scope) (at time.Time) {
 	if len(value) != visitValue {
 		return at
@@ -71,8 +73,9 @@ func libraryCookie(h http.Header, name string) string {
 	return ""
 }
 
-// libraryKnows reports whether the cookies of Kissmetrics' library say that the visitor was here before, as it judges
-// itself: its last visit (km_lv) is half an hour ago; or it has none, but a name (km_ni); or Google Analytics has
+// libraryKnows reports whether the cookies of Kissmetrics' library say that the
+// visitor was here before, as it judges itself: its last visit (km_lv) is half
+// an hour ago; or it has none, but a name (km_ni); or Google Analytics has
 // counted several (__utma). A km_lv of "x" says that this is recorded.
 func libraryKnows(h http.Header, now time.Time) bool {
 	switch last := libraryCookie(h, "km_lv"); last {

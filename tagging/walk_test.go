@@ -59,7 +59,8 @@ func anyStory(random *rand.Rand, careless bool) (w *world, log []string) {
 	pick := func(all []string) string { return all[random.IntN(len(all))] }
 	browsers := []*browser{newBrowser(), newBrowser(), newBrowser()}
 
-	// What is left of the former version: identities that it has aliased, and cookies from before and after that.
+	// What is left of the former version: identities that it has aliased, and
+	// cookies from before and after that.
 	identity := anonymousEncoding.EncodeToString([]byte("the former one's"))
 	name := pick(names)
 	w.tracker.alias(identity, name)

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// tracker does what Kissmetrics does with aliases: both identities are one person from then on.
+// tracker does what Kissmetrics does with aliases: both identities are one
+// person from then on.
 type tracker struct {
 	parents map[string]string
 	sent    map[string]int // aliases by what they are from and to
@@ -112,7 +113,8 @@ func (b *browser) sends(h *host) (values []string) {
 	return values
 }
 
-// world is a site of several hosts and nodes, its tracker, its visitors' library, and time.
+// world is a site of several hosts and nodes, its tracker, its visitors'
+// library, and time.
 type world struct {
 	tracker tracker
 	keys    *Keys
@@ -266,7 +268,8 @@ func (w *world) visit(b *browser, v visit) request {
 	return r
 }
 
-// identify is what a page does by KM.identify. The library aliases the anonymous identity to the first name, once.
+// identify is what a page does by KM.identify. The library aliases the
+// anonymous identity to the first name, once.
 func (w *world) identify(b *browser, name string) {
 	w.load(b)
 	if b.libraryName == "" && name != b.libraryAnonymous {

@@ -93,8 +93,8 @@ func UnmarshalModule(d *caddyfile.Dispenser, namespace, key string) (json.RawMes
 	return caddyconfig.JSONModuleObject(module, key, name, nil), nil
 }
 
-// UnmarshalDuration reads an option's duration. The word off, if it isn't empty, turns
-// the option off.
+// UnmarshalDuration reads an option's duration. The word off, if it isn't
+// empty, turns the option off.
 func UnmarshalDuration(d *caddyfile.Dispenser, to *caddy.Duration, off string) error {
 	option := d.Val()
 	var word string

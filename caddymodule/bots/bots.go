@@ -174,8 +174,8 @@ func notInDomain(c rune) bool {
 }
 
 // withoutPages cuts out of ua the addresses of pages that something within a
-// person's browser adds, as in "… Safari/537.36 | Initiator: https://…": what is
-// in them says nothing about who asks.
+// person's browser adds, as in "… Safari/537.36 | Initiator: https://…": what
+// is in them says nothing about who asks.
 func withoutPages(ua string) string {
 	for from := 0; ; {
 		at := strings.Index(ua[from:], "http")

@@ -8,7 +8,8 @@ import (
 func TestAges(t *testing.T) {
 	const day = 24 * time.Hour
 	start := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	// The clock, as the engine sees it: what elapses, and by how much it is set.
+	// The clock, as the engine sees it: what elapses, and by how much it is
+	// set.
 	type step struct{ elapses, set time.Duration }
 	tests := []struct {
 		name   string

@@ -18,7 +18,8 @@ func TestBackoff(t *testing.T) {
 		if least <= 0 || most > ceiling {
 			t.Errorf("after %d failures: from %v to %v, want up to %v", failures, least, most, ceiling)
 		}
-		// Full jitter: all of it is used. (Chances that it isn't are 1 in 10⁴⁵.)
+		// Full jitter: all of it is used. (Chances that it isn't are 1 in
+		// 10⁴⁵.)
 		if least > ceiling/10 || most < ceiling*9/10 {
 			t.Errorf("after %d failures: from %v to %v of %v", failures, least, most, ceiling)
 		}

@@ -25,8 +25,8 @@ func (d *dispatcher) deliver(next job) {
 		if w, ok := d.engine.options.Load().Observer.(Watcher); ok {
 			w.Settled(next.to, a.settlements)
 		}
-		// First settled, then ended: else a queue that can't write would pile up
-		// what was delivered.
+		// First settled, then ended: else a queue that can't write would pile
+		// up what was delivered.
 		d.settle(a.settlements)
 		next = d.ended(&a)
 	}

@@ -39,7 +39,8 @@ func (b batchTracker) BatchSize() int { return b.size }
 type recorder struct {
 	mu    sync.Mutex
 	times map[string][]time.Time
-	// fail, if set, is what Deliver returns for a record's nth attempt (from 1).
+	// fail, if set, is what Deliver returns for a record's nth attempt (from
+	// 1).
 	fail func(name string, attempt int) error
 }
 

@@ -21,10 +21,10 @@ const (
 	// does so together with others.
 	together = 5 * time.Millisecond
 
-	// To look who else queues, deliveries yield: first for as long as those under
-	// way take to end, mostly, and then while it is looked. Else they would see
-	// themselves. If nobody does, it is looked again after lookAgain; if somebody
-	// does, they go on yielding, and it is looked for longer.
+	// To look who else queues, deliveries yield: first for as long as those
+	// under way take to end, mostly, and then while it is looked. Else they
+	// would see themselves. If nobody does, it is looked again after lookAgain;
+	// if somebody does, they go on yielding, and it is looked for longer.
 	lookSoon  = 100 * time.Millisecond
 	lookFirst = 5 * time.Millisecond
 	lookFor   = 20 * time.Millisecond

@@ -112,13 +112,14 @@ type Entry struct {
 	// address, or 0 if it isn't known. It isn't stored.
 	Client uint64
 	// NotBefore is until when the record isn't handed out, if that is at most
-	// [MaxDelay] from now; zero is at once. [Queue.RetryNow] doesn't hurry it. A
-	// queue may be late, and may forget it when it is closed or killed: then the
-	// record is handed out sooner.
+	// [MaxDelay] from now; zero is at once. [Queue.RetryNow] doesn't hurry it.
+	// A queue may be late, and may forget it when it is closed or killed: then
+	// the record is handed out sooner.
 	NotBefore time.Time
 }
 
-// MaxDelay bounds [Entry.NotBefore]: what is further ahead is a clock's mistake.
+// MaxDelay bounds [Entry.NotBefore]: what is further ahead is a clock's
+// mistake.
 const MaxDelay = 15 * time.Minute
 
 // Item is a leased record.

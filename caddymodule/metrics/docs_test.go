@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestDocumentedMetrics: docs/operations.md names no metric that there isn't, and its table of
-// metrics has them all.
+// TestDocumentedMetrics: docs/operations.md names no metric that there isn't,
+// and its table of metrics has them all.
 func TestDocumentedMetrics(t *testing.T) {
 	operations, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {

@@ -110,8 +110,8 @@ func TestPreviousQueueIsMovedInParts(t *testing.T) {
 	})
 }
 
-// TestPreviousQueueThatIsAnother: notes that have come to mean another file don't
-// make anything be fetched from that.
+// TestPreviousQueueThatIsAnother: notes that have come to mean another file
+// don't make anything be fetched from that.
 func TestPreviousQueueThatIsAnother(t *testing.T) {
 	t.Parallel()
 	core, logs := zapobserver.New(zap.WarnLevel)

@@ -307,7 +307,8 @@ func TestLimits(t *testing.T) {
 				t.Errorf("one byte more made requests of %v and outcome %v", sizes, outcome)
 			}
 
-			// Whatever the sizes, no request is too long, and nothing is left out.
+			// Whatever the sizes, no request is too long, and nothing is left
+			// out.
 			records := events(min(tr.BatchSize(), limits.messages))
 			for i, r := range records {
 				pad(r, 1+i*7919%30000)

@@ -100,7 +100,8 @@ func (v *Visitor) Do(req *http.Request) (Answer, error) {
 	return Answer{resp.StatusCode, resp.Header, string(body)}, err // the body may break off
 }
 
-// Cookie returns the visitor's cookie of a name for a site, "" if there is none.
+// Cookie returns the visitor's cookie of a name for a site, "" if there is
+// none.
 func (v *Visitor) Cookie(site, name string) string {
 	u, err := url.Parse(site)
 	if err != nil {

@@ -48,9 +48,9 @@ func wantedAliases(s settings) jetstream.StreamConfig {
 
 // ensureAliases makes the stream, or sees to it that the one which exists will
 // do. Without it no alias is sent, but records are kept and delivered.
-func (l *link) ensureAliases(ctx context.Context, s settings) {
-	stream, err := l.ensureStream(ctx, wantedAliases(s), s)
-	a := &l.aliases
+func (c *client) ensureAliases(ctx context.Context, s settings) {
+	stream, err := c.ensureStream(ctx, wantedAliases(s), s)
+	a := &c.aliases
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stream = stream
@@ -58,7 +58,7 @@ func (l *link) ensureAliases(ctx context.Context, s settings) {
 		a.memory, a.why = memoryOf(stream.CachedInfo()), ""
 	} else if why := err.Error(); a.why != why {
 		a.why = why
-		l.log.Error("no aliases are sent: the cluster can't remember them", zap.Error(err))
+		c.log.Error("no aliases are sent: the cluster can't remember them", zap.Error(err))
 	}
 }
 
@@ -74,35 +74,35 @@ func memoryOf(info *jetstream.StreamInfo) uint64 { return uint64(info.Created.Un
 
 // AliasMemory implements [delivery.Queue].
 func (q *openQueue) AliasMemory() uint64 {
-	l := q.link.Load()
-	if l == nil {
+	c := q.client.Load()
+	if c == nil {
 		return 0
 	}
-	l.aliases.mu.Lock()
-	defer l.aliases.mu.Unlock()
-	if l.aliases.stream == nil {
+	c.aliases.mu.Lock()
+	defer c.aliases.mu.Unlock()
+	if c.aliases.stream == nil {
 		return 0
 	}
-	return l.aliases.memory
+	return c.aliases.memory
 }
 
 // ClaimAlias implements [delivery.Queue]. While the cluster is away nobody
 // knows: what this node's fallback says isn't the fleet's.
 func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (bool, error) {
-	l, err := q.available()
+	c, err := q.available()
 	if err != nil {
 		return false, err
 	}
-	l.aliases.mu.Lock()
-	stream, why := l.aliases.stream, l.aliases.why
-	l.aliases.mu.Unlock()
+	c.aliases.mu.Lock()
+	stream, why := c.aliases.stream, c.aliases.why
+	c.aliases.mu.Unlock()
 	if stream == nil {
-		l.suspect.Store(true) // it is tried again
+		c.suspect.Store(true) // it is tried again
 		return false, fmt.Errorf("the cluster can't remember aliases: %s", why)
 	}
-	m := &nats.Msg{Subject: l.subject(kindAlias, fmt.Sprintf("%x", anonymous))}
-	_, err = l.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0),
-		jetstream.WithExpectStream(l.names.aliases()), jetstream.WithExpectLastSequencePerSubject(0))
+	m := &nats.Msg{Subject: c.subject(kindAlias, fmt.Sprintf("%x", anonymous))}
+	_, err = c.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0),
+		jetstream.WithExpectStream(c.names.aliases()), jetstream.WithExpectLastSequencePerSubject(0))
 	var api *jetstream.APIError
 	if errors.As(err, &api) && (api.ErrorCode == codeWrongLastSequence || api.ErrorCode == codeSequenceUnderway) {
 		return false, nil
@@ -110,10 +110,10 @@ func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16
 	if err == nil {
 		err = forgotten(ctx, stream, memory, made)
 	} else if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
-		l.suspect.Store(true)
+		c.suspect.Store(true)
 	}
 	if err != nil {
-		return false, fmt.Errorf("the stream %s: %w", l.names.aliases(), err)
+		return false, fmt.Errorf("the stream %s: %w", c.names.aliases(), err)
 	}
 	return true, nil
 }

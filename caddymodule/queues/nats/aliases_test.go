@@ -41,7 +41,7 @@ func TestAliasesGiveWay(t *testing.T) {
 			t.Fatalf("%d: %v, %v", n, first, err)
 		}
 	}
-	info, err := q.link.Load().aliases.stream.Info(t.Context())
+	info, err := q.client.Load().aliases.stream.Info(t.Context())
 	if err != nil || info.State.FirstSeq < 100 || info.State.Bytes > leastMaxBytes/aliasShare {
 		t.Fatalf("%+v, %v", info.State, err)
 	}
@@ -63,7 +63,7 @@ func TestAliasesLost(t *testing.T) {
 	if first, err := q.ClaimAlias(t.Context(), before, anonymous(1), made); !first || err != nil {
 		t.Fatalf("%v, %v", first, err)
 	}
-	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream+"_aliases"); err != nil {
+	if err := q.client.Load().js.DeleteStream(t.Context(), s.stream+"_aliases"); err != nil {
 		t.Fatal(err)
 	}
 	if first, err := q.ClaimAlias(t.Context(), before, anonymous(2), made); first || err == nil {

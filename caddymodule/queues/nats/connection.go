@@ -29,8 +29,8 @@ const (
 	retireWait = 5 * time.Minute
 )
 
-// link is a connection to the cluster, with all that depends on it.
-type link struct {
+// client is a connection to the cluster, with all that depends on it.
+type client struct {
 	names
 	to      connection
 	log     *zap.Logger
@@ -58,36 +58,36 @@ type link struct {
 
 // dial connects, and sees to it that the streams are there. The context is to
 // last as long as the connection.
-func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logger) (*link, error) {
-	l := &link{
+func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logger) (*client, error) {
+	c := &client{
 		names: names{s.stream}, to: s.connection, log: log, ackWait: ackWait,
 		rate: s.rate, sources: make(map[string]*source), leases: make(map[*lease]struct{}), closed: make(chan struct{}),
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	options, err := l.options()
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	options, err := c.options()
 	if err != nil {
 		return nil, err
 	}
 	d := &dialer{ctx: ctx}
 	stop := context.AfterFunc(ctx, d.hangUp) // a server that is silent isn't waited for
-	l.nc, err = nats.Connect(s.connection.urls, append(options, nats.SetCustomDialer(d))...)
+	c.nc, err = nats.Connect(s.connection.urls, append(options, nats.SetCustomDialer(d))...)
 	stop()
 	if err != nil {
 		return nil, fmt.Errorf("can't connect to NATS: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	if err = l.checkServer(); err == nil {
-		if l.js, err = jetstream.New(l.nc, jetstream.WithDefaultTimeout(answerTimeout)); err == nil {
-			l.records, l.dead, err = l.ensure(ctx, s)
+	if err = c.checkServer(); err == nil {
+		if c.js, err = jetstream.New(c.nc, jetstream.WithDefaultTimeout(answerTimeout)); err == nil {
+			c.records, c.dead, err = c.ensure(ctx, s)
 		}
 	}
 	if err != nil {
-		l.close()
+		c.close()
 		return nil, err
 	}
-	go l.keep()
-	return l, nil
+	go c.keep()
+	return c, nil
 }
 
 // dialer makes connections, also the later ones, for as long as the queue is
@@ -115,7 +115,7 @@ func (d *dialer) hangUp() {
 	}
 }
 
-func (l *link) options() ([]nats.Option, error) {
+func (c *client) options() ([]nats.Option, error) {
 	host, _ := os.Hostname()
 	options := []nats.Option{
 		nats.Name("Tagged URLs on " + host),
@@ -131,52 +131,52 @@ func (l *link) options() ([]nats.Option, error) {
 		// know now, and goes another way.
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
-			if !nc.IsClosed() && l.ctx.Err() == nil {
-				l.log.Warn("the connection to NATS is lost; connecting again", zap.Error(err))
+			if !nc.IsClosed() && c.ctx.Err() == nil {
+				c.log.Warn("the connection to NATS is lost; connecting again", zap.Error(err))
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			l.log.Info("connected to NATS again", zap.String("server", nc.ConnectedServerName()))
+			c.log.Info("connected to NATS again", zap.String("server", nc.ConnectedServerName()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if text := err.Error(); errors.Is(err, nats.ErrPermissionViolation) {
-				l.denied.Store(&text)
+				c.denied.Store(&text)
 			}
-			l.log.Warn("NATS reports an error", zap.Error(err))
+			c.log.Warn("NATS reports an error", zap.Error(err))
 		}),
 	}
-	c := l.to
-	if c.credentials != "" {
-		if _, err := os.Stat(c.credentials); err != nil {
+	to := c.to
+	if to.credentials != "" {
+		if _, err := os.Stat(to.credentials); err != nil {
 			return nil, fmt.Errorf("credentials: %w", err)
 		}
-		options = append(options, nats.UserCredentials(c.credentials))
+		options = append(options, nats.UserCredentials(to.credentials))
 	}
-	if c.nkey != "" {
-		option, err := nats.NkeyOptionFromSeed(c.nkey)
+	if to.nkey != "" {
+		option, err := nats.NkeyOptionFromSeed(to.nkey)
 		if err != nil {
 			return nil, fmt.Errorf("nkey: %w", err)
 		}
 		options = append(options, option)
 	}
-	if c.secure {
+	if to.secure {
 		options = append(options, nats.Secure())
 	}
-	if c.ca != "" {
-		options = append(options, nats.RootCAs(c.ca))
+	if to.ca != "" {
+		options = append(options, nats.RootCAs(to.ca))
 	}
-	if c.cert != "" {
-		options = append(options, nats.ClientCert(c.cert, c.key))
+	if to.cert != "" {
+		options = append(options, nats.ClientCert(to.cert, to.key))
 	}
 	return options, nil
 }
 
 // checkServer refuses servers that lack what the queue is made of.
-func (l *link) checkServer() error {
-	if err := checkVersion(l.nc.ConnectedServerVersion()); err != nil {
+func (c *client) checkServer() error {
+	if err := checkVersion(c.nc.ConnectedServerVersion()); err != nil {
 		return err
 	}
-	if size := l.nc.MaxPayload(); size < leastMessage {
+	if size := c.nc.MaxPayload(); size < leastMessage {
 		return fmt.Errorf("the server takes messages of %d bytes at most: set max_payload to %d or more", size, leastMessage)
 	}
 	return nil
@@ -195,91 +195,91 @@ func checkVersion(version string) error {
 }
 
 // usable reports whether it makes sense to send something now.
-func (l *link) usable() bool { return l != nil && l.nc.IsConnected() }
+func (c *client) usable() bool { return c != nil && c.nc.IsConnected() }
 
 // close ends the connection. What is leased waits again, at once if the
 // cluster can be told.
-func (l *link) close() {
-	l.stopPulls()
+func (c *client) close() {
+	c.stopPulls()
 	over := make(chan struct{})
 	go func() {
-		l.pulls.Wait()
+		c.pulls.Wait()
 		close(over)
 	}()
 	select {
 	case <-over: // else what is released would come back to us
 	case <-time.After(connectTimeout):
 	}
-	l.mu.Lock()
-	leases := l.leases
-	l.leases = nil
-	l.mu.Unlock()
-	if l.usable() {
+	c.mu.Lock()
+	leases := c.leases
+	c.leases = nil
+	c.mu.Unlock()
+	if c.usable() {
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
 		var releasing sync.WaitGroup
 		for lease := range leases {
 			// With an answer, so that it has happened when this returns.
-			releasing.Go(func() { _, _ = l.nc.RequestWithContext(ctx, lease.msg.Reply(), []byte("-NAK")) })
+			releasing.Go(func() { _, _ = c.nc.RequestWithContext(ctx, lease.msg.Reply(), []byte("-NAK")) })
 		}
 		releasing.Wait()
 	}
-	close(l.closed)
-	l.nc.Close()
+	close(c.closed)
+	c.nc.Close()
 }
 
 // stopPulls ends what waits for records, and lets nothing new begin.
-func (l *link) stopPulls() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cancel()
+func (c *client) stopPulls() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel()
 }
 
 // retire closes the connection when its leases are settled.
-func (l *link) retire() {
-	l.stopPulls()
+func (c *client) retire() {
+	c.stopPulls()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for deadline := time.Now().Add(retireWait); time.Now().Before(deadline); <-tick.C {
-		l.mu.Lock()
-		n := len(l.leases)
-		l.mu.Unlock()
+		c.mu.Lock()
+		n := len(c.leases)
+		c.mu.Unlock()
 		if n == 0 {
 			break
 		}
 	}
-	l.close()
+	c.close()
 }
 
 // keep tells the cluster what is still under way here, so that nobody else is
 // given it; and looks after the streams if they seem to be gone.
-func (l *link) keep() {
-	tick := time.NewTicker(l.ackWait / 4)
+func (c *client) keep() {
+	tick := time.NewTicker(c.ackWait / 4)
 	defer tick.Stop()
 	for {
 		select {
-		case <-l.closed:
+		case <-c.closed:
 			return
 		case <-tick.C:
 		}
-		before := time.Now().Add(-l.ackWait / 4)
+		before := time.Now().Add(-c.ackWait / 4)
 		var old []*lease
-		l.mu.Lock()
-		for lease := range l.leases {
+		c.mu.Lock()
+		for lease := range c.leases {
 			if lease.taken.Before(before) {
 				old = append(old, lease)
 			}
 		}
-		l.mu.Unlock()
+		c.mu.Unlock()
 		for _, lease := range old {
 			if err := lease.msg.InProgress(); err != nil {
 				break // not connected
 			}
 		}
-		if l.suspect.Swap(false) && l.usable() && l.ctx.Err() == nil {
-			ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
-			if _, _, err := l.ensure(ctx, *l.settings.Load()); err != nil {
-				l.log.Error("the cluster takes no records", zap.Error(err))
+		if c.suspect.Swap(false) && c.usable() && c.ctx.Err() == nil {
+			ctx, cancel := context.WithTimeout(c.ctx, answerTimeout)
+			if _, _, err := c.ensure(ctx, *c.settings.Load()); err != nil {
+				c.log.Error("the cluster takes no records", zap.Error(err))
 			}
 			cancel()
 		}

@@ -19,7 +19,7 @@ func TestFallback(t *testing.T) {
 	q := connected(t, mustOpen(t, settingsFor(n), onDisk(t)))
 	put(t, q, "d", 0, 1, 2)
 	n.Stop()
-	harness.Eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
+	harness.Eventually(t, "the connection to be lost", func() bool { return !q.client.Load().usable() })
 	put(t, q, "d", 3, 4, 5)
 	stats, err := q.Stats()
 	if err == nil || stats.Destinations["d"].Waiting != 3 {
@@ -108,7 +108,7 @@ func TestNoFallback(t *testing.T) {
 	n.Start()
 	q := mustOpen(t, s, nil)
 	n.Stop()
-	harness.Eventually(t, "the connection to be lost", func() bool { return !q.link.Load().usable() })
+	harness.Eventually(t, "the connection to be lost", func() bool { return !q.client.Load().usable() })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := q.Put(ctx, entry("d", 0)); !errors.Is(err, context.DeadlineExceeded) {
@@ -134,7 +134,7 @@ func TestSilence(t *testing.T) {
 	s := settingsFor(n)
 	q := connected(t, mustOpen(t, s, onDisk(t)))
 	// Nobody answers on behalf of this stream: it isn't any more.
-	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream); err != nil {
+	if err := q.client.Load().js.DeleteStream(t.Context(), s.stream); err != nil {
 		t.Fatal(err)
 	}
 	slow := 0

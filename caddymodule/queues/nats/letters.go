@@ -28,7 +28,7 @@ const (
 
 // each calls f for a stream's messages with a subject, oldest first, in
 // chunks. It doesn't go on to those that were added after it began.
-func (l *link) each(ctx context.Context, stream jetstream.Stream, subject string, from uint64, f func([]*jetstream.RawStreamMsg) (more bool, err error)) error {
+func (c *client) each(ctx context.Context, stream jetstream.Stream, subject string, from uint64, f func([]*jetstream.RawStreamMsg) (more bool, err error)) error {
 	info, err := stream.Info(ctx)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (l *link) each(ctx context.Context, stream jetstream.Stream, subject string
 	for last := info.State.LastSeq; from <= last; {
 		var chunk []*jetstream.RawStreamMsg
 		err := fromAnyReplica(ctx, chunkTimeout, func(ctx context.Context) (err error) {
-			chunk, err = l.read(ctx, stream, subject, from, last)
+			chunk, err = c.read(ctx, stream, subject, from, last)
 			return err
 		})
 		if err != nil || len(chunk) == 0 {
@@ -50,8 +50,8 @@ func (l *link) each(ctx context.Context, stream jetstream.Stream, subject string
 	return nil
 }
 
-func (l *link) read(ctx context.Context, stream jetstream.Stream, subject string, from, last uint64) (chunk []*jetstream.RawStreamMsg, err error) {
-	messages, err := jetstreamext.GetBatch(ctx, l.js, stream.CachedInfo().Config.Name, maxChunk,
+func (c *client) read(ctx context.Context, stream jetstream.Stream, subject string, from, last uint64) (chunk []*jetstream.RawStreamMsg, err error) {
+	messages, err := jetstreamext.GetBatch(ctx, c.js, stream.CachedInfo().Config.Name, maxChunk,
 		jetstreamext.GetBatchSeq(max(1, from)), jetstreamext.GetBatchSubject(subject))
 	if err != nil {
 		return nil, err
@@ -72,20 +72,20 @@ func (l *link) read(ctx context.Context, stream jetstream.Stream, subject string
 }
 
 // deadSubject is the subject of a destination's dead letters, or of all.
-func (l *link) deadSubject(destination string) string {
+func (c *client) deadSubject(destination string) string {
 	if destination == "" {
-		return l.subject(kindDead, "*")
+		return c.subject(kindDead, "*")
 	}
-	return l.subject(kindDead, token(destination))
+	return c.subject(kindDead, token(destination))
 }
 
 // DeadLetters implements [delivery.Queue].
 func (q *openQueue) DeadLetters(destination string, yield func(delivery.DeadLetter) bool) error {
-	l, err := q.available()
+	c, err := q.available()
 	if err != nil {
 		return err
 	}
-	return l.each(q.ctx, l.dead, l.deadSubject(destination), 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
+	return c.each(q.ctx, c.dead, c.deadSubject(destination), 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
 		for _, m := range chunk {
 			if !yield(letter(m)) {
 				return false, nil
@@ -118,25 +118,25 @@ func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	case <-q.tried:
 	case <-q.ctx.Done():
 	}
-	return q.choose(filter, func(ctx context.Context, l *link, chosen []*jetstream.RawStreamMsg) error {
+	return q.choose(filter, func(ctx context.Context, c *client, chosen []*jetstream.RawStreamMsg) error {
 		messages := make([]*nats.Msg, len(chosen))
 		for i, m := range chosen {
-			messages[i] = l.derived(kindNew, tokenOf(m.Subject), fmt.Sprintf("revived.%d.%d", m.Sequence, m.Time.UnixNano()), nil, m.Data)
+			messages[i] = c.derived(kindNew, tokenOf(m.Subject), fmt.Sprintf("revived.%d.%d", m.Sequence, m.Time.UnixNano()), nil, m.Data)
 			messages[i].Header.Set(headerDestination, m.Header.Get(headerDestination))
 		}
-		return l.publish(ctx, messages)
+		return c.publish(ctx, messages)
 	})
 }
 
 // DeleteDead implements [delivery.Queue].
 func (q *openQueue) DeleteDead(filter delivery.DeadFilter) (int, error) {
-	return q.choose(filter, func(context.Context, *link, []*jetstream.RawStreamMsg) error { return nil })
+	return q.choose(filter, func(context.Context, *client, []*jetstream.RawStreamMsg) error { return nil })
 }
 
 // choose takes away the dead letters that a filter chooses, after doing
 // something with them.
-func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context, *link, []*jetstream.RawStreamMsg) error) (total int, err error) {
-	l, err := q.available()
+func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context, *client, []*jetstream.RawStreamMsg) error) (total int, err error) {
+	c, err := q.available()
 	if err != nil {
 		return 0, err
 	}
@@ -146,7 +146,7 @@ func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context,
 			return 0, nil
 		}
 	}
-	err = l.each(q.ctx, l.dead, l.deadSubject(filter.Destination), from, func(chunk []*jetstream.RawStreamMsg) (more bool, err error) {
+	err = c.each(q.ctx, c.dead, c.deadSubject(filter.Destination), from, func(chunk []*jetstream.RawStreamMsg) (more bool, err error) {
 		n := 0
 		for _, m := range chunk { // in the order of their death
 			if filter.ID != "" && m.Sequence != from || !filter.Before.IsZero() && !m.Time.Before(filter.Before) {
@@ -159,10 +159,10 @@ func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context,
 		}
 		ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
 		defer cancel()
-		if err := act(ctx, l, chunk[:n]); err != nil {
+		if err := act(ctx, c, chunk[:n]); err != nil {
 			return false, err
 		}
-		deleted, err := remove(ctx, l.dead, chunk[:n])
+		deleted, err := remove(ctx, c.dead, chunk[:n])
 		total += deleted
 		return n == len(chunk), err
 	})
@@ -194,22 +194,22 @@ func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.
 // crash in between, or a delivery that begins at that very moment, makes for a
 // second delivery.
 func (q *openQueue) RetryNow(destination string) error {
-	l, err := q.available()
+	c, err := q.available()
 	if err != nil {
 		return err
 	}
-	subject := l.subject(kindAgain, "*")
+	subject := c.subject(kindAgain, "*")
 	if destination != "" {
-		subject = l.subject(kindAgain, token(destination))
+		subject = c.subject(kindAgain, token(destination))
 	}
-	return l.each(q.ctx, l.records, subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
+	return c.each(q.ctx, c.records, subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
 		var waiting []*jetstream.RawStreamMsg
 		var messages []*nats.Msg
 		soon := time.Now().Add(retryNowMargin)
 		for _, m := range chunk {
 			if moment(m.Header, headerDue, time.Time{}).After(soon) { // so nobody is delivering it
 				waiting = append(waiting, m)
-				messages = append(messages, l.derived(kindAgain, tokenOf(m.Subject), fmt.Sprintf("hurry.%d", m.Sequence), m.Header, m.Data))
+				messages = append(messages, c.derived(kindAgain, tokenOf(m.Subject), fmt.Sprintf("hurry.%d", m.Sequence), m.Header, m.Data))
 			}
 		}
 		if len(waiting) == 0 {
@@ -217,10 +217,10 @@ func (q *openQueue) RetryNow(destination string) error {
 		}
 		ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
 		defer cancel()
-		if err := l.publish(ctx, messages); err != nil {
+		if err := c.publish(ctx, messages); err != nil {
 			return false, err
 		}
-		_, err := remove(ctx, l.records, waiting)
+		_, err := remove(ctx, c.records, waiting)
 		return true, err
 	})
 }

@@ -77,7 +77,7 @@ func TestNodeDies(t *testing.T) {
 	items := take(t, dying, "d", 3)
 	nothing(t, other, "d", 2*ackWait)
 	settle(t, dying, done, items[0])
-	dying.link.Load().nc.Close() // as if killed: it says nothing
+	dying.client.Load().nc.Close() // as if killed: it says nothing
 	items = take(t, other, "d", 2)
 	if got := numbers(items); !slices.Equal(got, []int{1, 2}) {
 		t.Errorf("took %v, want 1 and 2", got)
@@ -145,10 +145,10 @@ func TestReload(t *testing.T) {
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", upTo(10)...)
 	items := take(t, q, "d", 5)
-	first := q.link.Load()
+	first := q.client.Load()
 	s.connection.urls = nodes[1].URL
 	(&Queue{settings: s}).Apply(q)
-	harness.Eventually(t, "another connection", func() bool { return q.link.Load() != first })
+	harness.Eventually(t, "another connection", func() bool { return q.client.Load() != first })
 	settle(t, q, done, items[:4]...)
 	items = append(items[4:], take(t, q, "d", 5)...)
 	nothing(t, q, "d", 100*time.Millisecond)
@@ -183,7 +183,7 @@ func TestReloadUnderHits(t *testing.T) {
 		})
 	}
 	for i := range 5 {
-		before, hits := q.link.Load(), number.Load()
+		before, hits := q.client.Load(), number.Load()
 		s.rate = i + 1
 		(&Queue{settings: s}).Apply(q)
 		harness.Eventually(t, "the former connection to be closed, and more hits", func() bool {

@@ -78,8 +78,8 @@ var errAway = errors.New("the NATS cluster isn't available")
 
 // tryPublish publishes if the cluster takes it soon.
 func (q *openQueue) tryPublish(ctx context.Context, messages []*nats.Msg) error {
-	l := q.link.Load()
-	if !l.usable() || time.Now().UnixNano() < q.restUntil.Load() {
+	c := q.client.Load()
+	if !c.usable() || time.Now().UnixNano() < q.restUntil.Load() {
 		return errAway
 	}
 	wait := patience
@@ -88,7 +88,7 @@ func (q *openQueue) tryPublish(ctx context.Context, messages []*nats.Msg) error 
 	}
 	soon, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	err := q.publish(soon, l, messages)
+	err := q.publish(soon, c, messages)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, delivery.ErrFull) {
 		q.restUntil.Store(time.Now().Add(restPeriod).UnixNano())
 	}
@@ -97,40 +97,40 @@ func (q *openQueue) tryPublish(ctx context.Context, messages []*nats.Msg) error 
 
 // publish publishes as soon as the cluster takes it, by way of a connection if
 // there is one already. It waits until ctx is done at most.
-func (q *openQueue) publish(ctx context.Context, l *link, messages []*nats.Msg) (err error) {
+func (q *openQueue) publish(ctx context.Context, c *client, messages []*nats.Msg) (err error) {
 	for {
-		if l == nil {
-			if l, err = q.current(ctx); err != nil {
+		if c == nil {
+			if c, err = q.current(ctx); err != nil {
 				return err
 			}
 		}
-		err = l.publish(ctx, messages)
-		if err == nil || ctx.Err() != nil || l.ctx.Err() == nil {
+		err = c.publish(ctx, messages)
+		if err == nil || ctx.Err() != nil || c.ctx.Err() == nil {
 			return err
 		}
-		l = nil // another has taken its place meanwhile
+		c = nil // another has taken its place meanwhile
 	}
 }
 
 // publish makes messages durable: all or none. A cluster that can't take them
 // right now, as while it elects a leader, is asked again until ctx is done.
 // The error then doesn't tell whether they are stored.
-func (l *link) publish(ctx context.Context, messages []*nats.Msg) error {
+func (c *client) publish(ctx context.Context, messages []*nats.Msg) error {
 	var last error
 	for {
-		err := l.publishOnce(ctx, messages)
+		err := c.publishOnce(ctx, messages)
 		if err == nil {
 			return nil
 		}
-		full, passing := l.assess(err)
+		full, passing := c.assess(err)
 		if full {
-			return fmt.Errorf("the stream %s: %w: %w", l.stream, delivery.ErrFull, err)
+			return fmt.Errorf("the stream %s: %w: %w", c.stream, delivery.ErrFull, err)
 		}
 		if ctx.Err() == nil {
 			last = err
 		}
 		if !passing {
-			return fmt.Errorf("the stream %s: %w", l.stream, err)
+			return fmt.Errorf("the stream %s: %w", c.stream, err)
 		}
 		select {
 		case <-time.After(10*time.Millisecond + rand.N(20*time.Millisecond)):
@@ -140,15 +140,15 @@ func (l *link) publish(ctx context.Context, messages []*nats.Msg) error {
 		if last == nil {
 			last = errors.New("no answer")
 		}
-		return fmt.Errorf("the stream %s: %w (%w)", l.stream, last, ctx.Err())
+		return fmt.Errorf("the stream %s: %w (%w)", c.stream, last, ctx.Err())
 	}
 }
 
 // assess says what an error of publishing means: that the stream is full, or
 // that it may work a moment later.
-func (l *link) assess(err error) (full, passing bool) {
+func (c *client) assess(err error) (full, passing bool) {
 	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
-		l.suspect.Store(true)
+		c.suspect.Store(true)
 		return false, true
 	}
 	var api *jetstream.APIError

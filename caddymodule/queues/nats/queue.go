@@ -38,9 +38,9 @@ type openQueue struct {
 	// background are the goroutines that end with ctx.
 	background sync.WaitGroup
 
-	// link is nil while there's no connection yet. changed is closed, and
+	// client is nil while there's no connection yet. changed is closed, and
 	// replaced, when there's another.
-	link atomic.Pointer[link]
+	client atomic.Pointer[client]
 	// tried is closed after the first attempt to get one.
 	tried   chan struct{}
 	tryOnce sync.Once
@@ -80,12 +80,12 @@ func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait tim
 	q.ctx, q.stop = context.WithCancel(context.Background())
 	err := q.openFallback()
 	if fallback == nil || err != nil {
-		l, dialErr := dial(q.ctx, s, ackWait, log)
+		c, dialErr := dial(q.ctx, s, ackWait, log)
 		if dialErr != nil {
 			q.stop()
 			return nil, errors.Join(dialErr, err)
 		}
-		q.use(l)
+		q.use(c)
 		q.complainOfFallback(err)
 	} else {
 		// Hits needn't wait for a cluster that is away.
@@ -108,31 +108,31 @@ var errConnecting = errors.New("connecting to it for the first time")
 func (q *openQueue) closed() bool { return q.ctx.Err() != nil }
 
 // use puts a connection in the place of the one before.
-func (q *openQueue) use(l *link) {
+func (q *openQueue) use(c *client) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed() {
-		l.close()
+		c.close()
 		return
 	}
-	before := q.link.Swap(l)
+	before := q.client.Swap(c)
 	q.down = nil
 	close(q.changed)
 	q.changed = make(chan struct{})
 	if before != nil {
 		go before.retire()
 	}
-	config := l.records.CachedInfo().Config
-	q.log.Info("using a stream of NATS", zap.String("stream", l.stream), zap.String("server", l.nc.ConnectedServerName()),
+	config := c.records.CachedInfo().Config
+	q.log.Info("using a stream of NATS", zap.String("stream", c.stream), zap.String("server", c.nc.ConnectedServerName()),
 		zap.Int("replicas", config.Replicas), zap.Int64("max_bytes", config.MaxBytes))
 	if config.Storage == jetstream.MemoryStorage {
-		q.log.Warn("the stream is kept in memory: what it holds is lost when most of its servers are restarted at once", zap.String("stream", l.stream))
+		q.log.Warn("the stream is kept in memory: what it holds is lost when most of its servers are restarted at once", zap.String("stream", c.stream))
 	}
 	q.tryOnce.Do(func() { close(q.tried) })
 }
 
 // current waits until there is a connection.
-func (q *openQueue) current(ctx context.Context) (*link, error) {
+func (q *openQueue) current(ctx context.Context) (*client, error) {
 	for {
 		q.mu.Lock()
 		changed, down := q.changed, q.down
@@ -140,8 +140,8 @@ func (q *openQueue) current(ctx context.Context) (*link, error) {
 		if q.closed() {
 			return nil, delivery.ErrClosed
 		}
-		if l := q.link.Load(); l != nil && l.ctx.Err() == nil {
-			return l, nil
+		if c := q.client.Load(); c != nil && c.ctx.Err() == nil {
+			return c, nil
 		}
 		select {
 		case <-changed:
@@ -169,18 +169,18 @@ func (q *openQueue) dialUntil() {
 			q.mu.Lock()
 			s := q.settings
 			q.mu.Unlock()
-			l, err := dial(q.ctx, s, q.ackWait, q.log)
+			c, err := dial(q.ctx, s, q.ackWait, q.log)
 			if err == nil {
 				if ctx.Err() != nil {
-					l.close() // there's a newer configuration
+					c.close() // there's a newer configuration
 				} else {
-					q.use(l)
+					q.use(c)
 				}
 				return
 			}
 			first := false
 			q.mu.Lock()
-			if first = q.link.Load() == nil; first {
+			if first = q.client.Load() == nil; first {
 				q.down = err
 			}
 			q.mu.Unlock()
@@ -214,16 +214,16 @@ func (q *openQueue) apply(s settings, fallback delivery.Opener) {
 	case open != nil:
 		fallback.Apply(open)
 	}
-	l := q.link.Load()
+	c := q.client.Load()
 	switch {
 	case s == before:
-	case l == nil || s.connection != before.connection || s.rate != before.rate:
+	case c == nil || s.connection != before.connection || s.rate != before.rate:
 		q.dialUntil()
 	default:
 		q.background.Go(func() {
 			ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
 			defer cancel()
-			if _, _, err := l.ensure(ctx, s); err != nil {
+			if _, _, err := c.ensure(ctx, s); err != nil {
 				q.log.Warn("can't put the changed configuration into effect", zap.Error(err))
 			}
 		})
@@ -272,20 +272,20 @@ func (q *openQueue) complain(what string, err error) {
 }
 
 // available returns the connection for what can't wait for one.
-func (q *openQueue) available() (*link, error) {
+func (q *openQueue) available() (*client, error) {
 	if q.closed() {
 		return nil, delivery.ErrClosed
 	}
-	l := q.link.Load()
+	c := q.client.Load()
 	switch {
-	case l == nil:
+	case c == nil:
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		return nil, fmt.Errorf("%w: %w", errAway, q.down)
-	case !l.usable():
+	case !c.usable():
 		return nil, fmt.Errorf("%w: %w", errAway, nats.ErrDisconnected)
 	}
-	return l, nil
+	return c, nil
 }
 
 // Close implements [delivery.Queue].
@@ -299,8 +299,8 @@ func (q *openQueue) Close() error {
 	if !first {
 		return nil
 	}
-	if l := q.link.Load(); l != nil {
-		l.close()
+	if c := q.client.Load(); c != nil {
+		c.close()
 	}
 	if fallback != nil {
 		return fallback.Close()

@@ -68,7 +68,7 @@ func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait ti
 // be open.
 func connected(t testing.TB, q *openQueue) *openQueue {
 	t.Helper()
-	harness.Eventually(t, "a connection", func() bool { return q.link.Load() != nil })
+	harness.Eventually(t, "a connection", func() bool { return q.client.Load() != nil })
 	return q
 }
 

@@ -35,7 +35,7 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 			continue // not ours, or settled before
 		}
 		settling.Go(func() {
-			err := lease.link.settle(ctx, lease, s)
+			err := lease.client.settle(ctx, lease, s)
 			switch {
 			case err == nil:
 			case errors.As(err, new(notStored)) && !q.closed() && lease.giveBack(s.RetryAt):
@@ -64,20 +64,20 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 
 // open reports whether the lease isn't settled.
 func (l *lease) open() bool {
-	l.link.mu.Lock()
-	defer l.link.mu.Unlock()
-	_, ok := l.link.leases[l]
+	l.client.mu.Lock()
+	defer l.client.mu.Unlock()
+	_, ok := l.client.leases[l]
 	return ok
 }
 
 func (l *lease) done() {
-	l.link.mu.Lock()
-	defer l.link.mu.Unlock()
-	delete(l.link.leases, l)
+	l.client.mu.Lock()
+	defer l.client.mu.Unlock()
+	delete(l.client.leases, l)
 }
 
 // settle ends a lease. It may be tried again after an error.
-func (l *link) settle(ctx context.Context, lease *lease, s delivery.Settlement) error {
+func (c *client) settle(ctx context.Context, lease *lease, s delivery.Settlement) error {
 	switch s.Outcome {
 	case delivery.Release:
 		if err := lease.msg.Nak(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
@@ -88,21 +88,21 @@ func (l *link) settle(ctx context.Context, lease *lease, s delivery.Settlement) 
 	case delivery.Retry:
 		// JetStream counts all deliveries of a message, also those that were
 		// never tried. So each retry is a new message that has its own count.
-		m := l.derived(kindAgain, token(s.Item.Destination), fmt.Sprintf("again.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
+		m := c.derived(kindAgain, token(s.Item.Destination), fmt.Sprintf("again.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
 		setNumber(m.Header, headerAttempts, int64(s.Item.Attempts)+1)
 		setNumber(m.Header, headerQueued, millis(s.Item.Queued))
 		if wait := time.Until(s.RetryAt); wait > 0 {
 			setNumber(m.Header, headerDue, millis(s.RetryAt))
 		}
-		if err := l.publish(ctx, []*nats.Msg{m}); err != nil {
+		if err := c.publish(ctx, []*nats.Msg{m}); err != nil {
 			return notStored{err}
 		}
 	case delivery.Dead:
-		m := l.derived(kindDead, token(s.Item.Destination), fmt.Sprintf("dead.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
+		m := c.derived(kindDead, token(s.Item.Destination), fmt.Sprintf("dead.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
 		setNumber(m.Header, headerAttempts, int64(s.Item.Attempts)+1)
 		m.Header.Set(headerReason, escape(s.Reason))
 		m.Header.Set(headerStatus, strconv.Itoa(s.Status))
-		if err := l.publish(ctx, []*nats.Msg{m}); err != nil {
+		if err := c.publish(ctx, []*nats.Msg{m}); err != nil {
 			return notStored{err}
 		}
 	}
@@ -123,11 +123,11 @@ func (e notStored) Unwrap() error { return e.error }
 // did: there may be no room for another message, but there is for the one that
 // is there. Else one record would hold up all that is to be settled after it.
 func (l *lease) giveBack(retryAt time.Time) bool {
-	if !l.link.usable() {
+	if !l.client.usable() {
 		return false
 	}
 	// Not soon, as this may go on, and nobody counts.
-	err := l.msg.NakWithDelay(max(time.Until(retryAt), 3*l.link.ackWait))
+	err := l.msg.NakWithDelay(max(time.Until(retryAt), 3*l.client.ackWait))
 	if err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 		return false
 	}
@@ -138,13 +138,13 @@ func (l *lease) giveBack(retryAt time.Time) bool {
 // lost reports whether the error of settling a lease will stay, because the
 // cluster doesn't know of the lease any more.
 func (l *lease) lost(ctx context.Context, err error) bool {
-	if !l.link.usable() {
+	if !l.client.usable() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 	defer cancel()
 	meta, _ := l.msg.Metadata()
-	if _, err := l.link.js.Consumer(ctx, meta.Stream, meta.Consumer); err != nil {
+	if _, err := l.client.js.Consumer(ctx, meta.Stream, meta.Consumer); err != nil {
 		return errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -36,19 +36,19 @@ type source struct {
 }
 
 // source returns the destination's source.
-func (l *link) source(ctx context.Context, destination string) (*source, error) {
+func (c *client) source(ctx context.Context, destination string) (*source, error) {
 	name := token(destination)
-	l.mu.Lock()
-	known := l.sources[name]
-	l.mu.Unlock()
+	c.mu.Lock()
+	known := c.sources[name]
+	c.mu.Unlock()
 	if known != nil {
 		return known, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	consumer, err := l.consumer(ctx, l.consumerConfig(destination))
+	consumer, err := c.consumer(ctx, c.consumerConfig(destination))
 	if err != nil {
-		switch denied := l.denied.Load(); {
+		switch denied := c.denied.Load(); {
 		case errors.Is(err, jetstream.ErrMaximumConsumersLimit):
 			err = fmt.Errorf("%w: raise the stream's max_consumers", err)
 		case denied != nil:
@@ -57,56 +57,56 @@ func (l *link) source(ctx context.Context, destination string) (*source, error) 
 		return nil, fmt.Errorf("the consumer of %s: %w", destination, err)
 	}
 	s := &source{Consumer: consumer}
-	if l.rate > 0 {
-		s.limiter = rate.NewLimiter(rate.Limit(l.rate), l.rate)
+	if c.rate > 0 {
+		s.limiter = rate.NewLimiter(rate.Limit(c.rate), c.rate)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sources[name] = s
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sources[name] = s
 	return s, nil
 }
 
 // forget makes the next caller look for the consumer again.
-func (l *link) forget(destination string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.sources, token(destination))
+func (c *client) forget(destination string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.sources, token(destination))
 }
 
-func (l *link) consumerConfig(destination string) jetstream.ConsumerConfig {
+func (c *client) consumerConfig(destination string) jetstream.ConsumerConfig {
 	config := jetstream.ConsumerConfig{
 		Durable:           token(destination),
 		Description:       "Tagged URLs: hands out the records of one tracker",
 		Metadata:          map[string]string{"tagged_urls.tracker": destination},
-		FilterSubject:     l.subject("*", token(destination)),
+		FilterSubject:     c.subject("*", token(destination)),
 		AckPolicy:         jetstream.AckExplicitPolicy,
-		AckWait:           l.ackWait,
+		AckWait:           c.ackWait,
 		MaxDeliver:        -1, // the delivery decides when it's enough
 		MaxAckPending:     maxAckPending,
 		InactiveThreshold: forgetAfter,
 	}
-	if l.rate > 0 {
-		config.PriorityPolicy, config.PriorityGroups, config.PinnedTTL = jetstream.PriorityPolicyPinned, []string{pinGroup}, l.ackWait
+	if c.rate > 0 {
+		config.PriorityPolicy, config.PriorityGroups, config.PinnedTTL = jetstream.PriorityPolicyPinned, []string{pinGroup}, c.ackWait
 	}
 	return config
 }
 
-func (l *link) consumer(ctx context.Context, want jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	c, err := l.js.Consumer(ctx, l.stream, want.Durable)
+func (c *client) consumer(ctx context.Context, want jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	found, err := c.js.Consumer(ctx, c.stream, want.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c, err = l.js.CreateConsumer(ctx, l.stream, want)
+		found, err = c.js.CreateConsumer(ctx, c.stream, want)
 		if errors.Is(err, jetstream.ErrConsumerExists) { // another node was faster
-			c, err = l.js.Consumer(ctx, l.stream, want.Durable)
+			found, err = c.js.Consumer(ctx, c.stream, want.Durable)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	config := c.CachedInfo().Config
+	config := found.CachedInfo().Config
 	if config.AckWait == want.AckWait && config.PriorityPolicy == want.PriorityPolicy {
-		return c, nil
+		return found, nil
 	}
 	config.AckWait = want.AckWait
 	config.PriorityPolicy, config.PriorityGroups, config.PinnedTTL = want.PriorityPolicy, want.PriorityGroups, want.PinnedTTL
-	return l.js.UpdateConsumer(ctx, l.stream, config)
+	return c.js.UpdateConsumer(ctx, c.stream, config)
 }

@@ -88,7 +88,7 @@ func add(stats *delivery.Stats, destination string, more delivery.DestinationSta
 }
 
 func (q *openQueue) countCluster(stats *delivery.Stats) error {
-	l, err := q.available()
+	c, err := q.available()
 	if err != nil {
 		return err
 	}
@@ -97,8 +97,8 @@ func (q *openQueue) countCluster(stats *delivery.Stats) error {
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(statsRequests)
-	for _, stream := range []jetstream.Stream{l.records, l.dead} {
-		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(l.subject("*", "*")))
+	for _, stream := range []jetstream.Stream{c.records, c.dead} {
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(c.subject("*", "*")))
 		if err != nil {
 			cancel()
 			_ = group.Wait() // they write to stats

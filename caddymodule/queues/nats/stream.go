@@ -65,39 +65,39 @@ func wanted(s settings) (records, dead jetstream.StreamConfig) {
 }
 
 // ensure makes the streams, or sees to it that those which exist will do.
-func (l *link) ensure(ctx context.Context, s settings) (records, dead jetstream.Stream, err error) {
-	l.settings.Store(&s)
+func (c *client) ensure(ctx context.Context, s settings) (records, dead jetstream.Stream, err error) {
+	c.settings.Store(&s)
 	wantRecords, wantDead := wanted(s)
-	if records, err = l.ensureStream(ctx, wantRecords, s); err != nil {
+	if records, err = c.ensureStream(ctx, wantRecords, s); err != nil {
 		return nil, nil, err
 	}
 	if age := records.CachedInfo().Config.MaxAge; age > 0 && age <= s.keep {
 		return nil, nil, fmt.Errorf("the stream %s forgets records after %v, while they are still being tried for the app's max_age of %v: raise its age (`nats stream edit %[1]s --max-age 30d`), or lower the app's max_age",
 			s.stream, age, s.keep)
 	}
-	if dead, err = l.ensureStream(ctx, wantDead, s); err == nil {
-		l.ensureAliases(ctx, s)
+	if dead, err = c.ensureStream(ctx, wantDead, s); err == nil {
+		c.ensureAliases(ctx, s)
 	}
 	return records, dead, err
 }
 
-func (l *link) ensureStream(ctx context.Context, want jetstream.StreamConfig, s settings) (jetstream.Stream, error) {
-	stream, err := l.js.Stream(ctx, want.Name)
+func (c *client) ensureStream(ctx context.Context, want jetstream.StreamConfig, s settings) (jetstream.Stream, error) {
+	stream, err := c.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		stream, err = l.js.CreateStream(ctx, want)
+		stream, err = c.js.CreateStream(ctx, want)
 		if errors.Is(err, jetstream.ErrMaximumConsumersLimit) { // the account's is lower, and counts then
 			want.MaxConsumers = -1
-			stream, err = l.js.CreateStream(ctx, want)
+			stream, err = c.js.CreateStream(ctx, want)
 		}
 		switch {
 		case err == nil:
-			l.log.Info("made a stream", zap.String("stream", want.Name), zap.Int("replicas", want.Replicas), zap.Int64("max_bytes", want.MaxBytes))
+			c.log.Info("made a stream", zap.String("stream", want.Name), zap.Int("replicas", want.Replicas), zap.Int64("max_bytes", want.MaxBytes))
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse): // another node was faster
-			stream, err = l.js.Stream(ctx, want.Name)
+			stream, err = c.js.Stream(ctx, want.Name)
 		}
 	}
 	if err != nil {
-		return nil, l.explain(err, want)
+		return nil, c.explain(err, want)
 	}
 	have := stream.CachedInfo().Config
 	if problems := differences(have, want); len(problems) > 0 {
@@ -108,16 +108,16 @@ func (l *link) ensureStream(ctx context.Context, want jetstream.StreamConfig, s 
 	if len(changes) == 0 {
 		return stream, nil
 	}
-	updated, err := l.js.UpdateStream(ctx, larger)
+	updated, err := c.js.UpdateStream(ctx, larger)
 	if err != nil {
 		if !have.AllowDirect || want.AllowAtomicPublish && !have.AllowAtomicPublish {
-			return nil, l.explain(err, want)
+			return nil, c.explain(err, want)
 		}
-		l.log.Warn("a stream is smaller than configured, and can't be changed; it is used as it is",
+		c.log.Warn("a stream is smaller than configured, and can't be changed; it is used as it is",
 			zap.String("stream", want.Name), zap.Strings("missing", changes), zap.Error(err))
 		return stream, nil
 	}
-	l.log.Info("changed a stream", zap.String("stream", want.Name), zap.Strings("changes", changes))
+	c.log.Info("changed a stream", zap.String("stream", want.Name), zap.Strings("changes", changes))
 	return updated, nil
 }
 
@@ -190,7 +190,7 @@ const (
 )
 
 // explain says what an operator can do about an error.
-func (l *link) explain(err error, want jetstream.StreamConfig) error {
+func (c *client) explain(err error, want jetstream.StreamConfig) error {
 	var api *jetstream.APIError
 	var advice string
 	switch {
@@ -198,7 +198,7 @@ func (l *link) explain(err error, want jetstream.StreamConfig) error {
 		advice = "there's no JetStream: turn it on in the server and for the account"
 	case errors.Is(err, context.DeadlineExceeded):
 		advice = "no answer; the cluster may be without a leader, or the user may lack permissions"
-		if denied := l.denied.Load(); denied != nil {
+		if denied := c.denied.Load(); denied != nil {
 			advice = *denied
 		}
 	case errors.As(err, &api):

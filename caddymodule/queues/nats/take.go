@@ -29,10 +29,10 @@ const (
 
 // lease is what [delivery.Item.Lease] holds.
 type lease struct {
-	link  *link
-	msg   jetstream.Msg
-	seq   uint64 // in the stream
-	taken time.Time
+	client *client
+	msg    jetstream.Msg
+	seq    uint64 // in the stream
+	taken  time.Time
 	// tries counts the attempts to settle it while the cluster answered; only
 	// Settle uses it.
 	tries int
@@ -42,12 +42,12 @@ type lease struct {
 func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
 	q.known.Store(token(destination), destination)
 	for pause := leastPause; ; pause = min(2*pause, mostPause) {
-		l, err := q.current(ctx)
+		c, err := q.current(ctx)
 		if err != nil {
 			return nil, err
 		}
 		began := time.Now()
-		items, err := l.take(ctx, destination, max(1, limit))
+		items, err := c.take(ctx, destination, max(1, limit))
 		if len(items) > 0 {
 			return items, nil
 		}
@@ -59,13 +59,13 @@ func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]
 			return nil, delivery.ErrClosed
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case l.ctx.Err() != nil:
+		case c.ctx.Err() != nil:
 			continue // there's another connection
 		}
 		if pause >= forgetPause || errors.Is(err, jetstream.ErrConsumerDeleted) {
-			l.forget(destination)
+			c.forget(destination)
 		}
-		if l.usable() && pause == mostPause {
+		if c.usable() && pause == mostPause {
 			q.complain("can't take records from the NATS cluster; trying again", err)
 		}
 		select {
@@ -78,44 +78,44 @@ func (q *openQueue) Take(ctx context.Context, destination string, limit int) ([]
 
 // beginPull is called before messages are asked for. l.pulls is to be told when
 // no more can come.
-func (l *link) beginPull() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.ctx.Err() != nil {
+func (c *client) beginPull() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
 		return false
 	}
-	l.pulls.Add(1)
+	c.pulls.Add(1)
 	return true
 }
 
 // take takes records. It only returns none with an error.
-func (l *link) take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
-	if !l.beginPull() {
-		return nil, l.ctx.Err()
+func (c *client) take(ctx context.Context, destination string, limit int) ([]delivery.Item, error) {
+	if !c.beginPull() {
+		return nil, c.ctx.Err()
 	}
-	defer l.pulls.Done()
+	defer c.pulls.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(l.ctx, cancel)()
-	source, err := l.source(ctx, destination)
+	defer context.AfterFunc(c.ctx, cancel)()
+	source, err := c.source(ctx, destination)
 	if err != nil {
 		return nil, err
 	}
 	if source.limiter != nil {
-		return l.takeLimited(ctx, source, destination, limit)
+		return c.takeLimited(ctx, source, destination, limit)
 	}
 	for ctx.Err() == nil {
 		batch, err := source.FetchNoWait(limit)
 		if err != nil {
 			return nil, err
 		}
-		if items := l.receiveAll(batch, destination); len(items) > 0 {
+		if items := c.receiveAll(batch, destination); len(items) > 0 {
 			return items, nil
 		}
 		if err := batch.Error(); err != nil {
 			return nil, err
 		}
-		if item, ok, err := l.await(ctx, source, destination); ok {
+		if item, ok, err := c.await(ctx, source, destination); ok {
 			return []delivery.Item{item}, nil
 		} else if err != nil {
 			return nil, err
@@ -125,13 +125,13 @@ func (l *link) take(ctx context.Context, destination string, limit int) ([]deliv
 }
 
 // takeLimited takes no more than the limiter allows.
-func (l *link) takeLimited(ctx context.Context, source *source, destination string, limit int) ([]delivery.Item, error) {
+func (c *client) takeLimited(ctx context.Context, source *source, destination string, limit int) ([]delivery.Item, error) {
 	for {
 		if err := source.limiter.Wait(ctx); err != nil {
 			return nil, err
 		}
 		// First one, as only the node that the source is pinned to gets any.
-		item, ok, err := l.await(ctx, source, destination, jetstream.PullPriorityGroup(pinGroup))
+		item, ok, err := c.await(ctx, source, destination, jetstream.PullPriorityGroup(pinGroup))
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func (l *link) takeLimited(ctx context.Context, source *source, destination stri
 		if more := min(limit-1, int(source.limiter.Tokens())); more > 0 {
 			batch, err := source.Fetch(more, jetstream.FetchMaxWait(limitedWait), jetstream.FetchPriorityGroup(pinGroup))
 			if err == nil {
-				items = append(items, l.receiveAll(batch, destination)...)
+				items = append(items, c.receiveAll(batch, destination)...)
 				source.limiter.AllowN(time.Now(), len(items)-1)
 			}
 		}
@@ -155,9 +155,9 @@ func (l *link) takeLimited(ctx context.Context, source *source, destination stri
 const limitedWait = 20 * time.Millisecond
 
 // receiveAll waits until a batch is complete.
-func (l *link) receiveAll(batch jetstream.MessageBatch, destination string) (items []delivery.Item) {
+func (c *client) receiveAll(batch jetstream.MessageBatch, destination string) (items []delivery.Item) {
 	for msg := range batch.Messages() {
-		if item, ok := l.receive(msg, destination); ok {
+		if item, ok := c.receive(msg, destination); ok {
 			items = append(items, item)
 		}
 	}
@@ -165,7 +165,7 @@ func (l *link) receiveAll(batch jetstream.MessageBatch, destination string) (ite
 }
 
 // await waits for one record.
-func (l *link) await(ctx context.Context, source *source, destination string, options ...jetstream.PullConsumeOpt) (item delivery.Item, ok bool, err error) {
+func (c *client) await(ctx context.Context, source *source, destination string, options ...jetstream.PullConsumeOpt) (item delivery.Item, ok bool, err error) {
 	received, failed := make(chan jetstream.Msg), make(chan error, 1)
 	gone := make(chan struct{})
 	defer close(gone)
@@ -188,17 +188,17 @@ func (l *link) await(ctx context.Context, source *source, destination string, op
 	if err != nil {
 		return item, false, err
 	}
-	l.pulls.Add(1) // we are in one, so it can't be over
+	c.pulls.Add(1) // we are in one, so it can't be over
 	defer func() {
 		consuming.Drain()
 		go func() { // it takes a round trip until no more can come
 			<-consuming.Closed()
-			l.pulls.Done()
+			c.pulls.Done()
 		}()
 	}()
 	select {
 	case msg := <-received:
-		item, ok = l.receive(msg, destination)
+		item, ok = c.receive(msg, destination)
 		return item, ok, nil
 	case err = <-failed:
 		return item, false, err
@@ -208,7 +208,7 @@ func (l *link) await(ctx context.Context, source *source, destination string, op
 }
 
 // receive makes a leased record of a message, unless it isn't due yet.
-func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bool) {
+func (c *client) receive(msg jetstream.Msg, destination string) (delivery.Item, bool) {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return delivery.Item{}, false // it comes again when the lease is over
@@ -221,7 +221,7 @@ func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bo
 		_ = msg.NakWithDelay(wait)
 		return delivery.Item{}, false
 	}
-	lease := &lease{link: l, msg: msg, seq: meta.Sequence.Stream, taken: time.Now()}
+	lease := &lease{client: c, msg: msg, seq: meta.Sequence.Stream, taken: time.Now()}
 	item := delivery.Item{
 		Entry:    delivery.Entry{Destination: destination, Record: new(delivery.Record)},
 		Attempts: int(number(header, headerAttempts)),
@@ -229,24 +229,24 @@ func (l *link) receive(msg jetstream.Msg, destination string) (delivery.Item, bo
 		Lease:    lease,
 	}
 	err = item.Record.UnmarshalBinary(msg.Data())
-	if errors.Is(err, delivery.ErrNewer) && time.Since(item.Queued) < l.settings.Load().keep {
-		_ = msg.NakWithDelay(3 * l.ackWait) // for a node that has been upgraded
+	if errors.Is(err, delivery.ErrNewer) && time.Since(item.Queued) < c.settings.Load().keep {
+		_ = msg.NakWithDelay(3 * c.ackWait) // for a node that has been upgraded
 		return delivery.Item{}, false
 	}
 	if err != nil {
 		// To the dead letters, as it came: a newer version may know what it is.
-		ctx, cancel := context.WithTimeout(l.ctx, answerTimeout)
+		ctx, cancel := context.WithTimeout(c.ctx, answerTimeout)
 		defer cancel()
-		_ = l.settle(ctx, lease, delivery.Settlement{Item: item, Outcome: delivery.Dead, Reason: unreadable(err)})
+		_ = c.settle(ctx, lease, delivery.Settlement{Item: item, Outcome: delivery.Dead, Reason: unreadable(err)})
 		return delivery.Item{}, false
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.leases == nil { // closed meanwhile
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leases == nil { // closed meanwhile
 		_ = msg.Nak()
 		return delivery.Item{}, false
 	}
-	l.leases[lease] = struct{}{}
+	c.leases[lease] = struct{}{}
 	return item, true
 }
 

@@ -99,8 +99,8 @@ func TestThingsGo(t *testing.T) {
 		items, _ := q.Take(t.Context(), "d", 3)
 		waiting <- items
 	}()
-	l := q.link.Load()
-	if err := l.js.DeleteConsumer(t.Context(), s.stream, token("d")); err != nil {
+	c := q.client.Load()
+	if err := c.js.DeleteConsumer(t.Context(), s.stream, token("d")); err != nil {
 		t.Fatal(err)
 	}
 	items := <-waiting // they weren't settled, so they come again
@@ -108,7 +108,7 @@ func TestThingsGo(t *testing.T) {
 	if got := numbers(items); !slices.Equal(got, upTo(3)) {
 		t.Errorf("took %v", got)
 	}
-	if err := l.js.DeleteStream(t.Context(), s.stream); err != nil {
+	if err := c.js.DeleteStream(t.Context(), s.stream); err != nil {
 		t.Fatal(err)
 	}
 	settle(t, q, done, items...) // needn't be tried for ever
@@ -129,7 +129,7 @@ func TestUnreadable(t *testing.T) {
 	q := mustOpen(t, s, nil)
 	body := []byte("\x63 of the future")
 	m := q.derived(kindNew, token("d"), "x", nats.Header{headerDestination: {"d"}}, body)
-	if _, err := q.link.Load().js.PublishMsg(t.Context(), m); err != nil {
+	if _, err := q.client.Load().js.PublishMsg(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
 	put(t, q, "d", 1)
@@ -147,9 +147,9 @@ func TestUnreadable(t *testing.T) {
 	// While it may still be tried, a newer node is waited for.
 	s.keep = time.Hour
 	(&Queue{settings: s}).Apply(q)
-	harness.Eventually(t, "the change", func() bool { return q.link.Load().settings.Load().keep == s.keep })
+	harness.Eventually(t, "the change", func() bool { return q.client.Load().settings.Load().keep == s.keep })
 	newer := q.derived(kindNew, token("newer"), "y", nats.Header{headerDestination: {"newer"}}, body)
-	if _, err := q.link.Load().js.PublishMsg(t.Context(), newer); err != nil {
+	if _, err := q.client.Load().js.PublishMsg(t.Context(), newer); err != nil {
 		t.Fatal(err)
 	}
 	nothing(t, q, "newer", 200*time.Millisecond)
@@ -162,7 +162,7 @@ func TestUnreadable(t *testing.T) {
 	if n, err := q.Requeue(delivery.DeadFilter{}); n != 1 || err != nil {
 		t.Fatalf("requeued %d, %v", n, err)
 	}
-	messages, err := q.link.Load().read(t.Context(), q.link.Load().records, q.subject(kindNew, token("d")), 1, 100)
+	messages, err := q.client.Load().read(t.Context(), q.client.Load().records, q.subject(kindNew, token("d")), 1, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func TestStatsFail(t *testing.T) {
 	if err := q.Put(t.Context(), entries...); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.link.Load().js.DeleteStream(t.Context(), s.stream+"_dead"); err != nil {
+	if err := q.client.Load().js.DeleteStream(t.Context(), s.stream+"_dead"); err != nil {
 		t.Fatal(err)
 	}
 	for range 50 {
@@ -265,10 +265,10 @@ func TestReadWithoutAnswer(t *testing.T) {
 	n := harness.StartNATS(t, authorization(user("user", publish)))
 	s.connection.urls = strings.Replace(n.URL, "nats://", "nats://user:x@", 1)
 	q := mustOpen(t, s, nil)
-	l := q.link.Load()
+	c := q.client.Load()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := l.read(ctx, l.dead, l.deadSubject(""), 1, 1); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.read(ctx, c.dead, c.deadSubject(""), 1, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("read: %v, want %v", err, context.DeadlineExceeded)
 	}
 }
@@ -280,8 +280,8 @@ func TestTakeWhileClosing(t *testing.T) {
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
 	put(t, q, "d", 0)
-	l := q.link.Load()
-	source, err := l.source(t.Context(), "d")
+	c := q.client.Load()
+	source, err := c.source(t.Context(), "d")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,10 +290,10 @@ func TestTakeWhileClosing(t *testing.T) {
 		t.Fatal(err)
 	}
 	msg := <-batch.Messages()
-	l.mu.Lock()
-	l.leases = nil
-	l.mu.Unlock()
-	if _, ok := l.receive(msg, "d"); ok {
+	c.mu.Lock()
+	c.leases = nil
+	c.mu.Unlock()
+	if _, ok := c.receive(msg, "d"); ok {
 		t.Error("took a record")
 	}
 	take(t, mustOpen(t, s, nil), "d", 1)

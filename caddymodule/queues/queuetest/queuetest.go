@@ -21,8 +21,8 @@ const (
 	precision = 2 * time.Second
 )
 
-// Run runs all tests, beside each other. open opens a queue on empty storage of its own; reopen
-// opens the storage of a queue again that was closed.
+// Run runs all tests, beside each other. open opens a queue on empty storage of
+// its own; reopen opens the storage of a queue again that was closed.
 func Run(t *testing.T, open func(t *testing.T) delivery.Queue, reopen func(t *testing.T, closed delivery.Queue) delivery.Queue) {
 	for _, test := range []struct {
 		name string

@@ -66,7 +66,8 @@ func benchmarkServer() {
 }
 
 // BenchmarkDelivery is a record's way from the queue (one in memory) to a
-// tracker in another process. cpu-µs/op is this process's time, user and system.
+// tracker in another process. cpu-µs/op is this process's time, user and
+// system.
 func BenchmarkDelivery(b *testing.B) {
 	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), serve+"=1")

@@ -35,8 +35,8 @@ const (
 	maxMessages = 1000
 )
 
-// Tracker delivers records to [Segment](https://segment.com/), or to what speaks
-// its HTTP tracking API, such as RudderStack's data planes and
+// Tracker delivers records to [Segment](https://segment.com/), or to what
+// speaks its HTTP tracking API, such as RudderStack's data planes and
 // [Customer.io](https://customer.io/) (`https://cdp.customer.io`).
 //
 // An event becomes a `track`, properties become an `identify` with traits, and
@@ -52,8 +52,9 @@ type Tracker struct {
 	delivery.TrackerOptions
 
 	// The source's write key. Placeholders are resolved when the configuration
-	// is loaded; `{env.…}` and `{file.…}` keep the key out of the configuration.
-	// If that turns out empty the tracker is disabled, and records wait.
+	// is loaded; `{env.…}` and `{file.…}` keep the key out of the
+	// configuration. If that turns out empty the tracker is disabled, and
+	// records wait.
 	WriteKey string `json:"write_key,omitempty"`
 
 	// The URL that the API's path `/v1/batch` is appended to. Placeholders are

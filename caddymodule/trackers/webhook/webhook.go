@@ -48,8 +48,9 @@ const (
 //	    "properties": {"Link location": "top"}
 //	}]
 //
-// With `client_info` there are also `client_ip` and `user_agent`; beside an alias
-// of the same visit there is `anonymous`, the identity that became the person.
+// With `client_info` there are also `client_ip` and `user_agent`; beside an
+// alias of the same visit there is `anonymous`, the identity that became the
+// person.
 //
 // A record may come more than once; its id tells. With a secret the request is
 // signed after the [Standard Webhooks](https://www.standardwebhooks.com/)

@@ -25,36 +25,36 @@ const (
 // there's one under way, and what comes meanwhile shares the next.
 type batches struct {
 	mu      sync.Mutex
-	waiting []*commit
+	waiting []*pendingPut
 	running bool
 }
 
-// commit is messages to be stored together.
-type commit struct {
+// pendingPut is messages to be stored together.
+type pendingPut struct {
 	ctx      context.Context
 	messages []*nats.Msg
 	result   chan error
 }
 
 // publishOnce makes messages durable, or returns why not: all or none.
-func (l *link) publishOnce(ctx context.Context, messages []*nats.Msg) error {
+func (c *client) publishOnce(ctx context.Context, messages []*nats.Msg) error {
 	switch n := len(messages); {
 	case n == 1:
-		return l.publishSingly(ctx, messages)
+		return c.publishSingly(ctx, messages)
 	case n > maxBatch:
 		return fmt.Errorf("%d records are more than the %d that can be stored at once", n, maxBatch)
 	}
-	c := &commit{ctx, messages, make(chan error, 1)}
-	b := &l.batches
+	p := &pendingPut{ctx, messages, make(chan error, 1)}
+	b := &c.batches
 	b.mu.Lock()
-	b.waiting = append(b.waiting, c)
+	b.waiting = append(b.waiting, p)
 	if !b.running {
 		b.running = true
-		go l.commitAll()
+		go c.storeAll()
 	}
 	b.mu.Unlock()
 	select {
-	case err := <-c.result:
+	case err := <-p.result:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -62,51 +62,51 @@ func (l *link) publishOnce(ctx context.Context, messages []*nats.Msg) error {
 }
 
 // publishSingly publishes one message after the other.
-func (l *link) publishSingly(ctx context.Context, messages []*nats.Msg) error {
+func (c *client) publishSingly(ctx context.Context, messages []*nats.Msg) error {
 	for _, m := range messages {
-		if _, err := l.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0)); err != nil {
+		if _, err := c.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// commitAll makes batches while there's something to do.
-func (l *link) commitAll() {
+// storeAll makes batches while there's something to do.
+func (c *client) storeAll() {
 	for {
-		together := l.batches.next()
+		together := c.batches.next()
 		if len(together) == 0 {
 			return
 		}
-		if err := l.commit(together...); err == nil || len(together) == 1 || !isRefusal(err) {
-			for _, c := range together {
-				c.result <- err
+		if err := c.store(together...); err == nil || len(together) == 1 || !isRefusal(err) {
+			for _, p := range together {
+				p.result <- err
 			}
 			continue
 		}
-		for _, c := range together { // one's fault isn't the others'
-			c.result <- l.commit(c)
+		for _, p := range together { // one's fault isn't the others'
+			p.result <- c.store(p)
 		}
 	}
 }
 
 // next returns what goes into the next batch. Nothing more is running if that
 // is nothing.
-func (b *batches) next() (together []*commit) {
+func (b *batches) next() (together []*pendingPut) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	messages, size := 0, 0
 	for len(b.waiting) > 0 {
-		c := b.waiting[0]
-		if c.ctx.Err() == nil {
-			messages += len(c.messages)
-			for _, m := range c.messages {
+		p := b.waiting[0]
+		if p.ctx.Err() == nil {
+			messages += len(p.messages)
+			for _, m := range p.messages {
 				size += m.Size()
 			}
 			if len(together) > 0 && (messages > maxBatch || size > maxBatchBytes) {
 				break
 			}
-			together = append(together, c)
+			together = append(together, p)
 		}
 		b.waiting[0] = nil
 		b.waiting = b.waiting[1:]
@@ -115,16 +115,16 @@ func (b *batches) next() (together []*commit) {
 	return together
 }
 
-// commit stores the messages of several in one batch.
-func (l *link) commit(together ...*commit) error {
+// store stores the messages of several in one batch.
+func (c *client) store(together ...*pendingPut) error {
 	var messages []*nats.Msg
 	var until time.Time // somebody waits
-	for _, c := range together {
+	for _, p := range together {
 		// Copies, as who has given up may be trying again.
-		for _, m := range c.messages {
+		for _, m := range p.messages {
 			messages = append(messages, copied(m))
 		}
-		deadline, ok := c.ctx.Deadline()
+		deadline, ok := p.ctx.Deadline()
 		if latest := time.Now().Add(answerTimeout); !ok || deadline.After(latest) {
 			deadline = latest
 		}
@@ -134,11 +134,11 @@ func (l *link) commit(together ...*commit) error {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	_, err := jetstreamext.PublishMsgBatch(ctx, l.js, messages, jetstreamext.BatchFlowControl{})
+	_, err := jetstreamext.PublishMsgBatch(ctx, c.js, messages, jetstreamext.BatchFlowControl{})
 	if len(together) == 1 && errors.Is(err, jetstreamext.ErrBatchPublishDuplicateMsgID) {
 		// Some are there already, by an earlier attempt whose answer got
 		// lost. So there's no point in all or none.
-		return l.publishSingly(ctx, together[0].messages)
+		return c.publishSingly(ctx, together[0].messages)
 	}
 	return err
 }
