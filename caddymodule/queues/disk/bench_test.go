@@ -174,3 +174,28 @@ func heap() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// BenchmarkOpen opens a queue in which a million records wait.
+func BenchmarkOpen(b *testing.B) {
+	const n = 1_000_000
+	path := filepath.Join(b.TempDir(), "queue")
+	q, err := open(path, "", defaultMaxSize, files.OS{}, zap.NewNop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	prefill(b, q, "d", n)
+	q.Close()
+	for b.Loop() {
+		q, err := open(path, "", defaultMaxSize, files.OS{}, zap.NewNop())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if got := q.waiting("d"); got != n {
+			b.Fatalf("%d records wait", got)
+		}
+		q.Close()
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "open-ms")
+}

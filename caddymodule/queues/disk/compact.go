@@ -203,7 +203,9 @@ func (c *copying) replace(group []*segment, to *segment) {
 	at := slices.Index(q.segments, group[0])
 	q.segments = slices.Replace(q.segments, at, at+len(group), to)
 	q.used += to.size
-	q.count(to, c.slots)
+	counted := newCounting()
+	counted.add(c.slots)
+	q.count(to, counted)
 	for _, d := range q.destinations {
 		d.oldestIs = ref{}
 		d.lookAgain()

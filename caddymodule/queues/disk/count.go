@@ -24,35 +24,62 @@ func (s *segment) tally(d *destination) *tally {
 	return t
 }
 
-// count adds what slots say to the tallies, and returns of how many it isn't
-// known which destination they are for. It reads millions at the start.
-func (q *openQueue) count(s *segment, slots []slot) (unknown int) {
-	sums, last := make(map[uint16]*tally), uint16(0)
-	var sum *tally
-	for i, slot := range slots {
-		if sum == nil || slot.destination != last {
-			last = slot.destination
-			if sum = sums[last]; sum == nil {
-				sum = new(tally)
-				sums[last] = sum
+// counting counts what slots say, by the numbers of their destinations. It
+// reads millions at the start.
+type counting struct {
+	sums    map[uint16]*tally
+	settled int
+
+	sum         *tally // of the last slot's destination
+	destination uint16
+	at          int64  // where its frame begins
+	size        *int64 // what its frame's size is added to
+	ignored     int64
+}
+
+func newCounting() *counting {
+	c := &counting{sums: make(map[uint16]*tally)}
+	c.size = &c.ignored
+	return c
+}
+
+// add counts slots that follow each other.
+func (c *counting) add(slots []slot) {
+	for i := range slots {
+		slot := &slots[i]
+		c.end(int64(slot.at))
+		if c.sum == nil || slot.destination != c.destination {
+			c.destination = slot.destination
+			if c.sum = c.sums[c.destination]; c.sum == nil {
+				c.sum = new(tally)
+				c.sums[c.destination] = c.sum
 			}
-		}
-		end := s.end
-		if i+1 < len(slots) {
-			end = int64(slots[i+1].at)
 		}
 		switch slot.state {
 		case waiting:
-			sum.waiting++
-			sum.bytes += end - int64(slot.at)
+			c.sum.waiting++
+			c.size = &c.sum.bytes
 		case dead:
-			sum.dead++
-			sum.deadBytes += end - int64(slot.at)
+			c.sum.dead++
+			c.size = &c.sum.deadBytes
 		case settled:
-			s.settled++
+			c.settled++
 		}
 	}
-	for number, sum := range sums {
+}
+
+// end says where the last frame ends.
+func (c *counting) end(at int64) {
+	*c.size += at - c.at
+	c.at, c.size = at, &c.ignored
+}
+
+// count adds what was counted to a segment's tallies, and returns of how many
+// it isn't known which destination they are for.
+func (q *openQueue) count(s *segment, c *counting) (unknown int) {
+	c.end(s.end)
+	s.settled += c.settled
+	for number, sum := range c.sums {
 		if d := q.numbers[number]; d != nil {
 			s.tally(d) // as long as it is there, nobody else may have the number
 			q.tally(s, d, waiting, sum.waiting, sum.bytes)

@@ -192,6 +192,13 @@ func (m *memFS) used() (n int64) {
 	return n
 }
 
+// size is what all files take up.
+func (m *memFS) size() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used()
+}
+
 type memInfo struct {
 	fs.FileInfo
 	name string
@@ -268,7 +275,10 @@ func (h *memHandle) Sync() error {
 	if err := h.fs.op("sync", h.name); err != nil {
 		return err
 	}
-	h.synced, h.pending = bytes.Clone(h.data), nil
+	for _, w := range h.pending {
+		h.synced = overwrite(h.synced, w.data, w.at)
+	}
+	h.pending = nil
 	return nil
 }
 

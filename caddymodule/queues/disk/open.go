@@ -59,6 +59,7 @@ func (q *openQueue) loadFiles() error {
 		return err
 	}
 	q.opening = time.Now().Add(openingPatience)
+	q.scratch = make([]slot, pageSlots)
 	err := q.loadSegments()
 	if err != nil {
 		err = fmt.Errorf("opening the queue in %s: %w", q.path, err)
@@ -159,22 +160,24 @@ func (q *openQueue) scanUnsealed() (err error) {
 
 // countSealed counts what is in a sealed segment, by its slots alone.
 func (q *openQueue) countSealed(s *segment) error {
-	if int(s.count) > cap(q.scratch) {
-		q.scratch = make([]slot, s.count+s.count/2)
-	}
-	slots, err := s.read(0, q.scratch[:s.count])
-	if err != nil {
-		return err
-	}
+	c := newCounting()
 	var buffer []byte
-	for _, slot := range slots {
-		if slot.state == named && q.numbers[slot.destination] == nil {
-			if _, name, err := s.frame(slot, &buffer); err == nil {
-				q.name(slot.destination, string(name))
+	var slots []slot
+	var err error
+	for from := uint32(0); from < s.count; from += uint32(len(slots)) {
+		if slots, err = s.read(from, q.scratch); err != nil {
+			return err
+		}
+		for i := range slots {
+			if slots[i].state == named && q.numbers[slots[i].destination] == nil {
+				if _, name, err := s.frame(slots[i], &buffer); err == nil {
+					q.name(slots[i].destination, string(name))
+				}
 			}
 		}
+		c.add(slots)
 	}
-	if unknown := q.count(s, slots); unknown > 0 {
+	if q.count(s, c) > 0 {
 		q.uncount(s)
 		return errDamaged
 	}
@@ -193,7 +196,9 @@ func (q *openQueue) adopt(s *segment, r scanned) (torn bool) {
 	}
 	q.uncount(s)
 	s.slots, s.count, s.end = r.slots, uint32(len(r.slots)), r.end
-	q.count(s, r.slots)
+	c := newCounting()
+	c.add(r.slots)
+	q.count(s, c)
 	if r.lost > 0 {
 		q.logger.Error("a file of the queue is damaged: what could be read of it is delivered, the rest is lost",
 			zap.String("path", s.path), zap.Int("lost_records", r.lost), zap.Int64("unreadable_bytes", r.bytes))

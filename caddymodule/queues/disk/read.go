@@ -51,10 +51,10 @@ func (s *segment) readLocked(from uint32, buffer []slot) ([]slot, error) {
 	if s.slots != nil {
 		return buffer[:copy(buffer, s.slots[from:from+n])], nil
 	}
-	page := pages.Get().(*[chunk * slotSize]byte)
+	page := pages.Get().(*[pageSlots * slotSize]byte)
 	defer pages.Put(page)
 	b := page[:]
-	if n > chunk {
+	if n > pageSlots {
 		b = make([]byte, n*slotSize)
 	}
 	b = b[:n*slotSize]

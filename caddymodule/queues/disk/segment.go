@@ -241,7 +241,10 @@ func (s *segment) setLocked(number uint32, to slot) error {
 // chunk is how many slots are read at once: a page of them.
 const chunk = 256
 
-var pages = sync.Pool{New: func() any { return new([chunk * slotSize]byte) }}
+// pageSlots is how many are read at once at the start.
+const pageSlots = 4096
+
+var pages = sync.Pool{New: func() any { return new([pageSlots * slotSize]byte) }}
 
 // seal writes the slots to the file. From then on they are read from there.
 func (s *segment) seal() error {

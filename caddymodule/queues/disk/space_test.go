@@ -50,35 +50,32 @@ func fill(t *testing.T, q *openQueue, destination string, client uint64, size in
 func TestFull(t *testing.T) {
 	t.Parallel()
 	const maxSize = leastMaxSize
-	q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, files.OS{}, logger(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
-	for round := range 2 {
-		eventually(t, "there is room again", func() bool { return fill(t, q, "d", 0, 2000) > 100 })
-		if size := q.filesSize(t); size > maxSize || round == 0 && size < maxSize/2 {
-			t.Errorf("full with %d bytes of %d", size, maxSize)
-		}
-		for _, outcome := range []delivery.Outcome{delivery.Retry, delivery.Dead, delivery.Done} {
-			some := q.waiting("d") / 2
-			if outcome == delivery.Dead {
-				some = 30
+	inMemory(t, maxSize, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+		for round := range 2 {
+			eventually(t, "there is room again", func() bool { return fill(t, q, "d", 0, 2000) > 100 })
+			if size := m.size(); size > maxSize || round == 0 && size < maxSize/2 {
+				t.Errorf("full with %d bytes of %d", size, maxSize)
 			}
-			for n := some; n > 0; {
-				items, err := q.Take(t.Context(), "d", int(min(n, 100)))
-				if err != nil {
-					t.Fatal(err)
+			for _, outcome := range []delivery.Outcome{delivery.Retry, delivery.Dead, delivery.Done} {
+				some := q.waiting("d") / 2
+				if outcome == delivery.Dead {
+					some = 30
 				}
-				settle(t, q, delivery.Settlement{Outcome: outcome, RetryAt: time.Now()}, items...)
-				n -= int64(len(items))
+				for n := some; n > 0; {
+					items, err := q.Take(t.Context(), "d", int(min(n, 100)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					settle(t, q, delivery.Settlement{Outcome: outcome, RetryAt: time.Now()}, items...)
+					n -= int64(len(items))
+				}
+			}
+			drain(t, q, "d", int(q.waiting("d")))
+			if size := m.size(); size > maxSize {
+				t.Errorf("%d bytes of %d", size, maxSize)
 			}
 		}
-		drain(t, q, "d", int(q.waiting("d")))
-		if size := q.filesSize(t); size > maxSize {
-			t.Errorf("%d bytes of %d", size, maxSize)
-		}
-	}
+	})
 }
 
 // TestShares fills the queue for one destination, by one client: others have
@@ -86,12 +83,7 @@ func TestFull(t *testing.T) {
 func TestShares(t *testing.T) {
 	t.Parallel()
 	for _, maxSize := range []int64{leastMaxSize, 16 << 20} {
-		t.Run(fmt.Sprint(maxSize), func(t *testing.T) {
-			q, err := open(filepath.Join(t.TempDir(), "queue"), "", maxSize, files.OS{}, zap.NewNop())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer q.Close()
+		inMemory(t, maxSize, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
 			flood := fill(t, q, "down", 1, 15<<10)
 			if held := int64(flood) * (15 << 10); held < maxSize/2 {
 				t.Errorf("one destination may take %d bytes of %d", held, maxSize)
@@ -292,20 +284,17 @@ func TestDeadLettersGiveWay(t *testing.T) {
 // is known of them doesn't add up.
 func TestForgottenDestinations(t *testing.T) {
 	t.Parallel()
-	q, err := open(filepath.Join(t.TempDir(), "queue"), "", leastMaxSize, files.OS{}, logger(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer q.Close()
-	for n := range 1200 {
-		id := fmt.Sprintf("destination %0200d", n)
-		prefill(t, q, id, 1)
-		drain(t, q, id, 1)
-	}
-	eventually(t, "most are forgotten", func() bool {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		return len(q.destinations) < 900 && len(q.numbers) < 900
+	inMemory(t, leastMaxSize, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
+		for n := range 1200 {
+			id := fmt.Sprintf("destination %0200d", n)
+			prefill(t, q, id, 1)
+			drain(t, q, id, 1)
+		}
+		eventually(t, "most are forgotten", func() bool {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			return len(q.destinations) < 900 && len(q.numbers) < 900
+		})
 	})
 }
 

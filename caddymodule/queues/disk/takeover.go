@@ -167,6 +167,7 @@ func (i *importing) load() error {
 	defer q.files.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.scratch = make([]slot, pageSlots)
 	for _, n := range i.names {
 		if err := q.loadSegment(n); err != nil {
 			return err
