@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -109,6 +110,38 @@ func TestBuildSealed(t *testing.T) {
 	}
 	if strings.Contains(body, key) {
 		t.Error("the key is in the answer")
+	}
+}
+
+// Who isn't to see identities can't have sealed ones opened, or addresses
+// hashed, by asking what becomes of a link.
+func TestExplainConceals(t *testing.T) {
+	t.Parallel()
+	key := tagging.NewSealKey()
+	p := pagesOf(t, `,"identity_key":["`+key+`"],"identity_email":{"policy":"hash","key":"pepper"}`)
+	seal, err := tagging.ParseSealKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := seal.Seal("john.smith", time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := tagging.Parse("kmi=ann@example.com", tagging.NewRules(tagging.RulesOptions{Email: tagging.EmailHash, EmailKey: []byte("pepper")})).Identity
+	for _, test := range []struct{ identity, kept string }{{token, "john.smith"}, {"ann@example.com", hash}, {"bob", ""}} {
+		for _, shown := range []bool{true, false} {
+			p.shown = shown
+			_, body := p.send(t, "/explain", url.Values{"link": {"https://shop.test/?kme=X&kmi=" + test.identity}}, true)
+			if !strings.Contains(body, `"event"`) {
+				t.Fatalf("%s: %s", test.identity, body)
+			}
+			if told := test.kept != "" && strings.Contains(body, test.kept); told != (shown && test.kept != "") {
+				t.Errorf("%s, identities shown: %t: %s", test.identity, shown, body)
+			}
+			if test.kept == "" && !strings.Contains(body, "X, by bob") {
+				t.Errorf("what the link tells is concealed: %s", body)
+			}
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // trial is the running configuration, to try links on. It is loaded when it is
@@ -149,15 +150,37 @@ func (p *pages) explain(r *http.Request, form explainForm) explained {
 	var answer explained
 	err = p.trial.use(config, func(run *explain.DryRun) error {
 		e, err := run.Explain("the running configuration", visit)
-		if err == nil {
-			answer.Sections = e.Sections()
+		if err != nil {
+			return err
 		}
-		return err
+		if answer.Sections = e.Sections(); !p.shown {
+			concealKept(answer.Sections, form.Link, e.Tags.Identity)
+		}
+		return nil
 	})
 	if err != nil {
 		return explained{Error: sentence(err)}
 	}
 	return answer
+}
+
+// concealKept conceals an identity that the link itself doesn't tell: one that
+// is sealed, or the keyed hash of an address. Who isn't to see identities mustn't
+// have them unsealed here, either.
+func concealKept(sections []explain.Section, link, identity string) {
+	told := tagging.Parse(link[strings.IndexByte(link, '?')+1:], tagging.NewRules(tagging.RulesOptions{}))
+	if identity == "" || identity == told.Identity {
+		return
+	}
+	forms := masker{hides: true}
+	for _, section := range sections {
+		for i := range section.Lines {
+			line := &section.Lines[i]
+			if line.Text = forms.text(line.Text, identity); section.Title == "Sent" {
+				line.Text = hidden // trackers write it in forms of their own
+			}
+		}
+	}
 }
 
 // sentence is an error as the page shows it.
