@@ -450,7 +450,11 @@ async function operate(button) {
 		say($("confirm-text"), id ? "Delete this dead letter for good? It is never delivered then." : "Delete all dead letters for good? They are never delivered then.");
 		$("confirm").returnValue = "";
 		$("confirm").showModal();
-		await new Promise((done) => $("confirm").addEventListener("close", done, { once: true }));
+		await new Promise((done) => $("confirm").addEventListener("close", function closed() {
+			if ($("confirm").open) return; // it was told late of a question before
+			$("confirm").removeEventListener("close", closed);
+			done();
+		}));
 		if ($("confirm").returnValue !== "yes") return;
 	}
 	button.disabled = true;
