@@ -105,6 +105,18 @@ func TestAdaptRefuses(t *testing.T) {
 		{"tagged_urls key {\n\tevent A {\n\t\tproperty a x\n\t\tproperty a y\n\t}\n}", "Caddyfile:5", "there twice"},
 		{"tagged_urls key {\n\tevent A {\n\t\tvalue a x\n\t}\n}", "Caddyfile:4", "property <name> <value>"},
 		{"tagged_urls key {\n\tevent " + strings.Repeat("x", 256) + "\n}", "Caddyfile:3", "255 characters"},
+		{"tagged_urls key {\n\tscanners\n}", "Caddyfile:3", "scanners mark"},
+		{"tagged_urls key {\n\tscanners on\n}", "Caddyfile:3", "off, mark or drop"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tlinks 3\n\t}\n}", "Caddyfile:4", "links 3 10s"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tlinks few 10s\n\t}\n}", "Caddyfile:4", "links 3 10s"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tlinks 1 10s\n\t}\n}", "Caddyfile:4", "between 2 and 20"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tpeople 15 soon\n\t}\n}", "Caddyfile:4", "people 15 10s"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tpeople 15 1h\n\t}\n}", "Caddyfile:4", "between 1s and 5m"},
+		{"tagged_urls key {\n\tscanners drop {\n\t\tdecoy \"\"\n\t}\n}", "Caddyfile:4", "no person sees"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tnetworks example.com\n\t}\n}", "Caddyfile:4", "192.0.2.0/24"},
+		{"tagged_urls key {\n\tscanners mark {\n\t\tnetwork 192.0.2.0/24\n\t}\n}", "Caddyfile:4", "links, people, decoy, networks"},
+		{"tagged_urls key {\n\tscanners off {\n\t\tdecoy D\n\t}\n}", "Caddyfile:4", "no options"},
+		{"tagged_urls key {\n\tscanners mark\n\tcookie off\n}", "Caddyfile:2", "scanners off"},
 		{"tagged_urls {\n\ttracker carrier_pigeon\n}", "Caddyfile:3", "[kissmetrics log mixpanel posthog segment webhook]"},
 		{"tagged_urls {\n\ttracker kissmetrics\n}", "Caddyfile:3", "log"},
 	} {
@@ -150,11 +162,15 @@ func TestCaddyfileArgumentCounts(t *testing.T) {
 	}{
 		{
 			"tagged_urls key {\n\t%s\n}", site, "Caddyfile:3",
-			[]string{"tracker", "strip", "alias", "once", "consent", "identity_email", "identity_reject", "identity_key", "identity_plain", "events", "properties", "shared_link", "skip", "landing", "event"},
-			[]string{"strip all none", "alias on off", "once 1s 2s", "identity_email hash a b", "cookie a b c d", "cookie off now", "identity_plain allow drop", "event a b", "shared_link 1 2h 3", "shared_link off 1h", "tracker log x", "tracker kissmetrics a b", "tracker webhook http://a.example http://b.example"},
+			[]string{"tracker", "strip", "alias", "once", "consent", "identity_email", "identity_reject", "identity_key", "identity_plain", "events", "properties", "shared_link", "skip", "landing", "event", "scanners"},
+			[]string{"strip all none", "alias on off", "once 1s 2s", "identity_email hash a b", "cookie a b c d", "cookie off now", "identity_plain allow drop", "event a b", "scanners mark now", "shared_link 1 2h 3", "shared_link off 1h", "tracker log x", "tracker kissmetrics a b", "tracker webhook http://a.example http://b.example"},
 			[]string{"redirect"},
 		},
 		{"tagged_urls key {\n\tcookie {\n\t\t%s\n\t}\n}", site, "Caddyfile:4", []string{"domain", "max_age"}, []string{"domain a.example b.example", "max_age 1d 2d"}, nil},
+		{
+			"tagged_urls key {\n\tscanners mark {\n\t\t%s\n\t}\n}", site, "Caddyfile:4",
+			[]string{"links", "people", "decoy", "networks"}, []string{"links 3 10s 4", "people 3 10s 4", "decoy a b"}, nil,
+		},
 		{
 			"tagged_urls {\n\ttracker kissmetrics {\n\t\t%s\n\t}\n}", site, "Caddyfile:4",
 			[]string{"api_key", "endpoint", "timeout", "id", "concurrency"},

@@ -52,6 +52,8 @@ const (
 	ofHandler owner = "directive"
 	ofCookie  owner = "cookie"
 	ofEvent   owner = "event"
+
+	ofScanners owner = "scanners"
 	// Others are `queue disk`, `tracker log` ….
 )
 
@@ -213,6 +215,8 @@ func TestReadmeHasAllOptions(t *testing.T) {
 		ofHandler: codeOptions(t, "handler/caddyfile.go", "Handler", "unmarshalOption"),
 		ofCookie:  codeOptions(t, "handler/caddyfile.go", "Cookie", "unmarshal"),
 		ofEvent:   codeOptions(t, "handler/caddyfile.go", "Event", "unmarshal"),
+
+		ofScanners: codeOptions(t, "handler/scanneroptions.go", "Scanners", "unmarshalOption"),
 	}
 	shown := readmeSyntax(t)
 	for _, module := range slices.Concat(caddy.GetModules("tagged_urls.queues"), caddy.GetModules("tagged_urls.trackers")) {

@@ -40,6 +40,7 @@ var samples = map[string]string{
 	"url": "https://example.com/x", "base64": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "module": "log", "args...": "", "words...": "dnt gpc",
 	"kinds...": "visits searches", "value": "{path}",
 	"keys...": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8", "browsers": "7", "window": "5m",
+	"event": "Decoy", "cidr...": "192.0.2.7 2001:db8::/32",
 }
 
 // expand returns what may stand after an option's name by its form.
@@ -84,6 +85,8 @@ func configWith(of owner, line string) string {
 		site += " {\nevent Opened {\n" + line + "\n}\n}"
 	case of == ofCookie:
 		site += " {\ncookie {\n" + line + "\n}\n}"
+	case of == ofScanners:
+		site += " {\nscanners mark {\n" + line + "\n}\n}"
 	case strings.HasPrefix(string(of), "queue "):
 		global = string(of) + " {\n" + line + "\n}"
 	case module == "webhook":
@@ -122,6 +125,7 @@ func TestReadmeForms(t *testing.T) {
 	for where, of := range map[string]reflect.Type{
 		"tagged_urls": reflect.TypeFor[app.App](), "tagged_urls.queue": reflect.TypeFor[disk.Queue](),
 		"handle": reflect.TypeFor[handler.Handler](), "handle.cookie": reflect.TypeFor[handler.Cookie](), "handle.event": reflect.TypeFor[handler.Event](), "handle.consent": reflect.TypeFor[handler.Consent](),
+		"handle.scanners": reflect.TypeFor[handler.Scanners](), "handle.scanners.links": reflect.TypeFor[handler.ScannerLimit](),
 		"handle.identity_email": reflect.TypeFor[handler.IdentityEmail](), "handle.identity_reject": reflect.TypeFor[handler.IdentityReject](),
 		"handle.shared_link":          reflect.TypeFor[handler.SharedLink](),
 		"handle.trackers.kissmetrics": reflect.TypeFor[kmtracker.Tracker](), "handle.trackers.webhook": reflect.TypeFor[webhook.Tracker](),
@@ -245,7 +249,8 @@ func TestReadmeDefaults(t *testing.T) {
 		"directive consent": text, "directive identity_email": "allow", "directive identity_reject": text,
 		"directive landing": text, "directive event": text,
 		"directive identity_key": text, "directive identity_plain": "allow", "directive events": text, "directive properties": text,
-		"directive shared_link":       fmt.Sprintf("%d %dh", handler.DefaultSharedBrowsers, handler.DefaultSharedWindow/time.Hour),
+		"directive shared_link": fmt.Sprintf("%d %dh", handler.DefaultSharedBrowsers, handler.DefaultSharedWindow/time.Hour),
+		"directive scanners":    off, "scanners links": "3 10s", "scanners people": "15 10s", "scanners decoy": text, "scanners networks": text,
 		"directive skip":              strings.Join(handler.DefaultSkip, " "),
 		"tracker kissmetrics api_key": none, "tracker kissmetrics endpoint": endpoint, "tracker kissmetrics timeout": trackers.DefaultTimeout,
 		"tracker kissmetrics id": text, "tracker kissmetrics concurrency": delivery.DefaultConcurrency, "tracker kissmetrics client_info": off,

@@ -31,7 +31,7 @@ func startChromium(t *testing.T) *chromium {
 		// A name that isn't localhost's has plain HTTP as others do, and a
 		// search engine is one by its name.
 		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1, MAP search.lycos.com 127.0.0.1"),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
+		chromedp.IgnoreCertErrors, chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 	)...)
 	t.Cleanup(stop) // waits until the browser has ended
 	silent := func(string, ...any) {}

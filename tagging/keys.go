@@ -4,6 +4,7 @@ import (
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"hash"
 	"sync"
 )
@@ -11,9 +12,10 @@ import (
 // Keys are made from one secret, a separate one for each purpose. Nodes with
 // the same secret understand each other's cookies.
 type Keys struct {
-	cookie *aead
-	visit  cipher.Block
-	former *key
+	cookie   *aead
+	visit    cipher.Block
+	former   *key
+	evidence *key
 }
 
 // NewKeys derives the keys from a secret, which should have at least 128 bits
@@ -21,9 +23,10 @@ type Keys struct {
 func NewKeys(secret []byte) *Keys {
 	visit := (&key{secret: secret}).authenticate("tagged-urls visit cookie")
 	return &Keys{
-		cookie: newAEAD((&key{secret: secret}).authenticate("tagged-urls encrypted cookie")),
-		visit:  newBlock(visit[:]),
-		former: newKey(secret, "tagged-urls cookie"),
+		cookie:   newAEAD((&key{secret: secret}).authenticate("tagged-urls encrypted cookie")),
+		visit:    newBlock(visit[:]),
+		former:   newKey(secret, "tagged-urls cookie"),
+		evidence: newKey(secret, "tagged-urls evidence"),
 	}
 }
 
@@ -63,4 +66,10 @@ func (k *key) authenticate(parts ...string) [sha256.Size]byte {
 		m.buf = nil
 	}
 	return sum
+}
+
+// Evidence returns a keyed hash of what tells visits apart. It is never 0.
+func (k *Keys) Evidence(parts ...string) uint64 {
+	sum := k.evidence.authenticate(parts...)
+	return binary.BigEndian.Uint64(sum[:]) | 1
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -66,6 +67,7 @@ type App struct {
 	rules    []*tagging.Rules // of the sites
 	events   *emitter
 	capture  func([]delivery.Entry) // see DryRun
+	evidence *scanners.Memory       // of a dry run
 
 	// ready is closed once the trackers' ids are known; nothing may use them
 	// before.
@@ -305,6 +307,14 @@ func (a *App) ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte,
 // ReleaseAlias takes a claim back, see [delivery.Queue.ReleaseAlias].
 func (a *App) ReleaseAlias(anonymous [16]byte) { a.lease.ReleaseAlias(anonymous) }
 
+// Evidence is what is known of scanners, once the app is started.
+func (a *App) Evidence() *scanners.Memory {
+	if a.capture != nil {
+		return a.evidence
+	}
+	return a.lease.Evidence()
+}
+
 // Recorded tells other modules of a hit's records, once they are durable.
 func (a *App) Recorded(records []*delivery.Record) {
 	if a.capture == nil {
@@ -341,7 +351,7 @@ func In(ctx caddy.Context) (a *App, dry bool, err error) {
 // is queued, and capture gets what would be. Cookies count as absent, as the
 // real secret is the server's.
 func (a *App) DryRun(capture func([]delivery.Entry)) error {
-	a.capture = capture
+	a.capture, a.evidence = capture, scanners.New(1)
 	a.Secret = rand.Text()
 	return a.prepare()
 }

@@ -119,11 +119,36 @@ func (d *dispatcher) take(limit int) error {
 	e.mu.Unlock()
 	items, err := e.queue.Take(d.ctx, d.id, limit)
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	d.parked = time.Time{}
-	d.taken = items
 	d.leased += len(items)
+	e.mu.Unlock()
+	items, undelivered := e.judged(items)
+	d.settle(undelivered)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	d.taken = items
 	return err
+}
+
+// judged returns the items that are to be delivered, and settles the others. A
+// judge's mistake keeps nothing from being delivered.
+func (e *Engine) judged(items []Item) (left []Item, undelivered []Settlement) {
+	judge := e.options.Load().Judge
+	if judge == nil {
+		return items, nil
+	}
+	left = items[:0]
+	for _, item := range items {
+		record := item.Record
+		_ = Guard(func() error { record = judge(item.Record); return nil })
+		if record == nil {
+			undelivered = append(undelivered, Settlement{Item: item, Outcome: Done})
+			continue
+		}
+		item.Record = record
+		left = append(left, item)
+	}
+	return left, undelivered
 }
 
 // release lets what wasn't tried wait in the queue again. After a pause, what

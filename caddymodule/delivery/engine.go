@@ -39,6 +39,11 @@ type Options struct {
 	Logger *zap.Logger
 	// Observer may be nil.
 	Observer Observer
+	// Judge is asked of each record that is about to be delivered. It returns
+	// what is to be delivered, with the same ID, or nil: then the record is
+	// settled without a delivery. It may be asked again, as after a failure, and
+	// may be nil.
+	Judge func(*Record) *Record
 }
 
 // Observer is told what the engine does, for metrics. It is called from

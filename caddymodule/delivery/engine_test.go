@@ -274,3 +274,40 @@ func TestWatcherIsToldOfEachRecord(t *testing.T) {
 		}
 	})
 }
+
+// TestJudge: what the judge wants is delivered, what it doesn't is settled, and
+// one that panics keeps nothing back. A retry asks it again.
+func TestJudge(t *testing.T) {
+	judge := func(r *delivery.Record) *delivery.Record {
+		switch r.Name {
+		case "not":
+			return nil
+		case "panic":
+			panic("a mistake")
+		case "other":
+			changed := *r
+			changed.Name = "changed"
+			return &changed
+		}
+		return r
+	}
+	inBubble(t, delivery.Options{Judge: judge}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+		r := &recorder{fail: func(name string, attempt int) error {
+			if name == "changed" && attempt == 1 {
+				return &delivery.RetryError{Reason: "not now"}
+			}
+			return nil
+		}}
+		put(t, q, "d", "not", "as it is", "other", "not", "panic")
+		e.Use([]delivery.Destination{{ID: "d", Tracker: r, Concurrency: 1}})
+		time.Sleep(time.Hour)
+		for name, want := range map[string]int{"not": 0, "as it is": 1, "changed": 2, "other": 0, "panic": 1} {
+			if got := len(r.attempts(name)); got != want {
+				t.Errorf("%q was tried %d times, want %d", name, got, want)
+			}
+		}
+		if n := waiting(t, q, "d"); n != 0 {
+			t.Errorf("%d records wait", n)
+		}
+	})
+}

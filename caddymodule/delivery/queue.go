@@ -95,6 +95,15 @@ type Posted interface {
 	GiveUp()
 }
 
+// Gossiper is a [Queue] by which the nodes that share it tell each other what
+// needn't be kept. What is told may get lost.
+type Gossiper interface {
+	// Tell tells all nodes, maybe this one too. It doesn't wait.
+	Tell(message []byte)
+	// Hear has a function called with what is told from now on.
+	Hear(func(message []byte))
+}
+
 // Underway is a [Posted] that can't be influenced.
 type Underway struct{}
 

@@ -88,6 +88,10 @@ type recordedExplained struct {
 	Explanation string         `json:"explanation,omitempty"`
 	// OnceSeconds is for how long the same hit counts once; 0 if each counts.
 	OnceSeconds float64 `json:"once_seconds"`
+	// WaitSeconds is for how long the records wait in the queue first, and why;
+	// 0 if they don't.
+	WaitSeconds float64 `json:"wait_seconds,omitempty"`
+	WaitReason  string  `json:"wait_reason,omitempty"`
 }
 
 type recordExplained struct {
@@ -212,6 +216,9 @@ func (m *observation) explain(v *Visit) *Explanation {
 			Properties: explainProperties(record.Properties),
 		})
 	}
+	if t.Waits > 0 {
+		e.Recorded.WaitSeconds, e.Recorded.WaitReason = t.Waits.Seconds(), waitReason
+	}
 	if len(t.Records) == 0 {
 		e.Recorded.Reason = cmp.Or(m.reason, t.Unsent)
 		e.Recorded.Explanation = first.Why(e.Recorded.Reason)
@@ -245,6 +252,9 @@ func changes(trackers []*app.Tracker, tags tagging.Tags) (all []ChangeExplained)
 	}
 	return all
 }
+
+// waitReason says why a record waits.
+const waitReason = "the link names somebody, and the browser brings no cookie of ours: others may be opened in the same burst, by a scanner (scanners)"
 
 // anonymous is shown instead of identities that are random.
 const anonymous = "<anonymous>"

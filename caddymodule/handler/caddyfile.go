@@ -49,6 +49,12 @@ func parseDirective(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error)
 //	    event    <name> {
 //	        property <name> <value>
 //	    }
+//	    scanners off | mark | drop {
+//	        links    <n> <window>
+//	        people   <n> <window>
+//	        decoy    <event>
+//	        networks <cidr...>
+//	    }
 //	}
 //
 // An API key is short for `tracker kissmetrics <api_key>`. `tracker` may be
@@ -87,6 +93,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		d.Next()
 		return d.WrapErr(fmt.Errorf("tagged_urls: %v", err))
 	}
+	if h.Cookie.Off && h.Scanners.on() {
+		d.Reset()
+		d.Next()
+		return d.WrapErr(errScannersNeedCookie)
+	}
 	return nil
 }
 
@@ -110,6 +121,8 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		h.Redirect = true
 	case "cookie":
 		return h.Cookie.unmarshal(d)
+	case "scanners":
+		return h.Scanners.unmarshal(d)
 	case "alias":
 		var word string
 		if !d.AllArgs(&word) || word != "on" && word != "off" {
@@ -188,7 +201,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		h.Event = new(Event)
 		return h.Event.unmarshal(d)
 	default:
-		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, identity_key, identity_plain, events, properties, shared_link, skip, landing, event", option)
+		return d.Errf("tagged_urls has no option %q: it has tracker, strip, redirect, cookie, alias, once, consent, identity_email, identity_reject, identity_key, identity_plain, events, properties, shared_link, skip, landing, event, scanners", option)
 	}
 	if err != nil {
 		return d.WrapErr(err)

@@ -3,9 +3,6 @@ package handler
 import (
 	"hash/maphash"
 	"net/http"
-	"net/netip"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // clientSeed makes a client's hash say nothing to anybody else.
@@ -15,15 +12,9 @@ var clientSeed = maphash.MakeSeed()
 // [delivery.Entry.Client]: the address, or its network of IPv6, all of which
 // one client has.
 func clientOf(r *http.Request) uint64 {
-	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	address, err := netip.ParseAddr(ip)
-	if err != nil {
+	network, _, ok := clientNetwork(r)
+	if !ok {
 		return 0
 	}
-	bits := 32
-	if address = address.Unmap(); address.Is6() {
-		bits = 64
-	}
-	network, _ := address.Prefix(bits) // it has no zone then, either
 	return maphash.Comparable(clientSeed, network)
 }

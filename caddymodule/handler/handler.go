@@ -21,6 +21,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/response"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -112,6 +113,9 @@ type Handler struct {
 	// The event of requests without tags.
 	Event *Event `json:"event,omitempty"`
 
+	// How security scanners are recognized that open links as people do.
+	Scanners Scanners `json:"scanners,omitzero"`
+
 	app      host
 	dry      bool          // a dry run's: nothing is counted or shown
 	timeout  time.Duration // the app's QueueTimeout
@@ -124,6 +128,7 @@ type Handler struct {
 	landing  tagging.Landing
 	event    *event
 	takings  *tagging.Takings // nil: browsers aren't counted
+	scan     *scanner         // nil: off
 	// placeholders are those of ours that the configuration names, and used is
 	// whether there may be others, too.
 	placeholders     []string
@@ -139,6 +144,7 @@ type host interface {
 	AliasMemory() uint64
 	ClaimAlias(ctx context.Context, memory uint64, anonymous [16]byte, made time.Time) (first bool, err error)
 	ReleaseAlias(anonymous [16]byte)
+	Evidence() *scanners.Memory
 }
 
 // Consent names the cookie that a visitor has who agreed to be recorded.
@@ -224,6 +230,12 @@ func (h *Handler) provisionOptions() (err error) {
 	}
 	if h.skip, err = parseSkip(h.Skip); err != nil {
 		return err
+	}
+	if h.scan, err = h.Scanners.prepare(); err != nil {
+		return err
+	}
+	if h.scan != nil && h.Cookie.Off {
+		return errScannersNeedCookie
 	}
 	switch {
 	case h.Once == 0:

@@ -66,9 +66,10 @@ type hit struct {
 	// setCookies makes the Set-Cookie headers when the queue has taken the hit
 	// and the response begins; not if there is none to be set.
 	setCookies  func() []string
-	jar         *jar   // what setCookies sets them by
-	visitCookie string // the header that begins or renews a visit, or ""
-	taken       bool   // by the queue, when the response began
+	met         *encounter // nil unless scanners are to be recognized
+	jar         *jar       // what setCookies sets them by
+	visitCookie string     // the header that begins or renews a visit, or ""
+	taken       bool       // by the queue, when the response began
 }
 
 // landedTo is a record of an arrival and a destination that has it.
@@ -169,14 +170,22 @@ func (h *hit) countSkipped() {
 
 // count counts the request, whatever number of directives it meets.
 func (h *hit) count(o *outcome) {
-	if h.outcome.CompareAndSwap(nil, o) && (h.first == nil || !h.first.dry) {
-		if o == recorded {
-			metrics.Recorded.Inc()
-		} else {
-			metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
-		}
-		if live.Process.Watched() {
-			h.show(o)
-		}
+	if h.outcome.CompareAndSwap(nil, o) && o != waiting && !h.dry() {
+		h.tell(o)
+	}
+}
+
+// dry reports whether the hit is only explained.
+func (h *hit) dry() bool { return h.first != nil && h.first.dry }
+
+// tell tells whoever counts, or watches, what became of the request.
+func (h *hit) tell(o *outcome) {
+	if o == recorded {
+		metrics.Recorded.Inc()
+	} else {
+		metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
+	}
+	if live.Process.Watched() {
+		h.show(o)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery/deliverytest"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -27,6 +28,7 @@ type testHost struct {
 	starts              bool // and isn't ready yet
 	post                func(done func(error)) delivery.Posted
 	entries             [][]delivery.Entry // posted so far
+	evidence            *scanners.Memory
 }
 
 func (a *testHost) Ready(deadline time.Time) error {
@@ -44,10 +46,12 @@ func (a *testHost) Post(_ time.Time, entries []delivery.Entry, done func(error))
 	return a.post(done)
 }
 
+func (a *testHost) Evidence() *scanners.Memory { return a.evidence }
+
 func (a *testHost) Recorded([]*delivery.Record) {}
 
 func newTestHost(post func(done func(error)) delivery.Posted) *testHost {
-	return &testHost{Queue: deliverytest.NewQueue(), keys: tagging.NewKeys([]byte("secret")), post: post}
+	return &testHost{Queue: deliverytest.NewQueue(), keys: tagging.NewKeys([]byte("secret")), post: post, evidence: scanners.New(100)}
 }
 
 // takes is a queue that has taken a hit at once.

@@ -26,6 +26,9 @@ type Inspection struct {
 	Records  []*delivery.Record
 	// Unsent is why there are no records, or not all.
 	Unsent tagging.Reason
+	// Waits is for how long the records wait in the queue, because it isn't known
+	// yet whether a scanner opens the mail's links.
+	Waits time.Duration
 }
 
 // Inspect returns what the directives have made of a request, or nil if it
@@ -35,11 +38,15 @@ func Inspect(r *http.Request) *Inspection {
 	if hit == nil {
 		return nil
 	}
-	return &Inspection{
+	inspection := &Inspection{
 		Tagged: hit.tagged, Query: hit.query, Tags: hit.tags,
 		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Prefetch: tagging.Prefetch(r.Header),
 		Resolved: hit.resolved || hit.known, Person: hit.person, Records: slices.Concat(hit.records, hit.landed), Unsent: hit.unsent,
 	}
+	if hit.met != nil && hit.met.waits {
+		inspection.Waits = hit.met.notBefore.Sub(hit.time)
+	}
+	return inspection
 }
 
 // Lands reports whether something may be recorded of requests without tags.

@@ -145,6 +145,10 @@ func (h *Handler) land(hit *hit, r *http.Request, deadline time.Time) (records [
 	}
 	// Records are the same again if they are so in what is compared.
 	add := func(landed tagging.Landed, compared []tagging.Property) {
+		if reason := hit.unmasked(); reason != "" {
+			hit.skip(reason)
+			return
+		}
 		for _, record := range hit.landed { // by another directive
 			if record.Name == landed.Event && slices.Equal(record.Properties, landed.Properties) {
 				records = append(records, record)

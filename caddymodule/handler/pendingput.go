@@ -126,6 +126,16 @@ func (h *hit) end(err error) {
 	}
 }
 
+// untake takes back that the browser has the name, as it was a scanner's.
+func (q *queueOutcome) untake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken != nil {
+		q.taken()
+		q.taken = nil
+	}
+}
+
 // notStored reports whether what the queue was given isn't stored for certain.
 // Queues return these errors as they are if it isn't; wrapped, or of another
 // kind, they may be those of an attempt whose outcome nobody knows. An alias that

@@ -25,6 +25,11 @@ const (
 	reasonOnce     tagging.Reason = "once"
 	reasonNobody   tagging.Reason = "nobody"   // not a navigation, no name, no cookie
 	reasonNothing  tagging.Reason = "no_alias" // an identity alone that needs no alias
+
+	reasonScannerPeople  tagging.Reason = "scanner_people"
+	reasonScannerLinks   tagging.Reason = "scanner_links"
+	reasonScannerDecoy   tagging.Reason = "scanner_decoy"
+	reasonScannerNetwork tagging.Reason = "scanner_network"
 )
 
 // Why explains why the handler records nothing of a request.
@@ -62,6 +67,14 @@ func (h *Handler) Why(reason tagging.Reason) string {
 		return "Nobody knows whose hit it would be, and only a navigation makes a new anonymous identity."
 	case reasonNothing:
 		return "An identity alone is recorded as an alias, if there is something to connect it with: that takes a navigation, by a browser of which something was recorded before, but no name, and neither `alias off` nor `cookie off`."
+	case reasonScannerPeople:
+		return "One client opened the links of many people within a moment, none of them with our cookie (scanners people)."
+	case reasonScannerLinks:
+		return "Several links of one identity were opened within a moment, each without the cookie that the answers before had set (scanners links)."
+	case reasonScannerDecoy:
+		return "The link is one that no person sees, or the client has opened it within the last 15 minutes (scanners decoy)."
+	case reasonScannerNetwork:
+		return "The client is in a network of scanners (scanners networks)."
 	}
 	return reason.Explain()
 }

@@ -41,6 +41,9 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 		h.resolve(hit, r, deadline)
 	}
 	landed := h.land(hit, r, deadline)
+	if hit.met != nil {
+		h.witness(hit, r, landed)
+	}
 	entries, records := h.entries(hit, r), hit.records
 	if len(landed) > 0 {
 		entries = append(slices.Clip(entries), h.landedEntries(hit, r, landed)...)
@@ -78,8 +81,7 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 		}
 		if err != nil {
 			h.dropped(hit, len(entries), err)
-		} else {
-			hit.count(recorded)
+		} else if hit.count(hit.becomes()); hit.met == nil || !hit.met.waits {
 			if hit.emitted.CompareAndSwap(false, true) {
 				h.app.Recorded(records)
 			} else if len(landed) > 0 {
@@ -98,6 +100,9 @@ func (h *Handler) resolve(hit *hit, r *http.Request, deadline time.Time) {
 		return
 	}
 	h.know(hit, r, deadline)
+	if hit.unsent = hit.unmasked(); hit.unsent != "" {
+		return
+	}
 	kind := delivery.Properties
 	if hit.tags.Event != "" {
 		kind = delivery.Event
@@ -130,7 +135,7 @@ func (h *Handler) know(hit *hit, r *http.Request, deadline time.Time) {
 	} else {
 		h.identify(hit, r, site)
 	}
-	if alias := hit.person.Alias; alias.To != "" && h.claimAlias(hit, deadline) {
+	if alias := hit.person.Alias; alias.To != "" && hit.unmasked() == "" && h.claimAlias(hit, deadline) {
 		hit.aliased = alias.From.String()
 		hit.records = append(hit.records, hit.newRecord(delivery.Alias, site, hit.aliased, alias.To, nil))
 	}
@@ -162,7 +167,10 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 		browser.LibraryNamed, browser.LibraryName = true, tagging.LibraryCookie(cookie.Value)
 	}
 	hit.person, hit.jar = h.resolvePerson(hit, browser, jar.scope.Name), jar
-	if hit.person.Cookie.None() {
+	if h.scan != nil {
+		h.meet(hit, r, jar.scope.Name, browser)
+	}
+	if hit.person.Cookie.None() || hit.unmasked() != "" {
 		return
 	}
 	hit.setCookies = func() []string {
@@ -170,6 +178,7 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 		if cookie.Made.IsZero() {
 			cookie.Made, cookie.Memory = time.Now(), h.app.AliasMemory()
 		}
+		h.answered(hit)
 		return jar.set(cookie)
 	}
 }
@@ -181,7 +190,7 @@ func (h *Handler) seen(hit *hit, site, event string, properties []tagging.Proper
 	for _, tracker := range h.trackers {
 		site += " " + tracker.ID
 	}
-	key := recentHits.Key(site, hit.person.ID, event, properties)
+	key := recentHits.Key(site+hit.met.clientKey(), hit.person.ID, event, properties)
 	if recentHits.Seen(key, hit.time, window) {
 		return true
 	}
@@ -217,7 +226,7 @@ func (h *Handler) address(entries []delivery.Entry, hit *hit, r *http.Request, r
 		informed.UserAgent = strings.ToValidUTF8(cut(r.UserAgent(), maxUserAgent), "\uFFFD")
 		record = &informed
 	}
-	return append(entries, delivery.Entry{Destination: tracker.ID, Record: record, Client: client})
+	return append(entries, delivery.Entry{Destination: tracker.ID, Record: record, Client: client, NotBefore: hit.notBefore()})
 }
 
 // permitted returns a record as the directive's own options permit it to be

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/tracing"
 )
 
@@ -47,6 +48,7 @@ type Destination struct {
 // queue closed. Its methods may be called at the same time.
 type Pool struct {
 	registry registry
+	evidence *scanners.Memory
 
 	mu       sync.Mutex
 	storages map[string]*storage // by the queue's key
@@ -75,7 +77,7 @@ var Process = New(registryFile)
 
 // New returns an empty pool. It notes in a file which queues are used.
 func New(file func() string) *Pool {
-	return &Pool{registry: registry{file: file}, storages: make(map[string]*storage)}
+	return &Pool{registry: registry{file: file}, evidence: scanners.New(scanners.DefaultSize), storages: make(map[string]*storage)}
 }
 
 // Lease is a configuration's hold on its queue.

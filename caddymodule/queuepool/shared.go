@@ -69,6 +69,7 @@ func (q *sharedQueue) run(ctx context.Context, first *Config, before *holder) {
 	q.mu.Lock()
 	q.down = nil
 	q.mu.Unlock()
+	q.gossip()
 	close(q.opened)
 	q.apply()
 	q.migrate(ctx)
@@ -115,7 +116,7 @@ func (q *sharedQueue) apply() {
 		return // it is done once it is open
 	}
 	c.Queue.Apply(q.queue.Unwrap())
-	q.engine.Configure(delivery.Options{MaxAge: c.MaxAge, Logger: q.log, Observer: c.Observer})
+	q.engine.Configure(delivery.Options{MaxAge: c.MaxAge, Logger: q.log, Observer: c.Observer, Judge: q.pool.judge})
 	q.use(c, destinations)
 }
 

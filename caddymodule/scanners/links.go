@@ -79,6 +79,26 @@ func judgeWindow(hits []*hit) {
 	if hits = hits[from:]; limit.N == 0 || len(hits) < limit.N || strangers(hits) < limit.N {
 		return
 	}
+	// A client that is one by itself makes no scanners of the others: the person
+	// may open the mail at the same moment.
+	rest := slices.Clone(hits)
+	var clients set
+	for _, h := range hits {
+		clients.add(h.Client)
+	}
+	for _, client := range clients.hashes[:clients.n] {
+		others := func(h *hit) bool { return h.Client != client }
+		if own := slices.DeleteFunc(slices.Clone(hits), others); strangers(own) >= limit.N {
+			mark(own)
+			rest = slices.DeleteFunc(rest, func(h *hit) bool { return !others(h) })
+		}
+	}
+	if strangers(rest) >= limit.N {
+		mark(rest)
+	}
+}
+
+func mark(hits []*hit) {
 	for _, h := range hits {
 		h.links = true
 	}

@@ -56,11 +56,18 @@ func (r Rules) Wait() time.Duration {
 	return wait
 }
 
+// Key is what all records of a visit have in common: the first bytes of their
+// IDs.
+type Key [8]byte
+
+// KeyOf returns the key of a record's ID.
+func KeyOf(id [16]byte) Key { return Key(id[:]) }
+
 // Visit is a visit without our cookie. What it was, is in keyed hashes, the same
 // on all nodes of a fleet; 0 is unknown.
 type Visit struct {
-	// Record is the ID of the record that is to be judged.
-	Record [16]byte
+	// Record is the key of the records that are to be judged.
+	Record Key
 	// At is when it arrived.
 	At time.Time
 	// Person is the identity, and Link the URL, both on one site. Client is who
@@ -99,12 +106,12 @@ type Memory struct {
 
 	mu       sync.Mutex
 	hits     []*hit // in order of arrival
-	byRecord map[[16]byte]*hit
+	byRecord map[Key]*hit
 	byCookie map[uint64]*hit // by the cookie that its answer has set
 	persons  map[uint64]*person
 	clients  map[uint64]*client
 	decoyed  map[uint64]time.Time // clients, until when
-	verdicts map[[16]byte]Judgement
+	verdicts map[Key]Judgement
 	over     []func() // what is to be told once mu isn't held
 }
 
@@ -140,9 +147,9 @@ func (h *hit) verdict() Verdict {
 func New(size int) *Memory {
 	return &Memory{
 		seed: maphash.MakeSeed(), node: rand.Uint64(), size: max(size, 1),
-		byRecord: make(map[[16]byte]*hit), byCookie: make(map[uint64]*hit),
+		byRecord: make(map[Key]*hit), byCookie: make(map[uint64]*hit),
 		persons: make(map[uint64]*person), clients: make(map[uint64]*client),
-		decoyed: make(map[uint64]time.Time), verdicts: make(map[[16]byte]Judgement),
+		decoyed: make(map[uint64]time.Time), verdicts: make(map[Key]Judgement),
 	}
 }
 
@@ -252,12 +259,12 @@ func (m *Memory) finish(h *hit) {
 }
 
 // Answered notes that a visit's answer has set a cookie.
-func (m *Memory) Answered(now time.Time, record [16]byte, cookie uint64) {
+func (m *Memory) Answered(now time.Time, record Key, cookie uint64) {
 	m.answered(now, now, record, cookie)
 	m.announce(message{Kind: kindAnswered, Record: record, Cookie: cookie}, now, Rules{})
 }
 
-func (m *Memory) answered(now, at time.Time, record [16]byte, cookie uint64) (known *hit) {
+func (m *Memory) answered(now, at time.Time, record Key, cookie uint64) (known *hit) {
 	m.lock(now)
 	defer m.unlock()
 	h := m.byRecord[record]
@@ -360,7 +367,7 @@ func (m *Memory) Decoyed(now time.Time, client uint64) bool {
 
 // Judge says what becomes of a record that was noted: by what is known so far,
 // or was when its windows were over. What isn't known is a person's.
-func (m *Memory) Judge(now time.Time, record [16]byte) Judgement {
+func (m *Memory) Judge(now time.Time, record Key) Judgement {
 	if !m.some.Load() {
 		return Judgement{}
 	}
@@ -374,7 +381,7 @@ func (m *Memory) Judge(now time.Time, record [16]byte) Judgement {
 
 // Withdraw notes that a visit's record isn't delivered for other reasons: done
 // isn't called. It stays evidence.
-func (m *Memory) Withdraw(record [16]byte) {
+func (m *Memory) Withdraw(record Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if h := m.byRecord[record]; h != nil {

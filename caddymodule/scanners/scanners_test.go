@@ -31,7 +31,7 @@ func newWorld(rules scanners.Rules) *world {
 	return &world{Memory: scanners.New(1000), rules: rules, now: start, told: make(map[int]scanners.Verdict)}
 }
 
-func record(n int) (id [16]byte) {
+func record(n int) (id scanners.Key) {
 	binary.BigEndian.PutUint64(id[:], uint64(n)+1)
 	return id
 }
@@ -151,6 +151,8 @@ func TestLinks(t *testing.T) {
 		"two mail programs":                                {spread(2, 100, func(i int, v *visit) { v.client = uint64(i) + 1 }), none(2)},
 		"two mail programs, one of them with tabs":         {append(spread(3, 40, func(i int, v *visit) { v.client = uint64(i/2) + 1 }), visit{after: 120, person: 1, link: 4, client: 1, brings: 2}), none(3)},
 		"a scanner, and the person with a browser of them": {append(spread(3, 40, nil), visit{after: 130, person: 1, link: 4, client: 2}, visit{after: 500, person: 1, link: 5, client: 2, brings: 4}), append(all(3), "")},
+		"a scanner, and the person's first click":          {append(spread(3, 40, nil), visit{after: 130, person: 1, link: 2, client: 2}), append(all(3), "")},
+		"several scanners":                                 {spread(6, 100, func(i int, v *visit) { v.client = []uint64{1, 1, 1, 2, 3, 4}[i] }), all(6)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,7 +13,7 @@ type message struct {
 	Multiplexed, Drop bool
 	Decoy             bool
 	Node              uint64
-	Record            [16]byte
+	Record            Key
 	At                int64 // Unix nanoseconds
 	Person, Link      uint64
 	Client, Conn      uint64

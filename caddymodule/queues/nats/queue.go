@@ -62,6 +62,8 @@ type openQueue struct {
 	complained time.Time
 
 	cache statsCache
+
+	hearing hearing
 }
 
 var _ delivery.Queue = (*openQueue)(nil)
@@ -115,6 +117,7 @@ func (q *openQueue) use(c *client) {
 		c.close()
 		return
 	}
+	q.listen(c)
 	before := q.client.Swap(c)
 	q.down = nil
 	close(q.changed)

@@ -1,0 +1,259 @@
+package handler
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
+)
+
+// scanning is a directive that recognizes scanners.
+func (a *testHost) scanning(t *testing.T, s Scanners) *Handler {
+	t.Helper()
+	h := a.directive(rand.Text()) // nobody has sent it the same hit before
+	h.rules, h.once = tagging.NewRules(tagging.RulesOptions{}), DefaultOnce
+	var err error
+	if h.scan, err = s.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// from makes a request a client's. A zone of the address is its network card's.
+func from(r *http.Request, ip string) *http.Request {
+	caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, ip)
+	return r
+}
+
+// serve has a directive handle a request, and returns the hit and the cookies.
+func (h *Handler) serve(r *http.Request) (*hit, []string) {
+	hit := newHit(r, nil, h.rules)
+	h.record(hit, r)
+	hit.Wait()
+	return hit, hit.Cookies()
+}
+
+// TestWhatWaits: named hits without a cookie, and nothing else.
+func TestWhatWaits(t *testing.T) {
+	t.Parallel()
+	scope := tagging.Scope{Name: "example.com"}
+	for name, test := range map[string]struct {
+		action, query, decoy string
+		headers, cookies     []string
+		waits                time.Duration
+		unsent               tagging.Reason
+	}{
+		"named":                    {action: "mark", waits: 10 * time.Second},
+		"with a decoy":             {action: "drop", decoy: "D", waits: 20 * time.Second},
+		"off":                      {action: "off"},
+		"unnamed":                  {action: "mark", query: "kme=E"},
+		"with our cookie":          {action: "mark", cookies: []string{"tu_id", ""}},
+		"with somebody's cookie":   {action: "mark", cookies: []string{"tu_id", "x", "session", "y"}, waits: 10 * time.Second},
+		"with the library's":       {action: "mark", cookies: []string{"km_ai", "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}},
+		"an image":                 {action: "mark", headers: []string{"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"}},
+		"a program without a name": {action: "mark", headers: []string{"Sec-Fetch-Mode", "", "Sec-Fetch-Dest", "", "Accept", "*/*"}},
+		"an old browser":           {action: "mark", headers: []string{"Sec-Fetch-Mode", "", "Sec-Fetch-Dest", "", "Accept", "text/html"}, waits: 10 * time.Second},
+		"properties":               {action: "mark", query: "kmi=ann&km_a=b", waits: 10 * time.Second},
+		"a name alone":             {action: "mark", query: "kmi=ann", unsent: reasonNothing},
+		"the decoy":                {action: "mark", decoy: "E", unsent: reasonScannerDecoy},
+		"the decoy, with a cookie": {action: "drop", decoy: "E", cookies: []string{"tu_id", ""}, unsent: reasonScannerDecoy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newTestHost(takes)
+			if test.query == "" {
+				test.query = "kme=E&kmi=ann"
+			}
+			for i := 1; i < len(test.cookies); i += 2 {
+				if test.cookies[i] == "" {
+					test.cookies[i] = a.keys.Seal(tagging.Cookie{Anonymous: tagging.Anonymous{1}, Made: time.Now().Add(-time.Hour)}, scope)
+				}
+			}
+			r := from(a.navigation("http://example.com/?"+test.query, test.cookies...), "203.0.113.1")
+			for i := 0; i < len(test.headers); i += 2 {
+				if r.Header.Set(test.headers[i], test.headers[i+1]); test.headers[i+1] == "" {
+					r.Header.Del(test.headers[i])
+				}
+			}
+			h := a.scanning(t, Scanners{Action: test.action, Decoy: test.decoy})
+			h.once = 0
+			hit, cookies := h.serve(r)
+			if hit.unsent != test.unsent {
+				t.Errorf("not sent because of %q, want %q", hit.unsent, test.unsent)
+			}
+			if test.unsent == reasonScannerDecoy && cookies != nil {
+				t.Errorf("who opens a decoy gets a cookie: %v", cookies)
+			}
+			if test.unsent != "" {
+				return
+			}
+			if len(a.entries) != 1 || len(a.entries[0]) != 1 {
+				t.Fatalf("entries %+v", a.entries)
+			}
+			until := a.entries[0][0].NotBefore
+			if test.waits == 0 && !until.IsZero() || test.waits != 0 && !until.Equal(hit.time.Add(test.waits)) {
+				t.Errorf("it waits until %v, but arrived %v", until, hit.time)
+			}
+			if a.evidence.Judge(time.Now(), scanners.KeyOf(hit.records[0].ID)).Verdict != 0 {
+				t.Error("a single hit is a scanner's")
+			}
+		})
+	}
+}
+
+// TestOnceKnowsClients: that a scanner has opened a link doesn't hide that the
+// person clicks on it; a reload still counts once.
+func TestOnceKnowsClients(t *testing.T) {
+	t.Parallel()
+	for action, want := range map[string]int{"mark": 2, "off": 1} {
+		a := newTestHost(takes)
+		h := a.scanning(t, Scanners{Action: action})
+		for _, ip := range []string{"203.0.113.1", "203.0.113.1", "2001:db8::1", "2001:db8::2"} {
+			h.serve(from(a.navigation("http://"+action+".example/?kme=E&kmi=once"), ip))
+		}
+		if len(a.entries) != want {
+			t.Errorf("with scanners %s %d hits were recorded, want %d", action, len(a.entries), want)
+		}
+	}
+}
+
+// TestWaitingHitsAreCountedOnce, when it is known whose they are; and one that the
+// queue didn't take as that.
+func TestWaitingHitsAreCountedOnce(t *testing.T) {
+	for name, test := range map[string]struct {
+		err                    error
+		links                  int
+		before, after, emitted string
+	}{
+		"a person":  {nil, 2, "waiting", "recorded", ""},
+		"a scanner": {nil, 3, "waiting", "skipped", "scanner_links"},
+		"full":      {delivery.ErrFull, 3, "dropped", "dropped", "full"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newTestHost(func(done func(error)) delivery.Posted { done(test.err); return delivery.Underway{} })
+				h := a.scanning(t, Scanners{Action: "drop"})
+				var hits []*hit
+				for i := range test.links {
+					r := from(a.navigation("http://example.com/"+string(rune('a'+i))+"?kme=E&kmi="+strings.Fields(name)[len(strings.Fields(name))-1]+"&km_link="+string(rune('a'+i))), "203.0.113.1")
+					hit, _ := h.serve(r)
+					hits = append(hits, hit)
+					if test.err != nil && i == 0 { // else nobody could have brought a cookie
+						test.before, test.after = "dropped", "dropped"
+					}
+					time.Sleep(time.Second)
+				}
+				for _, hit := range hits {
+					if word := hit.outcome.Load().word; word != test.before {
+						t.Errorf("at first a hit is %s, want %s", word, test.before)
+					}
+				}
+				time.Sleep(20 * time.Second)
+				synctest.Wait()
+				for _, hit := range hits {
+					if o := hit.outcome.Load(); o.word != test.after || string(o.reason) != test.emitted {
+						t.Errorf("a hit was %s %s, want %s %s", o.word, o.reason, test.after, test.emitted)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestNetworks: addresses are found in them, however they are written, and a hit
+// with our cookie is none of theirs.
+func TestNetworks(t *testing.T) {
+	t.Parallel()
+	for ip, want := range map[string]string{
+		"192.0.2.7": "network", "::ffff:192.0.2.7": "network", "192.0.3.7": "", "2001:db8::9": "network", "2001:db8:1::9": "",
+		"198.51.100.4": "network", "10.1.2.3": "network", "": "", "fe80::1%eth0": "",
+	} {
+		a := newTestHost(takes)
+		h := a.scanning(t, Scanners{Action: "mark", Networks: []string{"192.0.2.0/24", "2001:db8::/48", "198.51.100.4", "private_ranges"}})
+		for _, cookie := range []bool{false, true} {
+			var cookies []string
+			if cookie {
+				cookies = []string{"tu_id", a.keys.Seal(tagging.Cookie{Anonymous: tagging.Anonymous{1}}, tagging.Scope{Name: "example.com"})}
+				want = ""
+			}
+			h.once = 0
+			hit, _ := h.serve(from(a.navigation("http://example.com/?kme=E", cookies...), ip))
+			got := ""
+			for _, p := range hit.records[0].Properties {
+				got += p.Value
+			}
+			if got != want {
+				t.Errorf("%q, with a cookie: %v: %q, want %q", ip, cookie, got, want)
+			}
+		}
+	}
+}
+
+func TestFromElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		site, referer string
+		want          bool
+	}{
+		{"none", "", true},
+		{"cross-site", "https://mail.example/", true},
+		{"same-origin", "", false},
+		{"same-site", "https://www.example.com/", false},
+		{"", "", true},
+		{"", "https://mail.example/", true},
+		{"", "http://Example.com/page", false},
+		{"", "%", true},
+	} {
+		r := httptest.NewRequest("GET", "http://example.com/?kme=E", nil)
+		if test.site != "" {
+			r.Header.Set("Sec-Fetch-Site", test.site)
+		}
+		r.Header.Set("Referer", test.referer)
+		if got := fromElsewhere(r); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}
+
+// TestScannersOffCostsNothing: nothing is remembered of a hit.
+func TestScannersOffCostsNothing(t *testing.T) {
+	t.Parallel()
+	a := newTestHost(takes)
+	a.evidence = nil // would panic
+	if hit, _ := a.scanning(t, Scanners{}).serve(from(a.navigation("http://example.com/?kme=E&kmi=ann"), "203.0.113.1")); hit.met != nil || len(a.entries) != 1 {
+		t.Error("something is")
+	}
+}
+
+// TestScannersTakeNoNames: a mail's scanner leaves the name to the person.
+func TestScannersTakeNoNames(t *testing.T) {
+	for _, links := range []int{2, 3} { // of which three make a scanner
+		synctest.Test(t, func(t *testing.T) {
+			a := newTestHost(takes)
+			h := a.scanning(t, Scanners{Action: "mark"})
+			h.takings, h.SharedLink = tagging.NewTakings(100), SharedLink{Browsers: links, Window: caddy.Duration(time.Hour)}
+			for i := range links {
+				h.serve(from(a.navigation(fmt.Sprintf("http://example.com/%d?kme=E&kmi=ann&km_link=%d", i, i)), "203.0.113.1"))
+				time.Sleep(time.Second)
+			}
+			time.Sleep(20 * time.Second)
+			hit, _ := h.serve(from(a.navigation("http://example.com/?kme=E&kmi=ann"), "203.0.113.2"))
+			if kept := hit.person.Cookie.Name == "ann"; kept != (links == 3) {
+				t.Errorf("after %d links, the person's cookie keeps the name: %v", links, kept)
+			}
+			time.Sleep(20 * time.Second)
+			synctest.Wait()
+		})
+	}
+}

@@ -1,0 +1,41 @@
+package queuepool
+
+import (
+	"time"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
+)
+
+// Evidence is what is known of scanners. It is the pool's, so that a reload
+// forgets nothing.
+func (l *Lease) Evidence() *scanners.Memory { return l.pool.evidence }
+
+// judge says what becomes of a record, see [delivery.Options].
+func (p *Pool) judge(r *delivery.Record) *delivery.Record {
+	switch j := p.evidence.Judge(time.Now(), scanners.KeyOf(r.ID)); {
+	case j.Verdict == scanners.Person:
+		return r
+	case j.Drop:
+		return nil
+	default:
+		return scanners.Mark(r, j.Verdict)
+	}
+}
+
+// gossip has the nodes that share the queue tell each other the evidence.
+func (q *sharedQueue) gossip() {
+	g, ok := q.queue.Unwrap().(delivery.Gossiper)
+	if !ok {
+		return
+	}
+	q.pool.evidence.Tell(func(message []byte) {
+		_ = delivery.Guard(func() error { g.Tell(message); return nil })
+	})
+	_ = delivery.Guard(func() error {
+		// What a newer version tells isn't understood; then each node judges by
+		// what it has seen itself.
+		g.Hear(func(message []byte) { _ = q.pool.evidence.Hear(time.Now(), message) })
+		return nil
+	})
+}
