@@ -8,6 +8,8 @@ func (q *openQueue) Forget(match func(*delivery.Record) bool) (f delivery.Forgot
 	if q.isClosed() {
 		return f, delivery.ErrClosed
 	}
+	q.changing.Lock()
+	defer q.changing.Unlock()
 	for _, d := range q.all("") {
 		if err := q.forget(d, match, &f); err != nil {
 			return f, err
