@@ -77,7 +77,7 @@ func Build(address string, asked tagging.Tags, token *string) (string, error) {
 // IsMergeField reports whether an identity is to be filled in by a mailing tool.
 // One that can't be printed isn't a tool's.
 func IsMergeField(identity string) bool {
-	_, reason := tagging.NewRules(tagging.RulesOptions{}).Accept(identity)
+	_, reason := (*tagging.Rules)(nil).Accept(identity)
 	return reason == tagging.IdentityMerge && explain.Printable(identity) == identity
 }
 
