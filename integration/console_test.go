@@ -241,6 +241,15 @@ func TestConsoleDelivery(t *testing.T) {
 	b.eval("document.querySelector('#trackers [data-do=retry]').click()")
 	b.seesText("#delivery-status", "0 records waiting")
 
+	// Forgetting people takes what waits of them.
+	trk.Down()
+	visitAs(t, c, harness.UserAgent, "/?kme=Fourth&kmi=dave@example.com")
+	b.seesText("#delivery-status", "1 record waiting")
+	b.do("forget them", chromedp.SetValue("#forget input[name=identity]", "dave@example.com"), chromedp.Click("#forget button"), chromedp.Click("#confirm-yes"))
+	b.seesText("#forgotten", "1 waiting record and 0 dead letters were removed")
+	b.seesText("#delivery-status", "0 records waiting")
+	trk.Up()
+
 	b.eval("location.hash = 'explain'")
 	b.do("explain a link", chromedp.SetValue("#explain-form textarea", shop+"/offer?kme=Clicked+Link&kmi=ann&km__k=1"), chromedp.Click("#explain-form button"))
 	b.seesText("#explained", "/offer?kme=Clicked+Link")
@@ -248,7 +257,7 @@ func TestConsoleDelivery(t *testing.T) {
 	if requests := len(trk.Records(t)); requests != 2 {
 		t.Errorf("after explaining a link the tracker has %d records", requests)
 	}
-	if hits := c.Metric("caddy_tagged_urls_hits_total"); hits != 3 {
+	if hits := c.Metric("caddy_tagged_urls_hits_total"); hits != 4 {
 		t.Errorf("explaining a link counts as a hit: there are %v", hits)
 	}
 	b.do("explain one of another site", chromedp.SetValue("#explain-form textarea", "https://elsewhere.test/?kme=X"), chromedp.Click("#explain-form button"))

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,19 +51,24 @@ func forget(r *http.Request) (any, error) {
 	if err := decoder.Decode(&asked); err != nil {
 		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf(`the body is no JSON such as {"identity": "jane@example.org"}: %v`, err)}
 	}
+	return Forget(r.Context(), asked)
+}
+
+// Forget does what POST /tagged_urls/forget asks for.
+func Forget(ctx context.Context, asked ForgetRequest) (Receipt, error) {
 	if strings.TrimSpace(asked.Identity) == "" {
-		return nil, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errors.New(`the body has no "identity"`)}
+		return Receipt{}, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errors.New(`there is no identity: whom to forget`)}
 	}
 	if asked.Undo {
-		undone, err := app.Remember(r.Context(), asked.Identity)
+		undone, err := app.Remember(ctx, asked.Identity)
 		return Receipt{Undone: &undone}, err
 	}
-	person, err := app.Forget(r.Context(), asked.Identity)
+	person, err := app.Forget(ctx, asked.Identity)
 	if err != nil {
 		if person.Hash != "" {
 			err = fmt.Errorf("the person is on the list, so nothing more of them is recorded or delivered; but not all that waits could be removed, do it again: %w", err)
 		}
-		return nil, err
+		return Receipt{}, err
 	}
 	receipt := Receipt{ForgottenPerson: person}
 	destinations := queuepool.Process.Status().Destinations

@@ -179,7 +179,7 @@ func TestOperateIsAnOption(t *testing.T) {
 	t.Parallel()
 	p := testPages(t, options{})
 	cookie, token := login(t, p, "console.test")
-	for _, path := range []string{"/retry", "/retry-letters", "/delete-letters"} {
+	for _, path := range []string{"/retry", "/retry-letters", "/delete-letters", "/forget"} {
 		resp := do(p, "POST", path, "", "Host", "console.test", "Cookie", cookie, tokenHeader, token)
 		if text := bodyOf(t, resp); resp.StatusCode != http.StatusForbidden || !strings.Contains(text, "operate") {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, text)

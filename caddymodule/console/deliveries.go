@@ -3,6 +3,7 @@ package console
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/admin"
@@ -96,4 +97,18 @@ func operate(what, tracker, id string) (total int, err error) {
 		return err
 	})
 	return total, err
+}
+
+// forget forgets a person, and answers with the receipt.
+func forget(w http.ResponseWriter, r *http.Request) error {
+	identity := r.PostForm.Get("identity")
+	if strings.TrimSpace(identity) == "" {
+		return failure{http.StatusBadRequest, "Whom to forget isn't said: give the identity, as links name it."}
+	}
+	receipt, err := admin.Forget(r.Context(), admin.ForgetRequest{Identity: identity})
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, receipt)
+	return nil
 }

@@ -33,7 +33,8 @@ type Console struct {
 	// Default: `hidden`.
 	Identities string `json:"identities,omitempty"`
 
-	// Whether dead letters can be retried and deleted. Default: false.
+	// Whether dead letters can be retried and deleted, and people forgotten.
+	// Default: false.
 	Operate bool `json:"operate,omitempty"`
 
 	// Whether also those are served whom no authentication of Caddy's has

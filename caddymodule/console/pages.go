@@ -156,9 +156,12 @@ func (p *pages) post(w http.ResponseWriter, r *http.Request, name string) error 
 		return p.postExplain(w, r)
 	case "qr.svg", "qr.png":
 		return postQR(w, r, path.Ext(name))
-	case "retry", "retry-letters", "delete-letters":
+	case "retry", "retry-letters", "delete-letters", "forget":
 		if !p.operate {
 			return failure{http.StatusForbidden, "This console may look, but not operate: the directive's option operate allows it."}
+		}
+		if name == "forget" {
+			return forget(w, r)
 		}
 		n, err := operate(name, r.PostForm.Get("tracker"), r.PostForm.Get("id"))
 		if err != nil {

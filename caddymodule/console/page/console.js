@@ -444,19 +444,23 @@ function showLetters() {
 		letters.more && make("p", { class: "hint" }, "These are the oldest " + list.length + ".")));
 }
 
+// sure asks whether to do what can't be undone.
+async function sure(question, yes) {
+	say($("confirm-text"), question);
+	say($("confirm-yes"), yes);
+	$("confirm").returnValue = "";
+	$("confirm").showModal();
+	await new Promise((done) => $("confirm").addEventListener("close", function closed() {
+		if ($("confirm").open) return; // it was told late of a question before
+		$("confirm").removeEventListener("close", closed);
+		done();
+	}));
+	return $("confirm").returnValue === "yes";
+}
+
 async function operate(button) {
 	const { do: what, tracker, id } = button.dataset;
-	if (what === "delete-letters") {
-		say($("confirm-text"), id ? "Delete this dead letter for good? It is never delivered then." : "Delete all dead letters for good? They are never delivered then.");
-		$("confirm").returnValue = "";
-		$("confirm").showModal();
-		await new Promise((done) => $("confirm").addEventListener("close", function closed() {
-			if ($("confirm").open) return; // it was told late of a question before
-			$("confirm").removeEventListener("close", closed);
-			done();
-		}));
-		if ($("confirm").returnValue !== "yes") return;
-	}
+	if (what === "delete-letters" && !await sure(id ? "Delete this dead letter for good? It is never delivered then." : "Delete all dead letters for good? They are never delivered then.", "Delete")) return;
 	button.disabled = true;
 	try {
 		const form = new URLSearchParams();
@@ -472,7 +476,31 @@ async function operate(button) {
 	button.disabled = false;
 }
 
+async function forget(form) {
+	if (!await sure("Forget this person? What waits of them is deleted for good.", "Forget")) return;
+	const button = form.querySelector("button");
+	button.disabled = true;
+	try {
+		const receipt = await askJSON("forget", new URLSearchParams(new FormData(form)));
+		form.reset();
+		replace($("forgotten"), [
+			make("p", {}, "Forgotten. " + count(receipt.waiting, "waiting record") + " and " + count(receipt.dead_letters, "dead letter") + " were removed." +
+				(receipt.under_way ? " " + count(receipt.under_way, "record") + " may have reached a tracker." : "")),
+			make("ul", {}, (receipt.trackers || []).map((t) => make("li", {}, stranger(t.id), ": ", t.ask))),
+		]);
+		lettersAre = "";
+		await refresh();
+	} catch (error) {
+		replace($("forgotten"), make("p", { class: "error" }, error.message));
+	}
+	button.disabled = false;
+}
+
 function startDelivery() {
+	if ($("forget")) $("forget").addEventListener("submit", (e) => {
+		e.preventDefault();
+		forget(e.target);
+	});
 	$("delivery").addEventListener("click", (e) => {
 		const button = e.target.closest("button[data-do]");
 		if (button) operate(button);
