@@ -51,10 +51,15 @@ type Landed struct {
 // doesn't allocate if that is nothing. No value holds a tag's identity, in
 // whatever form the URL has it.
 func (l Landing) Records(a *Arrival) (records []Landed) {
-	from := parseReferer(a.Referer)
-	if l&Visits != 0 && a.Visitor.New() {
+	begins := l&(Visits|Returning) != 0 && a.Visitor.New()
+	var from referer
+	internal := a.fromHost()
+	if !internal {
+		from = parseReferer(a.Referer)
+	}
+	if begins && l&Visits != 0 {
 		referrer := Direct
-		if from.host != "" {
+		if internal || from.host != "" {
 			referrer = private(a.Referer)
 		}
 		records = append(records, Landed{VisitedSite, []Property{{"URL", a.url()}, {"Referrer", referrer}}})
@@ -88,10 +93,17 @@ func (l Landing) Records(a *Arrival) (records []Landed) {
 	if campaign != nil {
 		records = append(records, Landed{campaignHit, append(campaign, Property{"URL", a.url()})})
 	}
-	if l&Returning != 0 && a.Visitor.Returns() {
+	if begins && l&Returning != 0 && a.Visitor.knownBefore() {
 		records = append(records, Landed{"", []Property{{"returning", "1"}}})
 	}
 	return records
+}
+
+// fromHost reports whether the Referer is plainly of the host that was asked
+// for, as it is of most requests.
+func (a *Arrival) fromHost() bool {
+	_, rest, _ := strings.Cut(a.Referer, "://")
+	return a.Host != "" && len(rest) > len(a.Host) && rest[:len(a.Host)] == a.Host && rest[len(a.Host)] == '/'
 }
 
 const campaignHit = "Ad Campaign Hit"
@@ -252,8 +264,10 @@ func (v *Visitor) New() bool {
 
 // Returns reports whether the visitor is known to have been here before this
 // visit, and that wasn't recorded yet.
-func (v *Visitor) Returns() bool {
-	if !v.New() || v.Cookie.Returned {
+func (v *Visitor) Returns() bool { return v.New() && v.knownBefore() }
+
+func (v *Visitor) knownBefore() bool {
+	if v.Cookie.Returned || libraryCookie(v.Header, "km_lv") == returnRecorded {
 		return false
 	}
 	if !v.Cookie.None() && (v.Cookie.Visited || v.Now.Sub(v.Cookie.Made) >= VisitIdle) {

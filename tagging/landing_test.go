@@ -202,6 +202,11 @@ func TestLandingOfVisitors(t *testing.T) {
 			v.Last = now.Add(-test.last)
 		}
 		live, renew := v.Live()
+		v.Header = http.Header{"Cookie": {"km_lv=x"}}
+		if v.Returns() {
+			t.Errorf("%s: it returns, which the library has recorded", test.what)
+		}
+		v.Header = nil
 		if live != test.live || renew != test.renew || v.New() != test.fresh || v.Returns() != test.back {
 			t.Errorf("%s: live %v, to be renewed %v, new %v, returns %v", test.what, live, renew, v.New(), v.Returns())
 		}

@@ -12,11 +12,11 @@ import (
 // all of them without HTTPS), it is one if Accept names text/html: for images,
 // scripts and the like browsers accept anything, but don't name that.
 func Navigation(h http.Header) bool {
-	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
-		dest := h.Get("Sec-Fetch-Dest")
+	if mode := first(h["Sec-Fetch-Mode"]); mode != "" {
+		dest := first(h["Sec-Fetch-Dest"])
 		return isToken(mode, "navigate") && (dest == "" || isToken(dest, "document") || isToken(dest, "empty"))
 	}
-	if h.Get("Sec-Fetch-Dest") != "" || h.Get("Sec-Fetch-Site") != "" || h.Get("Sec-Fetch-User") != "" {
+	if first(h["Sec-Fetch-Dest"]) != "" || first(h["Sec-Fetch-Site"]) != "" || first(h["Sec-Fetch-User"]) != "" {
 		return false
 	}
 	for typ := range members(h, "Accept") {
@@ -26,6 +26,14 @@ func Navigation(h http.Header) bool {
 		}
 	}
 	return false
+}
+
+// first returns a header's first value, or "".
+func first(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
 }
 
 // Foreign reports whether a navigation isn't the visitor's doing but another

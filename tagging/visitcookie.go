@@ -73,14 +73,16 @@ func libraryCookie(h http.Header, name string) string {
 	return ""
 }
 
+// returnRecorded is the value of the library's km_lv once it has recorded that
+// the visitor came back.
+const returnRecorded = "x"
+
 // libraryKnows reports whether the cookies of Kissmetrics' library say that the
 // visitor was here before, as it judges itself: its last visit (km_lv) is half
 // an hour ago; or it has none, but a name (km_ni); or Google Analytics has
-// counted several (__utma). A km_lv of "x" says that this is recorded.
+// counted several (__utma).
 func libraryKnows(h http.Header, now time.Time) bool {
 	switch last := libraryCookie(h, "km_lv"); last {
-	case "x":
-		return false
 	case "":
 		if libraryCookie(h, "km_ni") != "" {
 			return true
