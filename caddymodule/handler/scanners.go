@@ -15,6 +15,7 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -224,7 +225,7 @@ func fromElsewhere(r *http.Request) bool {
 		return false
 	case "":
 		from, err := url.Parse(r.Referer())
-		return err != nil || from.Host == "" || !strings.EqualFold(from.Host, r.Host)
+		return err != nil || from.Host == "" || !strings.EqualFold(from.Host, r.Host) && !strings.EqualFold(from.Host, strip.Host(r))
 	}
 	return true
 }
