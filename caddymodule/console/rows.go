@@ -104,7 +104,7 @@ func (m masker) answer(a live.Answer) answerRow {
 		shown.Outcome = "rejected"
 	}
 	tracker := a.To.Tracker
-	if outer, ok := tracker.(interface{ Unwrap() delivery.Tracker }); ok {
+	for outer, ok := tracker.(interface{ Unwrap() delivery.Tracker }); ok; outer, ok = tracker.(interface{ Unwrap() delivery.Tracker }) {
 		tracker = outer.Unwrap()
 	}
 	if p, ok := tracker.(previewer); ok {

@@ -34,6 +34,9 @@ type Tracker struct {
 	List *List
 }
 
+// Unwrap returns the tracker itself.
+func (t Tracker) Unwrap() delivery.Tracker { return t.Tracker }
+
 // BatchSize implements delivery.Batcher for trackers that do.
 func (t Tracker) BatchSize() int {
 	if batcher, ok := t.Tracker.(delivery.Batcher); ok {
