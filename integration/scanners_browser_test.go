@@ -67,8 +67,8 @@ func TestScannersBrowser(t *testing.T) {
 			endpoint $TRACKER
 		}
 		scanners $ACTION {
-			links 3 4s
-			people 15 4s
+			links 3 8s
+			people 15 8s
 		}
 	}
 	header Content-Type text/html
