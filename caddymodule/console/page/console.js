@@ -100,13 +100,11 @@ function watch() {
 		status();
 		// A reload ends the stream for a moment: only what lasts is said.
 		clearTimeout(again);
-		again = setTimeout(async () => {
+		again = setTimeout(() => {
 			if (stream.readyState === EventSource.OPEN) return;
 			trouble("stream", "The connection is lost. Trying again…");
-			if (stream.readyState === EventSource.CLOSED) {
-				try { await ask("state"); } catch (error) { trouble("stream", error.message + " Trying again…"); }
-				watch();
-			}
+			if (stream.readyState === EventSource.CLOSED) ask("state").catch((error) => trouble("stream", error.message + " Trying again…"));
+			watch(); // an attempt that takes that long may never end
 		}, 2000);
 	};
 }
