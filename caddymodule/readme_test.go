@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 )
@@ -142,23 +144,34 @@ func codeOptions(t *testing.T, pattern, receiver, function string) (options []st
 	t.Helper()
 	for _, f := range codeFunctions(t, pattern, receiver, function) {
 		ast.Inspect(f, func(node ast.Node) bool {
-			switch node := node.(type) {
-			case *ast.CaseClause:
-				for _, word := range node.List {
+			if clause, ok := node.(*ast.CaseClause); ok {
+				for _, word := range clause.List {
 					if literal, ok := word.(*ast.BasicLit); ok {
 						option, _ := strconv.Unquote(literal.Value)
 						options = append(options, option)
 					}
-				}
-			case *ast.SelectorExpr:
-				if node.Sel.Name == "UnmarshalOption" {
-					options = append(options, codeOptions(t, "trackers/trackers.go", "", "UnmarshalOption")...)
 				}
 			}
 			return true
 		})
 	}
 	return options
+}
+
+// trackerOptions returns a tracker's options, as it lists them when it is given
+// one that it doesn't have.
+func trackerOptions(t *testing.T, module caddy.ModuleInfo) []string {
+	t.Helper()
+	input := module.ID.Name() + " {\nno_option\n}"
+	if module.ID.Name() == "webhook" {
+		input = "webhook https://example.com/x {\nno_option\n}"
+	}
+	err := module.New().(caddyfile.Unmarshaler).UnmarshalCaddyfile(caddyfile.NewTestDispenser(input))
+	list := regexp.MustCompile(`has no option "no_option": it has (.+), at Testfile:2`).FindStringSubmatch(fmt.Sprint(err))
+	if list == nil {
+		t.Fatalf("%s: %v", module.ID, err)
+	}
+	return strings.Split(list[1], ", ")
 }
 
 // codeFunctions returns functions of that name, or methods if there is a
@@ -228,6 +241,10 @@ func TestReadmeHasAllOptions(t *testing.T) {
 		}
 		receiver := reflect.TypeOf(module.New()).Elem().Name()
 		parseSyntax(t, docSyntax(t, files, receiver), comments)
+		if kind == "tracker" {
+			code[owner(kind+" "+name)] = trackerOptions(t, module)
+			continue
+		}
 		code[owner(kind+" "+name)] = codeOptions(t, files, receiver, "UnmarshalCaddyfile")
 	}
 	for of, options := range code {

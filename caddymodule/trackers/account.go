@@ -7,8 +7,21 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
+
+// API is a vendor's, whose trackers name an account by a key.
+type API struct {
+	// Module is the tracker's name in the Caddyfile.
+	Module string
+	// Key is the option that has the key, such as "write_key", and KeyFrom where
+	// people find theirs.
+	Key, KeyFrom string
+	// Endpoint is the default of the option of that name.
+	Endpoint string
+}
 
 // Account is what tells a tracker from others of its module: the key that
 // names the account, and the address. Modules embed it.
@@ -22,19 +35,39 @@ type Account struct {
 	address    string // the endpoint likewise
 }
 
-// NewAccount resolves the placeholders of a key and an endpoint, which has a
-// default. The option is the key's.
-func NewAccount(option, key, endpoint, defaultEndpoint string) (a Account, err error) {
-	a.configured, a.address = key, endpoint
-	if a.Key, err = ResolveKey(option, key); err != nil {
-		return a, err
+// Account resolves the placeholders of a key and an endpoint.
+func (a API) Account(key, endpoint string) (account Account, err error) {
+	account.configured, account.address = key, endpoint
+	if account.Key, err = ResolveKey(a.Key, key); err != nil {
+		return account, err
 	}
-	if endpoint, err = Resolve("endpoint", cmp.Or(endpoint, defaultEndpoint)); err != nil {
-		return a, err
+	if endpoint, err = Resolve("endpoint", cmp.Or(endpoint, a.Endpoint)); err != nil {
+		return account, err
 	}
-	a.Endpoint, err = parseEndpoint(endpoint)
-	return a, err
+	account.Endpoint, err = parseEndpoint(endpoint)
+	return account, err
 }
+
+// Validate says what is wrong with a tracker's key and options.
+func (a API) Validate(key string, timeout caddy.Duration, o delivery.TrackerOptions) error {
+	if key == "" {
+		return a.noKey()
+	}
+	return errors.Join(CheckTimeout(timeout), CheckOptions(o))
+}
+
+func (a API) noKey() error {
+	return fmt.Errorf("no %s: give the one from %s (tracker %s {env.%s}); to try without one, use `tracker log`",
+		a.keyName(), a.KeyFrom, a.Module, a.variable())
+}
+
+// keyName is what people call the key, such as "write key".
+func (a API) keyName() string {
+	return strings.NewReplacer("api", "API", "_", " ").Replace(a.Key)
+}
+
+// variable is the environment's that examples take the key from.
+func (a API) variable() string { return strings.ToUpper(a.Module + "_" + a.Key) }
 
 func parseEndpoint(value string) (*url.URL, error) {
 	u, err := ParseURL(value)
@@ -76,65 +109,9 @@ func (a *Account) Placeholder() string {
 	return strings.TrimSpace(a.address + " " + a.configured)
 }
 
-// UnmarshalKey reads a key, of which there is to be one. What people call it is
-// such as "API key", and the variable is the environment's that examples take
-// it from.
-func UnmarshalKey(d *caddyfile.Dispenser, key *string, name, variable string) error {
-	option := d.Val()
-	if *key != "" {
-		return d.Errf("the %s is there already: give one", name)
-	}
-	if !d.AllArgs(key) {
-		return d.Errf("%s takes one key, such as: %s {env.%s}", option, option, variable)
-	}
-	return checkKey(d, option, *key)
-}
-
-// UnmarshalKeyArgument reads the key that may stand behind the tracker's name,
-// where d is. The option is what the key's is called.
-func UnmarshalKeyArgument(d *caddyfile.Dispenser, key *string, option, name string) error {
-	tracker := d.Val()
-	if !d.NextArg() {
-		return nil
-	}
-	*key = d.Val()
-	if d.NextArg() {
-		return d.Errf("%q is one argument too many: tracker %s takes one %s", d.Val(), tracker, name)
-	}
-	return checkKey(d, option, *key)
-}
-
-// checkKey says what is wrong with a key that d stands at.
-func checkKey(d *caddyfile.Dispenser, option, key string) error {
-	if HasPlaceholder(key) {
-		return nil // once it is resolved
-	}
-	if err := CheckKey(option, key); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
-}
-
-// UnmarshalEndpoint reads the argument of the Caddyfile's option `endpoint`.
-func UnmarshalEndpoint(d *caddyfile.Dispenser, endpoint *string, standard string) error {
-	if !d.AllArgs(endpoint) {
-		return d.Err("endpoint takes one URL, such as: endpoint " + standard)
-	}
-	if HasPlaceholder(*endpoint) {
-		return nil
-	}
-	if _, err := parseEndpoint(*endpoint); err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
-}
-
-// UnmarshalFlag reads an option that has no argument.
-func UnmarshalFlag(d *caddyfile.Dispenser, set *bool) error {
-	option := d.Val()
-	if d.NextArg() {
-		return d.Errf("%s takes no argument: it stands there, or it doesn't", option)
-	}
-	*set = true
-	return nil
-}
+// Interface guards
+var (
+	_ delivery.Identifier       = (*Account)(nil)
+	_ delivery.Disabler         = (*Account)(nil)
+	_ delivery.PlaceholderKeyed = (*Account)(nil)
+)

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
@@ -66,6 +67,9 @@ func JSON(value any) ([]byte, error) {
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
+
+// ISO writes a time as JavaScript's toISOString does.
+func ISO(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // UUID writes 128 bits as a UUID is written.
 func UUID(id [16]byte) string {

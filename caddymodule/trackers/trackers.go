@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
@@ -26,67 +24,18 @@ const (
 	maxID          = 255
 )
 
-// UnmarshalOption reads the Caddyfile's options that every tracker has, if d
-// is at one, and reports whether it was. Syntax:
-//
-//	id          <name>
-//	concurrency <n>
-//	client_info
-func UnmarshalOption(d *caddyfile.Dispenser, o *delivery.TrackerOptions) (bool, error) {
-	var arg string
-	switch option := d.Val(); option {
-	case "id":
-		if !d.AllArgs(&arg) || arg == "" {
-			return true, d.Err("id takes one name, such as: id main")
-		}
-		o.ID = arg
-	case "concurrency":
-		n, err := 0, error(nil)
-		if d.AllArgs(&arg) {
-			n, err = strconv.Atoi(arg)
-		}
-		if err != nil || n < 1 {
-			return true, d.Errf("concurrency takes one number from 1 to %d", maxConcurrency)
-		}
-		o.Concurrency = n
-	case "client_info":
-		if err := UnmarshalFlag(d, &o.ClientInfo); err != nil {
-			return true, err
-		}
-	default:
-		return false, nil
-	}
-	if err := CheckOptions(*o); err != nil {
-		return true, d.WrapErr(err)
-	}
-	return true, nil
-}
-
 // CheckOptions says what is wrong with options that every tracker has.
 func CheckOptions(o delivery.TrackerOptions) error {
 	if o.Concurrency < 0 || o.Concurrency > maxConcurrency {
 		return fmt.Errorf("concurrency %d: use a number from 1 to %d, or leave it out for %d",
 			o.Concurrency, maxConcurrency, delivery.DefaultConcurrency)
 	}
-	if len(o.ID) > maxID {
-		return fmt.Errorf("an id of %d bytes: use a name of at most %d", len(o.ID), maxID)
-	}
-	return nil
+	return checkID(o.ID)
 }
 
-// UnmarshalTimeout reads the argument of the Caddyfile's option `timeout`.
-func UnmarshalTimeout(d *caddyfile.Dispenser, timeout *caddy.Duration) error {
-	var arg string
-	if !d.AllArgs(&arg) {
-		return d.Err("timeout takes one duration, such as: timeout 15s")
-	}
-	parsed, err := caddy.ParseDuration(arg)
-	if err != nil {
-		return d.Errf("timeout %q is no duration, such as 15s", arg)
-	}
-	*timeout = caddy.Duration(parsed)
-	if err := CheckTimeout(*timeout); err != nil {
-		return d.WrapErr(err)
+func checkID(id string) error {
+	if len(id) > maxID {
+		return fmt.Errorf("an id of %d bytes: use a name of at most %d", len(id), maxID)
 	}
 	return nil
 }

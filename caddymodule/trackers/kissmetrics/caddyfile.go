@@ -1,10 +1,6 @@
 package kissmetrics
 
-import (
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
-)
+import "github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 // UnmarshalCaddyfile sets up the tracker from Caddyfile tokens. Syntax:
 //
@@ -17,28 +13,7 @@ import (
 //	    client_info
 //	}
 func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // the tracker's name
-	err := trackers.UnmarshalKeyArgument(d, &t.APIKey, "api_key", "API key")
-	for err == nil && d.NextBlock(0) {
-		var known bool
-		if known, err = trackers.UnmarshalOption(d, &t.TrackerOptions); known {
-			continue
-		}
-		switch option := d.Val(); option {
-		case "api_key":
-			err = trackers.UnmarshalKey(d, &t.APIKey, "API key", "KISSMETRICS_API_KEY")
-		case "endpoint":
-			err = trackers.UnmarshalEndpoint(d, &t.Endpoint, defaultEndpoint)
-		case "timeout":
-			err = trackers.UnmarshalTimeout(d, &t.Timeout)
-		default:
-			err = d.Errf("tracker kissmetrics has no option %q: it has api_key, endpoint, timeout, id, concurrency, client_info", option)
-		}
-	}
-	if err == nil && t.APIKey == "" {
-		err = d.WrapErr(errNoKey)
-	}
-	return err
+	return api.Unmarshal(d, &t.APIKey, &t.Endpoint, &t.Timeout, &t.TrackerOptions)
 }
 
 var _ caddyfile.Unmarshaler = (*Tracker)(nil)

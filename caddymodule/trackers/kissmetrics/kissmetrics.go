@@ -4,7 +4,6 @@ package kissmetrics
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -22,8 +21,10 @@ func init() {
 	caddy.RegisterModule(new(Tracker))
 }
 
-// defaultEndpoint is where Kissmetrics' documentation sends requests.
-const defaultEndpoint = "https://trk.kissmetrics.io"
+var api = trackers.API{
+	Module: "kissmetrics", Key: "api_key", KeyFrom: "the site's settings at Kissmetrics",
+	Endpoint: "https://trk.kissmetrics.io",
+}
 
 // maxQuery is the longest query, in bytes, that goes as a GET. The API takes
 // the same as a POST form, which has no such limit in proxies and servers.
@@ -65,23 +66,12 @@ func (*Tracker) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves the placeholders.
 func (t *Tracker) Provision(caddy.Context) (err error) {
-	t.Account, err = trackers.NewAccount("api_key", t.APIKey, t.Endpoint, defaultEndpoint)
+	t.Account, err = api.Account(t.APIKey, t.Endpoint)
 	return err
 }
 
 // Validate says what is wrong with the configuration.
-func (t *Tracker) Validate() error {
-	if t.APIKey == "" {
-		return errNoKey
-	}
-	if err := trackers.CheckTimeout(t.Timeout); err != nil {
-		return err
-	}
-	return trackers.CheckOptions(t.TrackerOptions)
-}
-
-var errNoKey = errors.New("no API key: give the one from the site's settings at Kissmetrics " +
-	"(tracker kissmetrics {env.KISSMETRICS_API_KEY}); to try without one, use `tracker log`")
+func (t *Tracker) Validate() error { return api.Validate(t.APIKey, t.Timeout, t.TrackerOptions) }
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
@@ -204,11 +194,8 @@ func accept(resp *http.Response) string {
 
 // Interface guards
 var (
-	_ caddy.Provisioner         = (*Tracker)(nil)
-	_ caddy.Validator           = (*Tracker)(nil)
-	_ delivery.Tracker          = (*Tracker)(nil)
-	_ delivery.Identifier       = (*Tracker)(nil)
-	_ delivery.Disabler         = (*Tracker)(nil)
-	_ delivery.Configured       = (*Tracker)(nil)
-	_ delivery.PlaceholderKeyed = (*Tracker)(nil)
+	_ caddy.Provisioner   = (*Tracker)(nil)
+	_ caddy.Validator     = (*Tracker)(nil)
+	_ delivery.Tracker    = (*Tracker)(nil)
+	_ delivery.Configured = (*Tracker)(nil)
 )

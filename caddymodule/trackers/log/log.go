@@ -119,14 +119,7 @@ func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("%q: tracker log takes no argument", d.Val())
 	}
-	for d.NextBlock(0) {
-		if known, err := trackers.UnmarshalOption(d, &t.TrackerOptions); err != nil {
-			return err
-		} else if !known {
-			return d.Errf("tracker log has no option %q: it has id, concurrency, client_info", d.Val())
-		}
-	}
-	return nil
+	return trackers.UnmarshalBlock(d, "log", &t.TrackerOptions)
 }
 
 // Interface guards

@@ -19,7 +19,10 @@ func init() {
 	caddy.RegisterModule(new(Tracker))
 }
 
-const defaultEndpoint = "https://api.mixpanel.com"
+var api = trackers.API{
+	Module: "mixpanel", Key: "project_token", KeyFrom: "the project's settings at Mixpanel",
+	Endpoint: "https://api.mixpanel.com",
+}
 
 // Limits of the API, from its documentation.
 const (
@@ -103,7 +106,7 @@ func (*Tracker) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves the placeholders.
 func (t *Tracker) Provision(caddy.Context) (err error) {
-	if t.Account, err = trackers.NewAccount("project_token", t.ProjectToken, t.Endpoint, defaultEndpoint); err != nil {
+	if t.Account, err = api.Account(t.ProjectToken, t.Endpoint); err != nil {
 		return err
 	}
 	user, secret, query := t.Key, "", url.Values{"strict": {"1"}}
@@ -136,21 +139,14 @@ func (t *Tracker) Provision(caddy.Context) (err error) {
 
 // Validate says what is wrong with the configuration.
 func (t *Tracker) Validate() error {
-	if t.ProjectToken == "" {
-		return errNoToken
-	}
 	if s := t.ServiceAccount; s != nil && (s.User == "" || s.Secret == "" || t.ProjectID == "") {
 		return errAccount
 	}
-	return errors.Join(trackers.CheckTimeout(t.Timeout), trackers.CheckOptions(t.TrackerOptions))
+	return api.Validate(t.ProjectToken, t.Timeout, t.TrackerOptions)
 }
 
-var (
-	errNoToken = errors.New("no project token: give the one from the project's settings at Mixpanel " +
-		"(tracker mixpanel {env.MIXPANEL_PROJECT_TOKEN}); to try without one, use `tracker log`")
-	errAccount = errors.New("a service account needs its user, its secret and the project's id: " +
-		"service_account <user> <secret> and project_id <id>")
-)
+var errAccount = errors.New("a service account needs its user, its secret and the project's id: " +
+	"service_account <user> <secret> and project_id <id>")
 
 // Disabled implements [delivery.Disabler].
 func (t *Tracker) Disabled() string { return cmp.Or(t.missing, t.Account.Disabled()) }
@@ -234,12 +230,9 @@ func (t *Tracker) post(ctx context.Context, to *url.URL, body []byte) (*delivery
 
 // Interface guards
 var (
-	_ caddy.Provisioner         = (*Tracker)(nil)
-	_ caddy.Validator           = (*Tracker)(nil)
-	_ delivery.Tracker          = (*Tracker)(nil)
-	_ delivery.Batcher          = (*Tracker)(nil)
-	_ delivery.Identifier       = (*Tracker)(nil)
-	_ delivery.Disabler         = (*Tracker)(nil)
-	_ delivery.Configured       = (*Tracker)(nil)
-	_ delivery.PlaceholderKeyed = (*Tracker)(nil)
+	_ caddy.Provisioner   = (*Tracker)(nil)
+	_ caddy.Validator     = (*Tracker)(nil)
+	_ delivery.Tracker    = (*Tracker)(nil)
+	_ delivery.Batcher    = (*Tracker)(nil)
+	_ delivery.Configured = (*Tracker)(nil)
 )

@@ -17,10 +17,12 @@ func init() {
 	caddy.RegisterModule(new(Tracker))
 }
 
-const (
-	defaultEndpoint = "https://us.i.posthog.com"
-	path            = "/batch/"
-)
+var api = trackers.API{
+	Module: "posthog", Key: "project_key", KeyFrom: "the project's settings at PostHog",
+	Endpoint: "https://us.i.posthog.com",
+}
+
+const path = "/batch/"
 
 // Limits of the API, and of what becomes of it.
 const (
@@ -78,20 +80,12 @@ func (*Tracker) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves the placeholders.
 func (t *Tracker) Provision(caddy.Context) (err error) {
-	t.Account, err = trackers.NewAccount("project_key", t.ProjectKey, t.Endpoint, defaultEndpoint)
+	t.Account, err = api.Account(t.ProjectKey, t.Endpoint)
 	return err
 }
 
 // Validate says what is wrong with the configuration.
-func (t *Tracker) Validate() error {
-	if t.ProjectKey == "" {
-		return errNoKey
-	}
-	return errors.Join(trackers.CheckTimeout(t.Timeout), trackers.CheckOptions(t.TrackerOptions))
-}
-
-var errNoKey = errors.New("no project key: give the one from the project's settings at PostHog " +
-	"(tracker posthog {env.POSTHOG_PROJECT_KEY}); to try without one, use `tracker log`")
+func (t *Tracker) Validate() error { return api.Validate(t.ProjectKey, t.Timeout, t.TrackerOptions) }
 
 // BatchSize implements [delivery.Batcher].
 func (t *Tracker) BatchSize() int { return maxEvents }
@@ -145,7 +139,7 @@ func encode(r *delivery.Record) ([]any, error) {
 	user, anonymous := trackers.Identities(r)
 	e := event{
 		UUID: trackers.UUID(r.ID), DistinctID: user,
-		Timestamp: r.Time.UTC().Format("2006-01-02T15:04:05.000Z"),
+		Timestamp: trackers.ISO(r.Time),
 		Properties: map[string]any{
 			"$lib": trackers.Library, "$lib_version": trackers.Version(),
 		},
@@ -202,12 +196,9 @@ func reserved(name string) bool {
 
 // Interface guards
 var (
-	_ caddy.Provisioner         = (*Tracker)(nil)
-	_ caddy.Validator           = (*Tracker)(nil)
-	_ delivery.Tracker          = (*Tracker)(nil)
-	_ delivery.Batcher          = (*Tracker)(nil)
-	_ delivery.Identifier       = (*Tracker)(nil)
-	_ delivery.Disabler         = (*Tracker)(nil)
-	_ delivery.Configured       = (*Tracker)(nil)
-	_ delivery.PlaceholderKeyed = (*Tracker)(nil)
+	_ caddy.Provisioner   = (*Tracker)(nil)
+	_ caddy.Validator     = (*Tracker)(nil)
+	_ delivery.Tracker    = (*Tracker)(nil)
+	_ delivery.Batcher    = (*Tracker)(nil)
+	_ delivery.Configured = (*Tracker)(nil)
 )

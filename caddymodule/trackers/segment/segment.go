@@ -23,10 +23,12 @@ func init() {
 	caddy.RegisterModule(new(Tracker))
 }
 
-const (
-	defaultEndpoint = "https://api.segment.io"
-	path            = "/v1/batch"
-)
+var api = trackers.API{
+	Module: "segment", Key: "write_key", KeyFrom: "the source's settings",
+	Endpoint: "https://api.segment.io",
+}
+
+const path = "/v1/batch"
 
 // Limits of the API, from its documentation and the official clients.
 const (
@@ -82,20 +84,12 @@ func (*Tracker) CaddyModule() caddy.ModuleInfo {
 
 // Provision resolves the placeholders.
 func (t *Tracker) Provision(caddy.Context) (err error) {
-	t.Account, err = trackers.NewAccount("write_key", t.WriteKey, t.Endpoint, defaultEndpoint)
+	t.Account, err = api.Account(t.WriteKey, t.Endpoint)
 	return err
 }
 
 // Validate says what is wrong with the configuration.
-func (t *Tracker) Validate() error {
-	if t.WriteKey == "" {
-		return errNoKey
-	}
-	return errors.Join(trackers.CheckTimeout(t.Timeout), trackers.CheckOptions(t.TrackerOptions))
-}
-
-var errNoKey = errors.New("no write key: give the one from the source's settings " +
-	"(tracker segment {env.SEGMENT_WRITE_KEY}); to try without one, use `tracker log`")
+func (t *Tracker) Validate() error { return api.Validate(t.WriteKey, t.Timeout, t.TrackerOptions) }
 
 // BatchSize implements [delivery.Batcher].
 func (t *Tracker) BatchSize() int { return 100 }
@@ -121,7 +115,7 @@ func (t *Tracker) batch() trackers.Batch {
 			return trackers.JSON(struct {
 				Batch  []json.RawMessage `json:"batch"`
 				SentAt string            `json:"sentAt"`
-			}{messages, iso(time.Now())})
+			}{messages, trackers.ISO(time.Now())})
 		},
 		Send: func(ctx context.Context, body []byte, _ []*delivery.Record) error {
 			answer, err := trackers.Post{
@@ -184,7 +178,7 @@ type library struct {
 func (t *Tracker) encode(r *delivery.Record) ([]any, error) {
 	user, anonymous := trackers.Identities(r)
 	m := message{
-		MessageID: hex.EncodeToString(r.ID[:]), Timestamp: iso(r.Time),
+		MessageID: hex.EncodeToString(r.ID[:]), Timestamp: trackers.ISO(r.Time),
 		UserID: user, AnonymousID: anonymous,
 		Context: messageContext{IP: r.ClientIP, UserAgent: r.UserAgent, Library: library{trackers.Library, trackers.Version()}},
 	}
@@ -207,17 +201,11 @@ func (t *Tracker) encode(r *delivery.Record) ([]any, error) {
 	return []any{m}, nil
 }
 
-// iso is a time as JavaScript's toISOString has it.
-func iso(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
-
 // Interface guards
 var (
-	_ caddy.Provisioner         = (*Tracker)(nil)
-	_ caddy.Validator           = (*Tracker)(nil)
-	_ delivery.Tracker          = (*Tracker)(nil)
-	_ delivery.Batcher          = (*Tracker)(nil)
-	_ delivery.Identifier       = (*Tracker)(nil)
-	_ delivery.Disabler         = (*Tracker)(nil)
-	_ delivery.Configured       = (*Tracker)(nil)
-	_ delivery.PlaceholderKeyed = (*Tracker)(nil)
+	_ caddy.Provisioner   = (*Tracker)(nil)
+	_ caddy.Validator     = (*Tracker)(nil)
+	_ delivery.Tracker    = (*Tracker)(nil)
+	_ delivery.Batcher    = (*Tracker)(nil)
+	_ delivery.Configured = (*Tracker)(nil)
 )

@@ -1,8 +1,6 @@
 package webhook
 
 import (
-	"strconv"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers"
@@ -29,43 +27,23 @@ func (t *Tracker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return d.WrapErr(err)
 		}
 	}
-	for d.NextBlock(0) {
-		if known, err := trackers.UnmarshalOption(d, &t.TrackerOptions); err != nil {
-			return err
-		} else if known {
-			continue
-		}
-		switch option := d.Val(); option {
-		case "secret":
-			if !d.AllArgs(&t.Secret) || t.Secret == "" {
-				return d.Err("secret takes one secret, such as: secret {env.WEBHOOK_SECRET}")
-			}
-			if !trackers.HasPlaceholder(t.Secret) {
-				if _, err := parseSecret(t.Secret); err != nil {
-					return d.WrapErr(err)
-				}
-			}
-		case "batch":
-			var arg string
-			n, err := 0, error(nil)
-			if d.AllArgs(&arg) {
-				n, err = strconv.Atoi(arg)
-			}
-			if err != nil || n < 1 || checkBatch(n) != nil {
-				return d.Errf("batch takes one number from 1 to %d", maxBatch)
-			}
-			t.Batch = n
-		case "gzip":
-			if err := trackers.UnmarshalFlag(d, &t.Gzip); err != nil {
-				return err
-			}
-		case "timeout":
-			if err := trackers.UnmarshalTimeout(d, &t.Timeout); err != nil {
-				return err
-			}
-		default:
-			return d.Errf("tracker webhook has no option %q: it has secret, batch, gzip, timeout, id, concurrency, client_info", option)
-		}
+	return trackers.UnmarshalBlock(d, "webhook", &t.TrackerOptions,
+		trackers.Option{Name: "secret", Unmarshal: func() error { return t.unmarshalSecret(d) }},
+		trackers.Option{Name: "batch", Unmarshal: func() error { return trackers.UnmarshalNumber(d, &t.Batch, maxBatch) }},
+		trackers.Option{Name: "gzip", Unmarshal: func() error { return trackers.UnmarshalFlag(d, &t.Gzip) }},
+		trackers.TimeoutOption(d, &t.Timeout),
+	)
+}
+
+func (t *Tracker) unmarshalSecret(d *caddyfile.Dispenser) error {
+	if !d.AllArgs(&t.Secret) || t.Secret == "" {
+		return d.Err("secret takes one secret, such as: secret {env.WEBHOOK_SECRET}")
+	}
+	if trackers.HasPlaceholder(t.Secret) {
+		return nil
+	}
+	if _, err := parseSecret(t.Secret); err != nil {
+		return d.WrapErr(err)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -11,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -126,13 +124,7 @@ func (t *Tracker) Provision(caddy.Context) error {
 	if t.url, err = parseURL(address); err != nil {
 		return err
 	}
-	t.header = http.Header{
-		"User-Agent":   {trackers.UserAgent},
-		"Content-Type": {"application/json"},
-		// Empty, so it isn't sent: it tells net/http that the request may be
-		// repeated if the connection turns out to have been closed.
-		"Idempotency-Key": {},
-	}
+	t.header = make(http.Header)
 	user := t.url.User
 	t.url.User = nil
 	if user != nil {
@@ -156,13 +148,10 @@ func identity(user *url.Userinfo, u *url.URL, secret string) [2]string {
 
 // Validate says what is wrong with the configuration.
 func (t *Tracker) Validate() error {
-	if err := checkBatch(t.Batch); err != nil {
-		return err
+	if t.Batch < 0 || t.Batch > maxBatch {
+		return fmt.Errorf("batch %d: use a number from 1 to %d, or leave it out for %d", t.Batch, maxBatch, defaultBatch)
 	}
-	if err := trackers.CheckTimeout(t.Timeout); err != nil {
-		return err
-	}
-	return trackers.CheckOptions(t.TrackerOptions)
+	return errors.Join(trackers.CheckTimeout(t.Timeout), trackers.CheckOptions(t.TrackerOptions))
 }
 
 var errNoURL = errors.New("no URL: say where to post to (tracker webhook https://example.com/hook)")
@@ -190,13 +179,6 @@ func parseSecret(secret string) ([]byte, error) {
 			"such as the output of: echo whsec_$(openssl rand -base64 32)")
 	}
 	return key, nil
-}
-
-func checkBatch(n int) error {
-	if n < 0 || n > maxBatch {
-		return fmt.Errorf("batch %d: use a number from 1 to %d, or leave it out for %d", n, maxBatch, defaultBatch)
-	}
-	return nil
 }
 
 // Identity implements [delivery.Identifier].
@@ -229,19 +211,9 @@ func (t *Tracker) Deliver(ctx context.Context, records []*delivery.Record) error
 	if t.disabled != "" {
 		return &delivery.RetryError{Reason: t.disabled}
 	}
-	ctx, cancel := context.WithTimeout(ctx, trackers.Timeout(t.Timeout))
-	defer cancel()
-	req, err := t.request(records, time.Now())
-	if err != nil {
-		return err
-	}
-	return delivery.SendHTTP(delivery.HTTPTransport, req.WithContext(ctx), accept)
-}
-
-func (t *Tracker) request(records []*delivery.Record, now time.Time) (*http.Request, error) {
 	body, err := encode(records)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	header := t.header.Clone()
 	if t.Gzip && len(body) > gzipAbove {
@@ -249,18 +221,16 @@ func (t *Tracker) request(records []*delivery.Record, now time.Time) (*http.Requ
 		header["Content-Encoding"] = []string{"gzip"}
 	}
 	if t.key != nil {
-		id, timestamp := messageID(records), strconv.FormatInt(now.Unix(), 10)
+		id, timestamp := messageID(records), strconv.FormatInt(time.Now().Unix(), 10)
 		header["Webhook-Id"] = []string{id}
 		header["Webhook-Timestamp"] = []string{timestamp}
 		header["Webhook-Signature"] = []string{sign(t.key, id, timestamp, body)}
 	}
-	req := &http.Request{
-		Method: http.MethodPost, URL: t.url, Host: t.url.Host, Header: header,
-		ContentLength: int64(len(body)),
-		GetBody:       func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+	answer, err := trackers.Post{URL: t.url, Header: header, Timeout: trackers.Timeout(t.Timeout)}.Send(ctx, body)
+	if err != nil {
+		return err
 	}
-	req.Body, err = req.GetBody()
-	return req, err
+	return answer.Judge(accept)
 }
 
 // Preview shows a record's request, without sending it.
