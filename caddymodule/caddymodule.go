@@ -1,8 +1,8 @@
 // Package caddymodule is Tagged URLs for Caddy. It has no code of its own: what
 // imports it has the directive, its matcher, placeholders, log filter, metrics,
 // admin API and commands, the queue `disk`, and the trackers `kissmetrics`,
-// `segment`, `posthog`, `mixpanel`, `webhook` and `log`. Other queues and trackers are added to a build by
-// importing them beside this package.
+// `segment`, `posthog`, `mixpanel`, `webhook` and `log`. Other queues and
+// trackers are added to a build by importing them beside this package.
 package caddymodule
 
 import (

@@ -32,8 +32,8 @@ import (
 
 var backlogRecords = flag.Int("backlog.records", 20_000, "how many `records` wait in the backlog test")
 
-// prefill puts records into a queue's directory, which no Caddy may have open: n for
-// one tracker. Their property `hit` counts them.
+// prefill puts records into a queue's directory, which no Caddy may have open:
+// n for one tracker. Their property `hit` counts them.
 func prefill(t *testing.T, dir, tracker string, n int) {
 	t.Helper()
 	config := &disk.Queue{Path: dir}

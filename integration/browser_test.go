@@ -88,7 +88,8 @@ func TestBrowserClicks(t *testing.T) {
 	trk.Expect(t, c, names, "/e person=john.doe name=Clicked other")
 }
 
-// TestBrowserIsRedirected: nothing that a script or a person can see holds a tag.
+// TestBrowserIsRedirected: nothing that a script or a person can see holds a
+// tag.
 func TestBrowserIsRedirected(t *testing.T) {
 	t.Parallel()
 	b, c, trk, upstream := browse(t, strings.Replace(shop, "tagged_urls {", "tagged_urls {\n\t\tredirect", 1), mail, offer)

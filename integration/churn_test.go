@@ -92,8 +92,8 @@ func TestChurn(t *testing.T) {
 }
 
 // TestQueueMovesAllTheTime changes the queue's path again and again, faster
-// than hits are over and previous queues are moved from. Each file is used by one at
-// a time, so that no hit finds it in use.
+// than hits are over and previous queues are moved from. Each file is used by
+// one at a time, so that no hit finds it in use.
 func TestQueueMovesAllTheTime(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

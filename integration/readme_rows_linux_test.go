@@ -11,8 +11,8 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
-// proofs are the tests of what docs/reliability.md says "What happens when", by the
-// rows' first cells.
+// proofs are the tests of what docs/reliability.md says "What happens when", by
+// the rows' first cells.
 var proofs = map[string]func(*testing.T){
 	"A tracker is down, slow or ill":                                        TestFaults,
 	"A tracker fails at some records, whatever they hold, and takes others": TestPoison,

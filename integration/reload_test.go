@@ -49,8 +49,8 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// TestReloadChangesTrackers changes the trackers again and again under load. Each
-// hit goes to those that were configured when it came, once.
+// TestReloadChangesTrackers changes the trackers again and again under load.
+// Each hit goes to those that were configured when it came, once.
 func TestReloadChangesTrackers(t *testing.T) {
 	t.Parallel()
 	upstream := harness.StartUpstream(t)

@@ -131,8 +131,8 @@ http://:$PORT {
 }`
 
 // TestSealedLinks: a sealed identity is the person that it names, for the
-// tracker, the cookie and `once`; what doesn't open is nobody; and nothing shows
-// the keys.
+// tracker, the cookie and `once`; what doesn't open is nobody; and nothing
+// shows the keys.
 func TestSealedLinks(t *testing.T) {
 	t.Parallel()
 	older, newer, unknown := tagging.NewSealKey(), tagging.NewSealKey(), tagging.NewSealKey()
@@ -198,8 +198,8 @@ func TestSealedLinks(t *testing.T) {
 	}
 }
 
-// TestSealedRotation changes the key again and again under load: a link made with
-// the newest or the one before is never refused.
+// TestSealedRotation changes the key again and again under load: a link made
+// with the newest or the one before is never refused.
 func TestSealedRotation(t *testing.T) {
 	t.Parallel()
 	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
@@ -265,8 +265,8 @@ func TestSealedRotation(t *testing.T) {
 
 var inventedEvents = flag.Int("invented.events", 2000, "how many events are invented")
 
-// TestInventedEvents: whoever invents names of events and properties doesn't use
-// up the tracker's.
+// TestInventedEvents: whoever invents names of events and properties doesn't
+// use up the tracker's.
 func TestInventedEvents(t *testing.T) {
 	t.Parallel()
 	c, trk, _ := startShop(t, "", strings.Replace(shop, "endpoint $TRACKER\n", "endpoint $TRACKER\n\t\t}\n\t\tevents Clicked* Signed\n\t\tproperties plan utm_*\n\t\ttracker log {\n", 1))
@@ -311,8 +311,8 @@ func TestInventedEvents(t *testing.T) {
 	}
 }
 
-// TestForwardedLink: of fifty browsers, each with a history of its own, that open
-// one link, ten become its person.
+// TestForwardedLink: of fifty browsers, each with a history of its own, that
+// open one link, ten become its person.
 func TestForwardedLink(t *testing.T) {
 	t.Parallel()
 	c, trk, _ := startShop(t, "", shop)

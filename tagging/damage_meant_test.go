@@ -132,7 +132,8 @@ func blanks(text string) string {
 	return text[:end]
 }
 
-// number returns the numeric reference at a text's beginning, and its character.
+// number returns the numeric reference at a text's beginning, and its
+// character.
 func number(text string) (reference string, r rune) {
 	m := numeric.FindStringSubmatch(text)
 	if m == nil {

@@ -63,8 +63,9 @@ func trim(s string) string {
 }
 
 // visible removes the characters that show nothing from within s: mail programs
-// break lines at zero width spaces and soft hyphens, texts that are copied bring
-// marks of direction along. The joiners stay behind letters that can be joined.
+// break lines at zero width spaces and soft hyphens, texts that are copied
+// bring marks of direction along. The joiners stay behind letters that can be
+// joined.
 func visible(s string) string {
 	if isASCII(s) {
 		return s

@@ -2,8 +2,8 @@ package tagging
 
 import "strings"
 
-// Forgotten are people whose names are nobody's any more. It holds hashes under a key, not the names. It doesn't change
-// once it is in use.
+// Forgotten are people whose names are nobody's any more. It holds hashes under
+// a key, not the names. It doesn't change once it is in use.
 type Forgotten struct {
 	key    *key
 	hashes map[ForgottenHash]bool
@@ -12,7 +12,8 @@ type Forgotten struct {
 // ForgottenHash stands for a name, however it is written in capitals.
 type ForgottenHash [16]byte
 
-// NewForgotten returns the people of these hashes, which are under a key made of the secret.
+// NewForgotten returns the people of these hashes, which are under a key made
+// of the secret.
 func NewForgotten(secret []byte, hashes ...ForgottenHash) *Forgotten {
 	f := &Forgotten{key: newKey(secret, "tagged-urls forgotten"), hashes: make(map[ForgottenHash]bool)}
 	for _, hash := range hashes {

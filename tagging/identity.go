@@ -29,16 +29,18 @@ type RulesOptions struct {
 	SealKeys   []*SealKey // those that open sealed identities
 	SealedOnly bool       // identities that aren't sealed count as absent
 
-	// Forgotten reports whether a name is nobody's any more, because the person asked to be forgotten. It is asked with
-	// the name as it is accepted and, of an address, with its pseudonym.
+	// Forgotten reports whether a name is nobody's any more, because the person
+	// asked to be forgotten. It is asked with the name as it is accepted and,
+	// of an address, with its pseudonym.
 	Forgotten func(name string) bool
 
 	Events     []string // patterns of the events that count; none: any
 	Properties []string // likewise
 }
 
-// Rules decide which identities are somebody's. A nil *Rules is the default: the built-in words, and
-// e-mail addresses as they are. It doesn't change, so any number of goroutines may use it.
+// Rules decide which identities are somebody's. A nil *Rules is the default:
+// the built-in words, and e-mail addresses as they are. It doesn't change, so
+// any number of goroutines may use it.
 type Rules struct {
 	words   map[string]bool // as plain returns them
 	builtIn bool            // whether the built-in words are among them
@@ -181,8 +183,9 @@ func (r *Rules) record(name string) (string, Reason) {
 	return name, ""
 }
 
-// isSimple reports whether a name is short and of letters, digits and ".@_+-", which it neither begins nor ends with: so
-// there is nothing in it that would have to be looked at.
+// isSimple reports whether a name is short and of letters, digits and ".@_+-",
+// which it neither begins nor ends with: so there is nothing in it that would
+// have to be looked at.
 func isSimple(s string) bool {
 	if s == "" || len(s) > MaxName || !isAlphanumeric(s[0]) || !isAlphanumeric(s[len(s)-1]) {
 		return false
@@ -207,8 +210,9 @@ func blank(s string) bool {
 	return true
 }
 
-// isBlank reports whether a character shows nothing: Unicode's white space, control and format characters
-// (such as U+FEFF, the byte order mark, and U+200B, the zero width space), and the letters that are blank by design.
+// isBlank reports whether a character shows nothing: Unicode's white space,
+// control and format characters (such as U+FEFF, the byte order mark, and
+// U+200B, the zero width space), and the letters that are blank by design.
 func isBlank(r rune) bool {
 	if ' ' < r && r < 0x7F {
 		return false
@@ -220,7 +224,8 @@ func isBlank(r rune) bool {
 	return unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf)
 }
 
-// isWord reports whether a character can be part of a word: any letter, mark or digit, in any script.
+// isWord reports whether a character can be part of a word: any letter, mark or
+// digit, in any script.
 func isWord(r rune) bool {
 	if r < utf8.RuneSelf {
 		return isAlphanumeric(byte(r))

@@ -44,7 +44,8 @@ func TestPeopleAreAccepted(t *testing.T) {
 	}
 }
 
-// mergeFields are what mailing tools' templates leave behind when they don't fill a field in.
+// mergeFields are what mailing tools' templates leave behind when they don't
+// fill a field in.
 var mergeFields = []string{
 	// Those of the contract.
 	"{{ email }}", "*|EMAIL|*", "*|URL:EMAIL|*", "%%email%%", "${email}", "<%= email %>", "[[email]]", "{{lead.Email Address:default= }}",
@@ -72,7 +73,8 @@ var mergeFields = []string{
 	"  {email} ", "\r\n{email}\t", "\u200b[EMAIL]", " -email- ", " {{email}} ",
 	// Encoded once too often.
 	"%7B%7Bemail%7D%7D", "%7b%7bemail%7d%7d", "%2A%7CEMAIL%7C%2A", "%5BEMAIL%5D", "%7Bemail%7D", "%24%7Bemail%7D", "%25%25email%25%25", "%3C%25%3D%20email%20%25%3E",
-	// As the query's decoder leaves them, where the field looks like a percent-encoded byte.
+	// As the query's decoder leaves them, where the field looks like a
+	// percent-encoded byte.
 	"%\uFFFD_email%%", "\uFFFDDRESS%", "%%", "%\uFFFDdress%%",
 }
 

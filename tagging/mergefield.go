@@ -30,10 +30,10 @@ func hasMergeField(s string) bool {
 	return false
 }
 
-// opensField reports whether s holds a sign that opens a merge field and doesn't
-// occur otherwise; it needn't be closed, because what closes it may be cut off.
-// "%%" can stand for the field's end alone: of "%%ad_id%%" the beginning is a
-// percent-encoded byte.
+// opensField reports whether s holds a sign that opens a merge field and
+// doesn't occur otherwise; it needn't be closed, because what closes it may be
+// cut off. "%%" can stand for the field's end alone: of "%%ad_id%%" the
+// beginning is a percent-encoded byte.
 func opensField(s string) bool {
 	for _, open := range []string{
 		"{{", "{%", "{$", "{!", "}}", "%}", // Liquid, Handlebars, Jinja; Smarty; Salesforce
@@ -72,8 +72,9 @@ func isField(s string) bool {
 		betweenSigns(s) || halfClosed(s) || verb.MatchString(s)
 }
 
-// onlyFields reports whether s is one or more fields between these signs, with at most punctuation
-// between them: {recipient.email}, [EMAIL], %recipient%, {first} {last}.
+// onlyFields reports whether s is one or more fields between these signs, with
+// at most punctuation between them: {recipient.email}, [EMAIL], %recipient%,
+// {first} {last}.
 func onlyFields(s string, open, shut byte) bool {
 	fields := 0
 	for {
@@ -101,9 +102,9 @@ func isHex(s string) bool {
 	return len(s) >= 8 && strings.Trim(s, "0123456789abcdefABCDEF-") == ""
 }
 
-// betweenSigns reports whether s is the name of a field between two equal signs,
-// or rows of them: -email-, ##EMAIL##, __user_id__, (Email). Because people put
-// their names between such signs as well, it must be a field's name.
+// betweenSigns reports whether s is the name of a field between two equal
+// signs, or rows of them: -email-, ##EMAIL##, __user_id__, (Email). Because
+// people put their names between such signs as well, it must be a field's name.
 func betweenSigns(s string) bool {
 	if len(s) < 4 || !strings.Contains("-#@$~*!^_|:(", s[:1]) {
 		return false
@@ -136,7 +137,8 @@ func halfClosed(s string) bool {
 // namesField reports whether s is a field's name: words without digits, one of
 // which is of the kind that fields are named for.
 func namesField(s string) bool {
-	// A separator before each word of "userId" and "User_Id" alike, then lower case.
+	// A separator before each word of "userId" and "User_Id" alike, then lower
+	// case.
 	var words strings.Builder
 	var last rune
 	for _, r := range s {

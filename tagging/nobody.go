@@ -8,8 +8,8 @@ import (
 )
 
 // nobody lists what stands for no particular person: what Kissmetrics'
-// documentation warns of ("anonymous", "none", "missing", "null"), and the words
-// that Mixpanel and PostHog refuse for the same reason: how programming
+// documentation warns of ("anonymous", "none", "missing", "null"), and the
+// words that Mixpanel and PostHog refuse for the same reason: how programming
 // languages and spreadsheets write an absent value, generic users, and names of
 // the field itself. Quotes, brackets and case don't matter, and an underscore
 // is a space: see plain.
@@ -32,9 +32,9 @@ const nobody = "" +
 	"distinct id,distinctid,identity,name,your name,first name,firstname,last name,lastname,full name,fullname"
 
 // What programs print in the place of a value that is missing or isn't a text.
-// Most shapes are those of a whole value. Three expressions are faster than one:
-// two look at the beginning alone, and the third is small enough for package
-// regexp to match by backtracking.
+// Most shapes are those of a whole value. Three expressions are faster than
+// one: two look at the beginning alone, and the third is small enough for
+// package regexp to match by backtracking.
 var (
 	printed = regexp.MustCompile("^(?:" + strings.Join([]string{
 		`#[¡¿]?(?:[A-ZÄÖÜ/0-9_]+|(?i:ref|value|name|num|null|div/0))[!?]$`, // spreadsheets in many languages: #REF!, #¡VALOR!, #NAME?

@@ -57,12 +57,16 @@ type Person struct {
 // accepted: other names that come along have to pass them too.
 //
 //  1. The name is the link's, else the library's, else our cookie's.
-//  2. The person is the name; else the library's anonymous identity, if the library knows no name: it will alias that
-//     itself; else the anonymous identity of our cookie; else, on a navigation, a fresh one.
-//  3. On a navigation, the cookie's anonymous identity is aliased to a name that is new to the cookie, if anything was
-//     recorded under that identity. It gets one alias at most, ever, and nobody else's identity does. That is why
-//     nobody's names are connected: each identity leads to one name, and no name leads on.
-//  4. On a navigation, the link's name is kept in the cookie, with a fresh anonymous identity.
+//  2. The person is the name; else the library's anonymous identity, if the
+//     library knows no name (it will alias that itself); else the anonymous
+//     identity of our cookie; else, on a navigation, a fresh one.
+//  3. On a navigation, the cookie's anonymous identity is aliased to a name
+//     that is new to the cookie, if anything was recorded under that identity.
+//     It gets at most one alias, ever, and no other identity gets one. So no
+//     two people's names are connected: each identity leads to one name, and
+//     no name leads on.
+//  4. On a navigation, the cookie keeps the link's name, with a fresh anonymous
+//     identity.
 //
 // Any other request, such as an image's, may come from a page that somebody
 // else wrote, and so may a navigation that the visitor didn't begin. Both are

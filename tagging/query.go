@@ -40,9 +40,9 @@ type tag struct {
 //   - a second '?', as of tools that append "?kme=…" to a URL with a query
 //   - '&' and '?' that are percent-encoded, or escaped as in JSON: \u0026
 //
-// White space between it and the tag doesn't count, nor does what shows nothing.
-// The tag's '=' may be encoded, too (kmi%3Djane), or be a character reference
-// (kmi&#61;jane).
+// White space between it and the tag doesn't count, nor does what shows
+// nothing. The tag's '=' may be encoded, too (kmi%3Djane), or be a character
+// reference (kmi&#61;jane).
 //
 // In the middle of another parameter's value the tag's '=' must be there as it
 // is: in a whole URL that is percent-encoded (next=%2Foffer%3Fkme%3DC) the '='

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// golden is what a browser's URLSearchParams makes of queries, as testdata/urlsearchparams.mjs had Node.js write it.
+// golden is what a browser's URLSearchParams makes of queries, as
+// testdata/urlsearchparams.mjs had Node.js write it.
 func golden(t testing.TB) (table []struct {
 	Query string
 	Pairs [][2]string
@@ -29,7 +30,8 @@ func golden(t testing.TB) (table []struct {
 	return table
 }
 
-// formPairs is the URL Standard's urlencoded parser, step by step as it is written there.
+// formPairs is the URL Standard's urlencoded parser, step by step as it is
+// written there.
 func formPairs(query string) (pairs [][2]string) {
 	for sequence := range bytes.SplitSeq([]byte(query), []byte("&")) {
 		if len(sequence) == 0 {
@@ -59,7 +61,8 @@ func percentDecode(input []byte) (output []byte) {
 	return output
 }
 
-// utf8Decode is the Encoding Standard's "UTF-8 decode without BOM", as the state machine that is written there.
+// utf8Decode is the Encoding Standard's "UTF-8 decode without BOM", as the
+// state machine that is written there.
 func utf8Decode(input []byte) string {
 	var out []rune
 	var point rune

@@ -63,8 +63,8 @@ func mayRedact(s string) bool {
 
 // identityAt returns where the value begins of an identity's parameter whose
 // name begins at i, however often and in whatever case it is written, and how
-// often its '=' is encoded; 0 if there is none. kmi[]=jane is one as well, and in
-// a query kmi:jane.
+// often its '=' is encoded; 0 if there is none. kmi[]=jane is one as well, and
+// in a query kmi:jane.
 func identityAt(s string, i int, inQuery bool) (value, equals int) {
 	i, ok := skip(s, i, "km", true)
 	if !ok {

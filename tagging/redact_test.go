@@ -72,7 +72,8 @@ func FuzzRedact(f *testing.F) {
 				}
 			}
 		}
-		// What is left is there in its order, and nothing is taken from where no identity is, however encoded.
+		// What is left is there in its order, and nothing is taken from where
+		// no identity is, however encoded.
 		rest := uri
 		for i, piece := range strings.Split(got, redacted) {
 			n := strings.Index(rest, piece)

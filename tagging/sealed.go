@@ -13,12 +13,15 @@ import (
 	"time"
 )
 
-// A sealed identity is a JSON Web Encryption in compact form (RFC 7516), with one key for all of a site's links: alg
-// "dir", enc "A256GCM" (RFC 7518, sections 4.5 and 5.3). Its claims are "sub", the identity, and if it ends some time
-// "exp" (RFC 7519). Any language has a library for it. This one is read here, because general ones take ten times as
-// long as a visitor's hit may; their tests hold it to them.
+// A sealed identity is a JSON Web Encryption in compact form (RFC 7516), with
+// one key for all of a site's links: alg "dir", enc "A256GCM" (RFC 7518,
+// sections 4.5 and 5.3). Its claims are "sub", the identity, and if it ends
+// some time "exp" (RFC 7519). Any language has a library for it. This one is
+// read here, because general ones take ten times as long as a visitor's hit
+// may; their tests hold it to them.
 
-// MaxToken is the length of the longest sealed identity that is opened, in characters.
+// MaxToken is the length of the longest sealed identity that is opened, in
+// characters.
 const MaxToken = 1024
 
 // SealKey seals identities, and opens them.
@@ -27,7 +30,8 @@ type SealKey struct{ aead cipher.AEAD }
 // sealKeySize is the length of a key, in bytes.
 const sealKeySize = 32
 
-// tokenEncoding is base64url of which each text has one form alone. Line breaks, which it skips, are refused before.
+// tokenEncoding is base64url of which each text has one form alone. Line
+// breaks, which it skips, are refused before.
 var tokenEncoding = base64.RawURLEncoding.Strict()
 
 // NewSealKey returns a random key as [ParseSealKey] reads it.
@@ -37,7 +41,8 @@ func NewSealKey() string {
 	return tokenEncoding.EncodeToString(key[:])
 }
 
-// ParseSealKey reads a key: 32 bytes in base64url, padded or not. The error says what is wrong, but nothing of the key.
+// ParseSealKey reads a key: 32 bytes in base64url, padded or not. The error
+// says what is wrong, but nothing of the key.
 func ParseSealKey(text string) (*SealKey, error) {
 	const want = "a key is 32 bytes in base64url (43 letters, digits, - and _), as `caddy tagged-urls key` makes one"
 	unpadded := strings.TrimRight(text, "=")
@@ -73,8 +78,8 @@ const (
 	gcmTagSize   = aes.BlockSize
 )
 
-// Seal returns a sealed identity. It ends with the whole second of the time, if that isn't zero. An error says that
-// it would be too long.
+// Seal returns a sealed identity. It ends with the whole second of the time, if
+// that isn't zero. An error says that it would be too long.
 func (k *SealKey) Seal(identity string, ends time.Time) (string, error) {
 	claims := struct {
 		Subject string `json:"sub"`
@@ -100,8 +105,9 @@ func (k *SealKey) Seal(identity string, ends time.Time) (string, error) {
 	return token, nil
 }
 
-// looksSealed reports whether an identity is a token, or what something has made of one: each is another text, so
-// that as a name it would be one more person.
+// looksSealed reports whether an identity is a token, or what something has
+// made of one: each is another text, so that as a name it would be one more
+// person.
 func (r *Rules) looksSealed(identity string) bool {
 	if strings.HasPrefix(identity, "eyJ") { // {" in base64
 		if len(r.sealKeys) > 0 {
@@ -112,7 +118,8 @@ func (r *Rules) looksSealed(identity string) bool {
 	if len(identity) < minToken {
 		return false
 	}
-	// Something is before or in the header, but behind the key that dir hasn't is no blank, as a long name has.
+	// Something is before or in the header, but behind the key that dir hasn't
+	// is no blank, as a long name has.
 	_, rest, _ := strings.Cut(identity, "..")
 	return strings.Count(rest, ".") >= 2 && len(rest)-strings.LastIndexByte(rest, '.') > tokenTag && !strings.Contains(strings.TrimFunc(rest, isBlank), " ")
 }
@@ -178,8 +185,9 @@ func appendToken(raw []byte, part string) ([]byte, error) {
 	return tokenEncoding.AppendDecode(raw, []byte(part))
 }
 
-// checkTokenHeader says what is wrong with a token's header. Whatever it asks for besides the algorithm would have to
-// be understood, as compression and critical extensions (RFC 7516, section 4.1).
+// checkTokenHeader says what is wrong with a token's header. Whatever it asks
+// for besides the algorithm would have to be understood, as compression and
+// critical extensions (RFC 7516, section 4.1).
 func checkTokenHeader(encoded string) Reason {
 	raw, err := appendToken(nil, encoded)
 	if err != nil {

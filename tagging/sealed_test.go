@@ -347,7 +347,8 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// BenchmarkIdentity is what a name costs: as it is it pays nothing for keys, lists, and people to be forgotten.
+// BenchmarkIdentity is what a name costs: as it is it pays nothing for keys,
+// lists, and people to be forgotten.
 func BenchmarkIdentity(b *testing.B) {
 	all := RulesOptions{
 		Events: []string{"Clicked *"}, Properties: []string{"Link *"}, Forgotten: func(string) bool { return false },

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Takings remembers how many browsers have taken a name: a link that was forwarded or published is opened by many, and
-// they aren't one person. It is bounded, and safe for concurrent use.
+// Takings remembers how many browsers have taken a name: a link that was
+// forwarded or published is opened by many, and they aren't one person. It is
+// bounded, and safe for concurrent use.
 type Takings struct {
 	seed         maphash.Seed
 	mu           sync.Mutex
@@ -22,8 +23,8 @@ type taking struct {
 	by uint64
 }
 
-// NewTakings returns a memory of at most size takings; when it is full, the older half is forgotten, unless somebody
-// has asked for it since.
+// NewTakings returns a memory of at most size takings; when it is full, the
+// older half is forgotten, unless somebody has asked for it since.
 func NewTakings(size int) *Takings {
 	return &Takings{seed: maphash.MakeSeed(), newer: map[uint64][]taking{}, older: map[uint64][]taking{}, half: max(size/2, 1)}
 }
@@ -31,8 +32,9 @@ func NewTakings(size int) *Takings {
 // Taken is one taking, for [Takings.Release]. The zero value is none.
 type Taken struct{ name, by uint64 }
 
-// Take reports whether a browser may take a name: whether less than n others have taken it on that site less than
-// window before now. If so, it has. The browser is known by the anonymous identity that it came with; without one it
+// Take reports whether a browser may take a name: whether less than n others
+// have taken it on that site less than window before now. If so, it has. The
+// browser is known by the anonymous identity that it came with; without one it
 // counts as another each time.
 func (t *Takings) Take(site, name string, browser Anonymous, now time.Time, n int, window time.Duration) (Taken, bool) {
 	if browser == (Anonymous{}) {

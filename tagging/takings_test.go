@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// A link that was forwarded to fifty people, each with a history of their own: ten become its person, the others stay
-// themselves, also when links of their own name them later.
+// A link that was forwarded to fifty people, each with a history of their own:
+// ten become its person, the others stay themselves, also when links of their
+// own name them later.
 func TestForwardedLink(t *testing.T) {
 	t.Parallel()
 	w := newWorld()

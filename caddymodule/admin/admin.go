@@ -132,8 +132,8 @@ func ReadStatus() Status {
 // opened, as after a start.
 const openPatience = 5 * time.Second
 
-// EachQueue calls f for every open queue. One that is being opened is waited for
-// a moment; the error says so if none is open.
+// EachQueue calls f for every open queue. One that is being opened is waited
+// for a moment; the error says so if none is open.
 func EachQueue(f func(delivery.Queue, *delivery.Engine) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), openPatience)
 	defer cancel()

@@ -135,8 +135,8 @@ func Remember(ctx context.Context, identity string) (bool, error) {
 	return forgetting.Process.Remove(ctx, a.storage, nameOf(identity))
 }
 
-// nameOf returns what an identity is accepted as, or itself: of somebody who may
-// have had a name once that isn't accepted any more.
+// nameOf returns what an identity is accepted as, or itself: of somebody who
+// may have had a name once that isn't accepted any more.
 func nameOf(identity string) string {
 	name, reason := tagging.NewRules(tagging.RulesOptions{NoRejectWords: true}).Accept(identity)
 	if reason != "" {

@@ -11,8 +11,8 @@ import (
 )
 
 // httpConfig returns the http app's configuration, which is being loaded. Caddy
-// doesn't show the whole configuration to a module: if it is kept in another way
-// one day, ok is false.
+// doesn't show the whole configuration to a module: if it is kept in another
+// way one day, ok is false.
 func httpConfig(ctx caddy.Context) (raw []byte, ok bool) {
 	config := reflect.ValueOf(ctx).FieldByName("cfg")
 	if !config.IsValid() || config.Kind() != reflect.Pointer || config.IsNil() {

@@ -120,8 +120,8 @@ func TestLinkCSV(t *testing.T) {
 	}
 }
 
-// A file isn't read as a whole: the links of the first rows are there before the
-// last ones are.
+// A file isn't read as a whole: the links of the first rows are there before
+// the last ones are.
 func TestLinkCSVStreams(t *testing.T) {
 	in, write := io.Pipe()
 	read, out := io.Pipe()

@@ -164,9 +164,9 @@ func (c *Cookie) open(r *http.Request, host string, keys *tagging.Keys) *jar {
 }
 
 // read reads the cookies of a name. A neighbour may have planted one that it
-// got here itself, whoever that says it is. Where the default name protects from
-// that, of another name only what the former version has set counts: it knows no
-// name, and is never aliased.
+// got here itself, whoever that says it is. Where the default name protects
+// from that, of another name only what the former version has set counts: it
+// knows no name, and is never aliased.
 func (j *jar) read(r *http.Request, name string, scope tagging.Scope, formerOnly bool) {
 	for _, cookie := range r.CookiesNamed(name) {
 		opened := j.keys.Open(cookie.Value, scope)

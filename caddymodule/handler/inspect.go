@@ -32,7 +32,8 @@ type Inspection struct {
 }
 
 // Inspect returns what the directives have made of a request, or nil if it
-// isn't tagged and nothing is recorded of it. It is for requests that have been served.
+// isn't tagged and nothing is recorded of it. It is for requests that have been
+// served.
 func Inspect(r *http.Request) *Inspection {
 	hit := hitOf(r, caddycompat.OriginalRequest(r))
 	if hit == nil {

@@ -138,8 +138,8 @@ func (q *queueOutcome) untake() {
 
 // notStored reports whether what the queue was given isn't stored for certain.
 // Queues return these errors as they are if it isn't; wrapped, or of another
-// kind, they may be those of an attempt whose outcome nobody knows. An alias that
-// is released then may make one person of two.
+// kind, they may be those of an attempt whose outcome nobody knows. An alias
+// that is released then may make one person of two.
 func notStored(err error) bool {
 	switch err { //nolint:errorlint // see above
 	case delivery.ErrFull, delivery.ErrClosed, context.DeadlineExceeded:

@@ -74,8 +74,8 @@ func Build(address string, asked tagging.Tags, token *string) (string, error) {
 	return link, nil
 }
 
-// IsMergeField reports whether an identity is to be filled in by a mailing tool.
-// One that can't be printed isn't a tool's.
+// IsMergeField reports whether an identity is to be filled in by a mailing
+// tool. One that can't be printed isn't a tool's.
 func IsMergeField(identity string) bool {
 	_, reason := (*tagging.Rules)(nil).Accept(identity)
 	return reason == tagging.IdentityMerge && explain.Printable(identity) == identity

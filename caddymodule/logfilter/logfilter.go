@@ -80,7 +80,8 @@ func (LogFilter) Filter(in zapcore.Field) zapcore.Field {
 	return in
 }
 
-// redact redacts the field of that name. Caddy logs a request's target as "uri".
+// redact redacts the field of that name. Caddy logs a request's target as
+// "uri".
 func redact(key, value string) string {
 	if key == "uri" {
 		return tagging.RedactTarget(value)

@@ -11,8 +11,9 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// preventCaching makes a response that no cache may reuse: a cached landing page
-// would hide visits, and a cached Set-Cookie give one person's identity to all.
+// preventCaching makes a response that no cache may reuse: a cached landing
+// page would hide visits, and a cached Set-Cookie give one person's identity to
+// all.
 func (w *headerGuard) preventCaching(header http.Header) {
 	control := "private, no-cache"
 	for _, value := range header["Cache-Control"] {

@@ -24,14 +24,15 @@ func Host(r *http.Request) string {
 // maxHost bounds a host with its port: DNS allows 253 characters.
 const maxHost = 253 + len(".:65535")
 
-// HTTPS reports whether the visitor's connection is HTTPS: to this server, or to
-// a trusted proxy in front of it that says so in X-Forwarded-Proto or Forwarded.
+// HTTPS reports whether the visitor's connection is HTTPS: to this server, or
+// to a trusted proxy in front of it that says so in X-Forwarded-Proto or
+// Forwarded.
 func HTTPS(r *http.Request) bool {
 	return r.TLS != nil || strings.EqualFold(cmp.Or(Forwarded(r, "X-Forwarded-Proto"), forwardedParameter(r, "proto")), "https")
 }
 
-// forwardedParameter returns a parameter of the header that RFC 7239 defines. Its
-// first element is of the proxy that is nearest to the visitor.
+// forwardedParameter returns a parameter of the header that RFC 7239 defines.
+// Its first element is of the proxy that is nearest to the visitor.
 func forwardedParameter(r *http.Request, name string) string {
 	for parameter := range strings.SplitSeq(Forwarded(r, "Forwarded"), ";") {
 		if n, value, _ := strings.Cut(parameter, "="); strings.EqualFold(strings.TrimSpace(n), name) {

@@ -70,8 +70,8 @@ func isURL(name string) bool {
 // their own.
 func Headers(r *http.Request, strip tagging.Strip) { headers(r, "", strip) }
 
-// headers also removes a query's tags from all headers that repeat them: proxies
-// tell in headers of their own what they were asked for.
+// headers also removes a query's tags from all headers that repeat them:
+// proxies tell in headers of their own what they were asked for.
 func headers(r *http.Request, query string, strip tagging.Strip) {
 	if strip == tagging.StripNone {
 		return

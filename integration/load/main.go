@@ -7,8 +7,8 @@
 //	go run ./integration/load                 # everything, some minutes
 //	go run ./integration/load -only load      # a part, see -only
 //
-// It needs nothing but Go, and has visitors made by wrk where that is installed.
-// Site, tracker and visitors share the processors with Caddy.
+// It needs nothing but Go, and has visitors made by wrk where that is
+// installed. Site, tracker and visitors share the processors with Caddy.
 package main
 
 import (

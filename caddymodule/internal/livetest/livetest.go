@@ -1,5 +1,5 @@
-// Package livetest runs Caddy inside a test, with one site and one tracker. What
-// the Caddyfiles name, the test's package imports.
+// Package livetest runs Caddy inside a test, with one site and one tracker.
+// What the Caddyfiles name, the test's package imports.
 package livetest
 
 import (

@@ -86,14 +86,15 @@ func open(dir string, log *zap.Logger, t table) *Ledger {
 	return l
 }
 
-// Name tells the ledger from all others. It is 0 while that isn't known. After a
-// loss of claims it is another one.
+// Name tells the ledger from all others. It is 0 while that isn't known. After
+// a loss of claims it is another one.
 func (l *Ledger) Name() uint64 { return l.name.Load() }
 
 // Claim notes that an identity is about to be aliased. It was made at some time
-// while the ledger had the given name. It is the first time if nobody has claimed it before; then that is
-// on disk. No alias may be sent unless it is, so neither after an error:
-// [delivery.ErrAliasDoubt], [delivery.ErrClosed], that of ctx, or the storage's own.
+// while the ledger had the given name. It is the first time if nobody has
+// claimed it before; then that is on disk. No alias may be sent unless it is,
+// so neither after an error: [delivery.ErrAliasDoubt], [delivery.ErrClosed],
+// that of ctx, or the storage's own.
 func (l *Ledger) Claim(ctx context.Context, ledger uint64, anonymous [16]byte, made time.Time) (first bool, err error) {
 	// Half of an identity's random bits are enough to know it again. If two
 	// have the same, one of them gets no alias.

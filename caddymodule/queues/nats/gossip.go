@@ -19,7 +19,8 @@ type hearing struct {
 // evidence is the subject of what is told.
 func (n names) evidence() string { return "tagged_urls." + n.stream + ".evidence" }
 
-// Tell implements [delivery.Gossiper]. While the cluster is away nobody is told.
+// Tell implements [delivery.Gossiper]. While the cluster is away nobody is
+// told.
 func (q *openQueue) Tell(message []byte) {
 	if c := q.client.Load(); c.usable() {
 		_ = c.nc.Publish(c.evidence(), message)

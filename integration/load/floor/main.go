@@ -1,7 +1,8 @@
 // Command floor is Caddy with the least that keeps the promise of tagged_urls,
-// to tell what of its cost is its own: the directive `floor` appends each request's
-// query to a file in the data directory before the response begins, with one write and one
-// fdatasync for all that come meanwhile, and sets a random cookie.
+// to tell what of its cost is its own: the directive `floor` appends each
+// request's query to a file in the data directory before the response begins,
+// with one write and one fdatasync for all that come meanwhile, and sets a
+// random cookie.
 package main
 
 import (
