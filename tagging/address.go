@@ -7,13 +7,6 @@ import (
 	"unicode/utf8"
 )
 
-// isAddress reports whether s is a plain e-mail address: characters that need
-// no quotes, '@', and a domain of at least two labels.
-func isAddress(s string) bool {
-	local, domain, _ := strings.Cut(s, "@")
-	return isLocalPart(local) && isDomain(domain) && strings.Contains(domain, ".")
-}
-
 func isLocalPart(s string) bool {
 	for _, r := range s {
 		if !isWord(r) && !strings.ContainsRune(".!#$%&'*+/=?^_`{|}~-", r) {

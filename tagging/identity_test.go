@@ -341,3 +341,10 @@ func FuzzAccept(f *testing.F) {
 		}
 	})
 }
+
+// isAddress reports whether s is a plain e-mail address: characters that need
+// no quotes, '@', and a domain of at least two labels.
+func isAddress(s string) bool {
+	local, domain, _ := strings.Cut(s, "@")
+	return isLocalPart(local) && isDomain(domain) && strings.Contains(domain, ".")
+}

@@ -12,8 +12,8 @@ import (
 
 // CI tries more of what is random than a run by hand does.
 var (
-	stories        = flag.Int("stories", 2000, "how many random stories of visitors are told")
-	damagedQueries = flag.Int("damaged", 500, "how many random damaged queries are read")
+	stories        = flag.Int("stories", 500, "how many random stories of visitors to tell")
+	damagedQueries = flag.Int("damaged", 100, "how many random damaged queries to read")
 )
 
 // TestAnyStory tells random stories of browsers and people, of hosts and nodes,

@@ -73,7 +73,7 @@ func (a *App) destinationKeys(secret []byte) (current destinationKey, former []d
 	}
 	current, err := a.storedDestinationKey(ctx, secret)
 	if err != nil {
-		a.log.Warn("can't keep the key of the trackers' ids in Caddy's storage: while that is so, records that wait aren't delivered any more after a change of `secret`, unless the tracker has an `id`",
+		a.log.Warn("can't keep the key of the trackers' ids in Caddy's storage: until it is there, records that wait aren't delivered after a change of `secret`, unless the tracker has an `id`",
 			zap.String("key", destinationKeyFile), zap.Error(err))
 		if current = unkeyed; secret != nil {
 			current = newDestinationKey(secret)

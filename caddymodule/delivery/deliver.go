@@ -170,7 +170,7 @@ func (a *attempt) condemn(item Item, err error) {
 func (a *attempt) addDead(item Item, reason string, status int) {
 	a.engine.options.Load().Observer.DeadLetter(a.id, item.Record, reason, status)
 	a.engine.mu.Lock()
-	a.deaths.add(reason)
+	a.deadLetters.add(reason)
 	a.engine.mu.Unlock()
 	a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Dead, Reason: reason, Status: status})
 }
@@ -260,8 +260,8 @@ func explain(err error) (status int, reason string, after time.Duration) {
 	return status, reason, after
 }
 
-// deaths logs dead letters, by bursts. The engine's mutex guards it.
-type deaths struct {
+// deadLetterLog logs dead letters, by bursts. The engine's mutex guards it.
+type deadLetterLog struct {
 	dispatcher *dispatcher
 	count      int
 	reason     string
@@ -269,7 +269,7 @@ type deaths struct {
 	timer      *time.Timer
 }
 
-func (l *deaths) add(reason string) {
+func (l *deadLetterLog) add(reason string) {
 	l.count++
 	l.reason = reason
 	if l.count == 1 {
@@ -282,7 +282,7 @@ func (l *deaths) add(reason string) {
 	}
 }
 
-func (l *deaths) log() {
+func (l *deadLetterLog) log() {
 	if l.count == 0 {
 		return
 	}
@@ -294,7 +294,7 @@ func (l *deaths) log() {
 }
 
 // stop logs at once what would be logged later.
-func (l *deaths) stop() {
+func (l *deadLetterLog) stop() {
 	if l.timer != nil {
 		l.timer.Stop()
 	}

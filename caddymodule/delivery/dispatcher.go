@@ -21,17 +21,17 @@ type dispatcher struct {
 	wake   chan struct{}
 
 	// The engine's mutex guards the following.
-	to       Destination
-	batch    int
-	throttle throttle
-	taken    []Item    // and not yet under way
-	underWay int       // deliveries
-	leased   int       // records taken and not yet settled
-	parked   time.Time // since when Take waits; zero if it doesn't
-	panicked bool      // one was logged
-	warned   time.Time // when it was last logged that this destination fails
-	failing  bool      // that was logged, and it hasn't recovered since
-	deaths   deaths
+	to          Destination
+	batch       int
+	throttle    throttle
+	taken       []Item    // and not yet under way
+	underWay    int       // deliveries
+	leased      int       // records taken and not yet settled
+	parked      time.Time // since when Take waits; zero if it doesn't
+	panicked    bool      // one was logged
+	warned      time.Time // when it was last logged that this destination fails
+	failing     bool      // that was logged, and it hasn't recovered since
+	deadLetters deadLetterLog
 
 	// isolated are records that failed by themselves while the tracker took
 	// others, and found is when that was last noticed, see isolate.go.
@@ -42,7 +42,7 @@ type dispatcher struct {
 func newDispatcher(e *Engine, to Destination) *dispatcher {
 	d := &dispatcher{engine: e, id: to.ID, wake: make(chan struct{}, 1)}
 	d.ctx, d.stop = context.WithCancel(e.taking)
-	d.deaths.dispatcher = d
+	d.deadLetters.dispatcher = d
 	d.use(to)
 	return d
 }

@@ -251,7 +251,7 @@ func (e *Engine) Close() {
 	if !within(closeGrace, ended) {
 		e.stopDelivering()
 		if !within(closeWait, ended) {
-			e.options.Load().Logger.Error("a tracker goes on with a delivery that was cancelled; its records are delivered again after the next start")
+			e.options.Load().Logger.Error("a tracker ignores that its delivery was cancelled; its records are delivered again after the next start")
 		}
 	}
 	e.stopDelivering()
@@ -262,7 +262,7 @@ func (e *Engine) Close() {
 
 	e.mu.Lock()
 	for _, d := range e.used {
-		d.deaths.stop()
+		d.deadLetters.stop()
 	}
 	e.mu.Unlock()
 	close(e.finished)
@@ -299,18 +299,18 @@ func (e *Engine) tidy() {
 	for {
 		if e.ages.runs(deadLettersKept) {
 			_, err := e.queue.DeleteDead(DeadFilter{Before: time.Now().Add(-deadLettersKept)})
-			e.untidy("old dead letters can't be deleted; trying again in an hour", err)
+			e.warn("old dead letters can't be deleted; trying again in an hour", err)
 		}
 		select {
 		case <-e.finish:
 			return
 		case <-tick.C:
 		}
-		e.untidy("records that are too old can't be given up; trying again in an hour", e.expire())
+		e.warn("records that are too old can't be given up; trying again in an hour", e.expire())
 	}
 }
 
-func (e *Engine) untidy(what string, err error) {
+func (e *Engine) warn(what string, err error) {
 	if err != nil && !errors.Is(err, ErrClosed) {
 		e.options.Load().Logger.Warn(what, zap.Error(err))
 	}

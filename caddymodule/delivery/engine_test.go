@@ -203,17 +203,17 @@ func newRecord(kind delivery.Kind, person, name string) *delivery.Record {
 // TestDeliveriesYield has visitors crowd the processors, and then go.
 func TestDeliveriesYield(t *testing.T) {
 	for name, test := range map[string]struct {
-		crowded     float64
+		busy        float64
 		batch       int
 		takes       time.Duration
 		least, most int // records a second, for each processor
 	}{
-		"crowded":          {0, 1, 10 * time.Millisecond, 245, 255},
-		"crowded, batches": {0, 20, 100 * time.Millisecond, 1680, 1760},
-		"alone":            {math.Inf(1), 1, 20 * time.Millisecond, 1500, math.MaxInt},
+		"busy":          {0, 1, 10 * time.Millisecond, 245, 255},
+		"busy, batches": {0, 20, 100 * time.Millisecond, 1680, 1760},
+		"alone":         {math.Inf(1), 1, 20 * time.Millisecond, 1500, math.MaxInt},
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer delivery.Crowded(test.crowded)()
+			defer delivery.BusyAbove(test.busy)()
 			inBubble(t, delivery.Options{}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
 				processors := runtime.GOMAXPROCS(0)
 				var r recorder

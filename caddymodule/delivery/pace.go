@@ -32,9 +32,9 @@ const (
 	lookAgain = time.Second
 )
 
-// crowded is how many goroutines wait for each processor, on average, when
+// busyAbove is how many goroutines wait for each processor, on average, when
 // visitors queue for them. Tests change it.
-var crowded = 0.5
+var busyAbove = 0.5
 
 // pace keeps deliveries from crowding visitors out: they are work for when
 // there is nothing else to do. The engine's mutex guards it.
@@ -82,7 +82,7 @@ func (e *Engine) watch() {
 			return
 		}
 		long := lookFor
-		for look.begin(); !within(long, e.finish) && look.crowded(long); long = lookLong {
+		for look.begin(); !within(long, e.finish) && look.busy(long); long = lookLong {
 			if !e.yield(true) {
 				return
 			}
@@ -117,9 +117,9 @@ type look struct {
 
 func (l *look) begin() { l.before = l.waited() }
 
-// crowded reports whether goroutines queue, as seen for so long.
-func (l *look) crowded(seen time.Duration) bool {
-	return (l.waited() - l.before).Seconds() >= crowded*seen.Seconds()*float64(runtime.GOMAXPROCS(0))
+// busy reports whether goroutines queue, as seen for so long.
+func (l *look) busy(seen time.Duration) bool {
+	return (l.waited() - l.before).Seconds() >= busyAbove*seen.Seconds()*float64(runtime.GOMAXPROCS(0))
 }
 
 // waited returns for how long all goroutines together that could run have

@@ -10,26 +10,26 @@ import (
 )
 
 func init() {
-	Crowded(math.Inf(1)) // a test's time isn't the processors'
+	BusyAbove(math.Inf(1)) // a test's time isn't the processors'
 }
 
-// Crowded sets how many goroutines wait for a processor when it's crowded, and
+// BusyAbove sets how many goroutines wait for a processor when they are busy, and
 // returns a function that takes that back.
-func Crowded(wait float64) (restore func()) {
-	before := crowded
-	crowded = wait
-	return func() { crowded = before }
+func BusyAbove(wait float64) (restore func()) {
+	before := busyAbove
+	busyAbove = wait
+	return func() { busyAbove = before }
 }
 
 // TestLook crowds the processors, and leaves them alone.
 func TestLook(t *testing.T) {
-	defer Crowded(0.5)()
+	defer BusyAbove(0.5)()
 	sees := func(want bool) {
 		for l := new(look); ; {
 			l.begin()
 			began := time.Now()
 			time.Sleep(time.Millisecond)
-			if l.crowded(time.Since(began)) == want {
+			if l.busy(time.Since(began)) == want {
 				return
 			}
 		}

@@ -136,7 +136,7 @@ const DefaultConfig = `{"apps":{"http":{"servers":{"default":{"listen":[":80",":
 // Explain says what becomes of a visit. Errors call the configuration by its
 // name.
 func (t *DryRun) Explain(name string, v *Visit) (*Explanation, error) {
-	m, note, err := t.meet(name, v)
+	m, note, err := t.observe(name, v)
 	if err != nil {
 		return nil, err
 	}
@@ -147,9 +147,9 @@ func (t *DryRun) Explain(name string, v *Visit) (*Explanation, error) {
 	return e, nil
 }
 
-// meet returns what is seen of a visit that meets a directive, and what is to
+// observe returns what is seen of a visit that meets a directive, and what is to
 // be noted of the server.
-func (t *DryRun) meet(name string, v *Visit) (m *observation, note string, err error) {
+func (t *DryRun) observe(name string, v *Visit) (m *observation, note string, err error) {
 	if t.directives == 0 {
 		return nil, "", fmt.Errorf("%s has no tagged_urls directive in any site: nothing is recorded, and nothing removed", name)
 	}

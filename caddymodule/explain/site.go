@@ -17,7 +17,7 @@ type Site struct {
 
 // Site returns the site of a visit. Errors call the configuration by its name.
 func (t *DryRun) Site(name string, v *Visit) (*Site, error) {
-	m, _, err := t.meet(name, v)
+	m, _, err := t.observe(name, v)
 	if err != nil {
 		return nil, err
 	}

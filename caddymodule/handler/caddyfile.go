@@ -116,7 +116,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 		_, err = parseStrip(h.Strip)
 	case "redirect":
 		if d.NextArg() {
-			return d.Err("redirect takes no argument: it stands there, or it doesn't")
+			return d.Err("redirect takes no argument: write it alone, or leave it out")
 		}
 		h.Redirect = true
 	case "cookie":
@@ -151,7 +151,7 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (err error) {
 	case "identity_reject":
 		args := d.RemainingArgs()
 		if len(args) == 0 {
-			return d.Err("identity_reject takes further words that are nobody, or off: identity_reject kiosk reception")
+			return d.Err("identity_reject takes further words that name nobody, or off: identity_reject kiosk reception")
 		}
 		if len(args) == 1 && args[0] == "off" {
 			h.IdentityReject.Off = true

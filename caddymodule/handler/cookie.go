@@ -46,7 +46,7 @@ var domainName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[
 
 func (c *Cookie) validate() error {
 	if c.MaxAge < 0 {
-		return errors.New("cookie: max_age must be positive; to have no cookie write `cookie off`")
+		return errors.New("cookie: max_age must be positive; for no cookie at all, write `cookie off`")
 	}
 	if c.Name != "" && !httpguts.ValidHeaderFieldName(c.Name) {
 		return fmt.Errorf("cookie: %q can't be a cookie's name", c.Name)

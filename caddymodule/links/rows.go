@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// maxToldRows is how many rows are told of which no link can be made.
-	maxToldRows = 20
+	// maxReportedRows is how many rows without a link are reported.
+	maxReportedRows = 20
 	// progressPause is how often the progress is shown.
 	progressPause = 200 * time.Millisecond
 	// maxHeadRow is within how many bytes the first row ends, for the separator
@@ -111,7 +111,7 @@ func (l *Rows) run(in io.Reader) error {
 		case err == nil:
 			row = append(row, link)
 		default:
-			if l.left <= maxToldRows {
+			if l.left <= maxReportedRows {
 				fmt.Fprintf(l.Log, "%s:%d: no link: %s\n", l.File, line, why)
 			}
 			row = nil

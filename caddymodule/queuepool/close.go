@@ -13,8 +13,8 @@ func init() {
 	caddy.OnExit(Process.drain)
 }
 
-// closeLimit is how long a reload waits for a queue to be closed, and who opens
-// it again before hits are dropped for that.
+// closeLimit is how long a reload waits for a queue to be closed, and how long
+// hits wait until it can be opened again.
 const closeLimit = 10 * time.Second
 
 // close closes the queue, if it is open, and lets others have its storage.
@@ -22,7 +22,7 @@ func (q *sharedQueue) close() {
 	if q.openNow() {
 		q.engine.Close()
 		if err := q.queue.Close(); err != nil {
-			q.log.Error("closing the queue", zap.String("queue", q.key), zap.Error(err))
+			q.log.Error("the queue can't be closed cleanly", zap.String("queue", q.key), zap.Error(err))
 		}
 	}
 	others := q.pool.queues() // those that come later look by themselves
@@ -38,7 +38,7 @@ func (q *sharedQueue) waitClosed() {
 	select {
 	case <-q.released:
 	case <-time.After(closeLimit):
-		q.log.Error("the queue isn't closed yet: its storage hangs, or is very slow; that goes on, and who wants to open it waits",
+		q.log.Error("the queue isn't closed yet: its storage hangs, or is very slow; closing goes on, and whoever opens it next waits",
 			zap.String("queue", q.key))
 	}
 }

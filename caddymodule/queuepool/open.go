@@ -50,7 +50,7 @@ func (q *sharedQueue) open(ctx context.Context, first *Config) bool {
 		q.cantOpen(err)
 		if logged == nil || logged.Error() != err.Error() && time.Since(loggedAt) >= openLogged {
 			logged, loggedAt = err, time.Now()
-			q.log.Error("can't open the queue: sites are served, but hits are dropped until it can; it is tried again all the time",
+			q.log.Error("can't open the queue; sites are served, but hits are dropped until it opens; retrying",
 				zap.String("queue", q.key), zap.Error(err))
 		}
 		select {
@@ -61,7 +61,7 @@ func (q *sharedQueue) open(ctx context.Context, first *Config) bool {
 	return false
 }
 
-// open opens a queue of whose mistakes nobody has to be afraid.
+// open opens a queue whose panics are errors.
 func open(opener delivery.Opener, log *zap.Logger) (delivery.Shielded, error) {
 	var queue delivery.Queue
 	err := delivery.Guard(func() (err error) { queue, err = opener.Open(log); return err })
@@ -71,7 +71,7 @@ func open(opener delivery.Opener, log *zap.Logger) (delivery.Shielded, error) {
 	return delivery.Shield(queue), nil
 }
 
-// cantOpen says why the queue isn't open. Hits don't wait for it any more, or
+// cantOpen notes why the queue isn't open. Hits no longer wait for it, or
 // visitors would wait in vain for as long as that lasts.
 func (q *sharedQueue) cantOpen(why error) {
 	q.mu.Lock()

@@ -65,7 +65,7 @@ func (r *registry) edit(log *zap.Logger, change func(queues map[string]json.RawM
 		err = writeRegistry(file, queues)
 	}
 	if err != nil {
-		log.Warn("can't note which queues are used: after a change of the queue's path, move its file along",
+		log.Warn("can't save which queues are in use: if you change the queue's path, move its directory along",
 			zap.String("file", file), zap.Error(err))
 	}
 	return queues

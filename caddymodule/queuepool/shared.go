@@ -128,7 +128,7 @@ const askAgain = time.Minute
 func (q *sharedQueue) use(c *Config, destinations []Destination) {
 	queued, err := q.stats()
 	if err != nil {
-		q.log.Error("asking the queue what it holds", zap.Error(err))
+		q.log.Error("can't ask the queue what it holds", zap.Error(err))
 	}
 	all := deliverable(destinations, queued)
 	q.engine.Use(all)

@@ -74,7 +74,7 @@ func UnmarshalNumber(d *caddyfile.Dispenser, n *int, maximum int) error {
 func UnmarshalFlag(d *caddyfile.Dispenser, set *bool) error {
 	option := d.Val()
 	if d.NextArg() {
-		return d.Errf("%s takes no argument: it stands there, or it doesn't", option)
+		return d.Errf("%s takes no argument: write it alone, or leave it out", option)
 	}
 	*set = true
 	return nil

@@ -21,7 +21,7 @@ func TestAliasesOfTheFleet(t *testing.T) {
 		n := harness.NewCaddy(t, buildCaddy, harness.Vars{"TRACKER": trk.URL})
 		n.Caddyfile = n.Expand(options(urls, patient), site)
 		n.Start()
-		harness.Eventually(t, "the stream to be used", func() bool { return n.Logged("using a stream of NATS") })
+		harness.Eventually(t, "the stream to be used", func() bool { return n.Logged("using a NATS stream") })
 		return n
 	}
 	one, other := start(), start()

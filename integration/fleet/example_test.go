@@ -73,7 +73,7 @@ func TestExample(t *testing.T) {
 		"/etc/caddy/nats-ca.pem", filepath.Join(dir, "ca.pem"), "shutdown_drain off", "shutdown_drain off\n\t\tqueue_timeout 10s")...).Replace(fleet)
 	n.Caddyfile = n.Expand(strings.TrimSuffix(strings.TrimPrefix(options, "{"), "}"), site)
 	n.Start()
-	harness.Eventually(t, "the stream to be used", func() bool { return n.Logged("using a stream of NATS", `"replicas":3`) })
+	harness.Eventually(t, "the stream to be used", func() bool { return n.Logged("using a NATS stream", `"replicas":3`) })
 	v := harness.NewVisitor(t)
 	for _, link := range []string{"/?kme=Came", "/?kme=Seen&kmi=ann"} {
 		if p := v.Open(n.URL + link); p.Status != http.StatusOK {

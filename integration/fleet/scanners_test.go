@@ -24,7 +24,7 @@ func TestScannersOfTheFleet(t *testing.T) {
 	}
 	harness.Eventually(t, "all nodes to be connected", func() bool {
 		for _, n := range nodes {
-			if !n.Logged("using a stream of NATS") {
+			if !n.Logged("using a NATS stream") {
 				return false
 			}
 		}

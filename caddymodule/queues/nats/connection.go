@@ -132,11 +132,11 @@ func (c *client) options() ([]nats.Option, error) {
 		nats.ReconnectBufSize(-1),
 		nats.DisconnectErrHandler(func(nc *nats.Conn, err error) {
 			if !nc.IsClosed() && c.ctx.Err() == nil {
-				c.log.Warn("the connection to NATS is lost; connecting again", zap.Error(err))
+				c.log.Warn("the connection to NATS is lost; reconnecting", zap.Error(err))
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			c.log.Info("connected to NATS again", zap.String("server", nc.ConnectedServerName()))
+			c.log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if text := err.Error(); errors.Is(err, nats.ErrPermissionViolation) {

@@ -9,18 +9,18 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// hearing is what nodes tell each other that needn't be kept: by a subject that
-// no stream has, over the connection that is there.
-type hearing struct {
-	mu   sync.Mutex
-	told func([]byte)
+// gossip is what nodes send each other that needn't be kept: on a subject that
+// no stream has, over the existing connection.
+type gossip struct {
+	mu      sync.Mutex
+	receive func([]byte)
 }
 
-// evidence is the subject of what is told.
+// evidence is the gossip's subject.
 func (n names) evidence() string { return "tagged_urls." + n.stream + ".evidence" }
 
-// Tell implements [delivery.Gossiper]. While the cluster is away nobody is
-// told.
+// Tell implements [delivery.Gossiper]. While the cluster is away, nobody
+// gets it.
 func (q *openQueue) Tell(message []byte) {
 	if c := q.client.Load(); c.usable() {
 		_ = c.nc.Publish(c.evidence(), message)
@@ -28,25 +28,25 @@ func (q *openQueue) Tell(message []byte) {
 }
 
 // Hear implements [delivery.Gossiper].
-func (q *openQueue) Hear(told func([]byte)) {
-	q.hearing.mu.Lock()
-	defer q.hearing.mu.Unlock()
-	q.hearing.told = told
+func (q *openQueue) Hear(receive func([]byte)) {
+	q.gossip.mu.Lock()
+	defer q.gossip.mu.Unlock()
+	q.gossip.receive = receive
 }
 
-// listen has what other nodes tell handed on. Without the permission to
-// subscribe, which is logged, each node knows what it sees itself.
+// listen hands on what other nodes send. Without permission to subscribe, which
+// is logged, each node knows only what it sees itself.
 func (q *openQueue) listen(c *client) {
 	_, err := c.nc.Subscribe(c.evidence(), func(m *nats.Msg) {
-		q.hearing.mu.Lock()
-		told := q.hearing.told
-		q.hearing.mu.Unlock()
-		if told != nil {
-			told(m.Data)
+		q.gossip.mu.Lock()
+		receive := q.gossip.receive
+		q.gossip.mu.Unlock()
+		if receive != nil {
+			receive(m.Data)
 		}
 	})
 	if err != nil {
-		q.log.Warn("can't hear what other nodes know of mail scanners", zap.Error(err))
+		q.log.Warn("can't receive what other nodes know about mail scanners", zap.Error(err))
 	}
 }
 

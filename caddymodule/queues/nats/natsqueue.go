@@ -171,12 +171,12 @@ func (q *Queue) Provision(ctx caddy.Context) error {
 			"path":  filepath.Join(caddy.AppDataDir(), "tagged_urls", "nats-"+q.settings.stream+".db"),
 		}, nil)
 	}
-	guest, err := ctx.LoadModule(q, "FallbackRaw")
+	module, err := ctx.LoadModule(q, "FallbackRaw")
 	if err != nil {
 		return fmt.Errorf("loading the fallback queue: %w", err)
 	}
-	opener, ok := guest.(delivery.Opener)
-	if _, nested := guest.(*Queue); !ok || nested {
+	opener, ok := module.(delivery.Opener)
+	if _, nested := module.(*Queue); !ok || nested {
 		return errors.New("the fallback has to be a queue of this node's own, such as disk")
 	}
 	q.fallback = opener

@@ -63,7 +63,7 @@ type openQueue struct {
 
 	cache statsCache
 
-	hearing hearing
+	gossip gossip
 }
 
 var _ delivery.Queue = (*openQueue)(nil)
@@ -126,7 +126,7 @@ func (q *openQueue) use(c *client) {
 		go before.retire()
 	}
 	config := c.records.CachedInfo().Config
-	q.log.Info("using a stream of NATS", zap.String("stream", c.stream), zap.String("server", c.nc.ConnectedServerName()),
+	q.log.Info("using a NATS stream", zap.String("stream", c.stream), zap.String("server", c.nc.ConnectedServerName()),
 		zap.Int("replicas", config.Replicas), zap.Int64("max_bytes", config.MaxBytes))
 	if config.Storage == jetstream.MemoryStorage {
 		q.log.Warn("the stream is kept in memory: what it holds is lost when most of its servers are restarted at once", zap.String("stream", c.stream))

@@ -91,7 +91,7 @@ func (c *client) ensureStream(ctx context.Context, want jetstream.StreamConfig, 
 		}
 		switch {
 		case err == nil:
-			c.log.Info("made a stream", zap.String("stream", want.Name), zap.Int("replicas", want.Replicas), zap.Int64("max_bytes", want.MaxBytes))
+			c.log.Info("created a stream", zap.String("stream", want.Name), zap.Int("replicas", want.Replicas), zap.Int64("max_bytes", want.MaxBytes))
 		case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse): // another node was faster
 			stream, err = c.js.Stream(ctx, want.Name)
 		}

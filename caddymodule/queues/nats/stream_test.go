@@ -319,7 +319,7 @@ func testPermissions(t *testing.T, flags string) {
 	}
 	if q, err := open(as("user"), nil, logger(t)); err == nil {
 		q.Close()
-		t.Fatal("made a stream without permission")
+		t.Fatal("created a stream without permission")
 	} else if !strings.Contains(err.Error(), `"$JS.API.STREAM.CREATE.limited"`) {
 		t.Errorf("error %v, want one that names what is missing", err)
 	}
