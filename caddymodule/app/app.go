@@ -35,20 +35,20 @@ func init() {
 // handler brings it up with its defaults.
 type App struct {
 	// Where records wait for their delivery. Default: `{"queue": "disk"}`, a
-	// file in Caddy's data directory.
+	// directory beside Caddy's data directory.
 	QueueRaw json.RawMessage `json:"queue,omitempty" caddy:"namespace=tagged_urls.queues inline_key=queue"`
 
-	// How long a visitor's response may be held up until the queue has the
-	// hit. After that the hit is dropped, which is logged and counted.
+	// How long a visitor's response may wait until the queue has the hit.
+	// After that the hit is dropped, which is logged and counted.
 	// Default: `250ms`.
 	QueueTimeout caddy.Duration `json:"queue_timeout,omitempty"`
 
-	// How long a record is tried to be delivered before it goes to the dead
-	// letters. Default: `7d`.
+	// How long delivery is retried before a record goes to the dead letters.
+	// Default: `7d`.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
-	// When Caddy exits, how long what is queued is still being delivered.
-	// What remains is delivered after the next start. Default: `3s`; a
+	// How long Caddy goes on delivering when it exits. What remains is
+	// delivered after the next start. Default: `3s`; a
 	// negative value turns it off.
 	ShutdownDrain caddy.Duration `json:"shutdown_drain,omitempty"`
 

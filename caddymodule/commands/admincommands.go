@@ -34,10 +34,10 @@ func adminFlags(flags *pflag.FlagSet) {
 func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Shows what waits in the queue, and how the trackers do",
+		Short: "Shows what waits in the queue, and the trackers' state",
 		Long: `
-Asks the running server what its queue holds for each tracker, and how the
-trackers do.
+Asks the running server what its queue holds for each tracker, and whether the
+trackers work.
 `,
 		Args: cobra.NoArgs,
 		RunE: runStatus,
@@ -68,7 +68,7 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 		fmt.Fprintln(out, line)
 	}
 	if status.CookieKeyError != "" {
-		fmt.Fprintf(out, "Visitors get no cookies, as with `cookie off`, for want of a key: %s. Let Caddy write to its storage, or give the global option tagged_urls a secret.\n",
+		fmt.Fprintf(out, "Visitors get no cookies, as with `cookie off`, because there is no key: %s. Let Caddy write to its storage, or give the global option tagged_urls a secret.\n",
 			explain.Printable(status.CookieKeyError))
 	}
 	if len(status.Trackers) == 0 {
@@ -85,7 +85,7 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 	return table.Flush()
 }
 
-// state says in words how a tracker does.
+// state says in words what state a tracker is in.
 func state(t *admin.TrackerStatus) string {
 	switch {
 	case !t.Configured:
@@ -103,10 +103,10 @@ func state(t *admin.TrackerStatus) string {
 func retryCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "retry",
-		Short: "Delivers what waits now, not after the pause",
+		Short: "Delivers what waits now, without the pause",
 		Long: `
-Makes the running server deliver now what waits for another attempt, as after a
-tracker's outage. Dead letters have a retry of their own.
+Makes the running server deliver at once what waits for another attempt, such as
+after a tracker's outage. Dead letters have their own retry.
 `,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -224,7 +224,7 @@ func TestStatusWithoutAKeyForCookies(t *testing.T) {
 		Queues: []queuepool.QueueStatus{{Queue: "/q"}}, CookieKeyError: "open /x: permission denied\x1b[2J",
 	})
 	out, _, err := run(t, "status", "--address", address)
-	if err != nil || !strings.Contains(out, "for want of a key: open /x: permission denied\uFFFD[2J. Let Caddy write to its storage, or give") {
+	if err != nil || !strings.Contains(out, "because there is no key: open /x: permission denied\uFFFD[2J. Let Caddy write to its storage, or give") {
 		t.Errorf("printed %q, %v", out, err)
 	}
 }

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// clockSlack is by how much the clock may be set, or run ahead of another
-// machine's, without that counting as a wrong time.
+// clockSlack is how far the clock may be set, or run ahead of another machine's,
+// without counting as wrong.
 const clockSlack = time.Minute
 
-// clockUnset is before when no clock that somebody has set can be: machines
-// without a battery begin in 1970 or 1980.
+// clockUnset is a time that no clock is before once somebody has set it:
+// machines without a battery begin in 1970 or 1980.
 var clockUnset = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // ages tells how old records are. Only what the queue says of them counts, as
@@ -43,7 +43,7 @@ func (a *ages) noted(now time.Time, elapsed, wentOn time.Duration) {
 	a.seen = now
 }
 
-// over reports whether what was queued at that moment is older than a limit.
+// over reports whether what was queued at that time is older than a limit.
 func (a *ages) over(limit time.Duration, queued time.Time) bool {
 	now := time.Now()
 	a.mu.Lock()
@@ -62,8 +62,8 @@ func (a *ages) from(queued, now time.Time) time.Time {
 	return queued
 }
 
-// runs reports whether the clock has been running for so long without a jump,
-// as far as we know.
+// runs reports whether the clock has run that long without a jump, as far as we
+// know.
 func (a *ages) runs(limit time.Duration) bool {
 	now := time.Now()
 	a.mu.Lock()

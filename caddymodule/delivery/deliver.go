@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// deliver is a goroutine for deliveries, one after the other while there are
-// any.
+// deliver is a goroutine that makes deliveries, one after the other, while there
+// are any.
 func (d *dispatcher) deliver(next job) {
 	for next.items != nil {
 		a := attempt{dispatcher: d, job: next, settlements: make([]Settlement, 0, len(next.items))}
@@ -67,8 +67,7 @@ func (a *attempt) sortOut() []Item {
 
 const tooOld = "too old"
 
-// send has the items delivered: together if the tracker does with that, else
-// in parts.
+// send delivers the items: together if the tracker accepts that, else in parts.
 func (a *attempt) send(items []Item) {
 	if len(items) == 0 {
 		return
@@ -260,7 +259,7 @@ func explain(err error) (status int, reason string, after time.Duration) {
 	return status, reason, after
 }
 
-// deadLetterLog logs dead letters, by bursts. The engine's mutex guards it.
+// deadLetterLog logs dead letters in bursts. The engine's mutex guards it.
 type deadLetterLog struct {
 	dispatcher *dispatcher
 	count      int

@@ -130,8 +130,8 @@ func (d *dispatcher) take(limit int) error {
 	return err
 }
 
-// judged returns the items that are to be delivered, and settles the others. A
-// judge's mistake keeps nothing from being delivered.
+// judged returns the items to deliver, and settles the others. If the judge
+// panics, everything is delivered.
 func (e *Engine) judged(items []Item) (left []Item, undelivered []Settlement) {
 	judge := e.options.Load().Judge
 	if judge == nil {
@@ -153,7 +153,7 @@ func (e *Engine) judged(items []Item) (left []Item, undelivered []Settlement) {
 
 // release lets what wasn't tried wait in the queue again. After a pause, what
 // failed before comes behind what didn't, though that counts as an attempt:
-// there may be any number of records that the tracker fails at.
+// there may be any number of records that make the tracker fail.
 func (d *dispatcher) release(pause time.Duration) {
 	now := time.Now()
 	d.engine.mu.Lock()

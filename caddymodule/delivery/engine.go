@@ -22,14 +22,14 @@ const (
 	// deliveryTimeout ends a delivery whose tracker sets no limit of its own.
 	deliveryTimeout = 90 * time.Second
 	// closeGrace is how long Close lets deliveries end by themselves, and
-	// closeWait how long it waits for them once they were told to.
+	// closeWait how long it waits for them after it has cancelled them.
 	closeGrace = time.Second
 	closeWait  = 5 * time.Second
-	// deadLettersKept is for how long dead letters are kept.
+	// deadLettersKept is how long dead letters are kept.
 	deadLettersKept = 30 * 24 * time.Hour
 )
 
-// Options are what an [Engine] can be told.
+// Options are an [Engine]'s.
 type Options struct {
 	// MaxAge is how long after it was queued, or requeued, a record is still
 	// delivered; what is older goes to the dead letters. The default is 7 days.
@@ -39,15 +39,15 @@ type Options struct {
 	Logger *zap.Logger
 	// Observer may be nil.
 	Observer Observer
-	// Judge is asked of each record that is about to be delivered. It returns
-	// what is to be delivered, with the same ID, or nil: then the record is
-	// settled without a delivery. It may be asked again, as after a failure, and
+	// Judge is called for each record that is about to be delivered. It returns
+	// what to deliver, with the same ID, or nil: then the record is settled
+	// without a delivery. It may be called again, such as after a failure. Judge
 	// may be nil.
 	Judge func(*Record) *Record
 }
 
-// Observer is told what the engine does, for metrics. It is called from
-// several goroutines and must not block.
+// Observer sees what the engine does, for metrics. It is called from several
+// goroutines and must not block.
 type Observer interface {
 	// Attempt is called after each delivery of so many records, with the
 	// result "delivered", "retried" or "dead". (A batch that was rejected and
@@ -83,8 +83,8 @@ type Engine struct {
 	closed bool
 }
 
-// NewEngine returns an engine on a queue, without destinations yet. It is to
-// be closed before the queue is.
+// NewEngine returns an engine on a queue, without destinations yet. Close it
+// before the queue.
 func NewEngine(q Queue, o Options) *Engine {
 	e := &Engine{
 		queue:       Shield(q),
@@ -117,10 +117,10 @@ func (e *Engine) Configure(o Options) {
 
 // Use replaces the set of destinations. New ones start. Missing ones take
 // nothing more; what is under way there is finished, and the rest of what they
-// took waits in the queue again. For those that stay the new tracker and
-// concurrency count from the next delivery on, and a pause after failures
-// ends: what was wrong may have been mended. Of several with the same ID the
-// first counts.
+// took waits in the queue again. For those that stay, the new tracker and
+// concurrency count from the next delivery on, and a pause after failures ends:
+// what was wrong may have been fixed. If several have the same ID, the first
+// counts.
 func (e *Engine) Use(destinations []Destination) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -165,7 +165,7 @@ func (e *Engine) RetryNow(destination string) error {
 	return err
 }
 
-// Pause says that a destination doesn't take records.
+// Pause says that a destination doesn't accept records.
 type Pause struct {
 	// Until is when it is tried again; zero if that is under way.
 	Until time.Time
@@ -207,8 +207,8 @@ func (e *Engine) Drain(ctx context.Context) {
 	}
 }
 
-// drainQuiet is for how long a queue must not have handed out a record before
-// those that wait count as not due: it has no other way of saying so.
+// drainQuiet is how long a queue must hand out no record before those that wait
+// count as not due: it has no other way to say so.
 const drainQuiet = 250 * time.Millisecond
 
 func (e *Engine) drained(began time.Time) bool {
@@ -233,9 +233,9 @@ func (e *Engine) drained(began time.Time) bool {
 	return true
 }
 
-// Close stops. Deliveries under way get a moment to end, then they are
-// cancelled, and their records wait in the queue again. A queue that hangs is
-// waited for no longer than a tracker that does.
+// Close stops the engine. Deliveries under way get a moment to end; then they
+// are cancelled, and their records wait in the queue again. Close waits no
+// longer for a queue that hangs than for a tracker that does.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	if e.closed {
@@ -291,8 +291,8 @@ func within(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// tidy deletes dead letters that have been kept long enough, and gives up what
-// nobody takes.
+// tidy deletes dead letters that have been kept long enough, and gives up
+// records that no destination takes.
 func (e *Engine) tidy() {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
@@ -316,8 +316,8 @@ func (e *Engine) warn(what string, err error) {
 	}
 }
 
-// Watcher is an [Observer] that is also told how each record's delivery ended,
-// before the queue is. It mustn't block, either, nor keep the settlements.
+// Watcher is an [Observer] that also sees how each record's delivery ended,
+// before the queue does. It must neither block nor keep the settlements.
 type Watcher interface {
 	Settled(to Destination, settlements []Settlement)
 }

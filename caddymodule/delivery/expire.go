@@ -8,9 +8,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// expire gives up what is too old of destinations that aren't in use, such as
-// those of trackers that don't come back. Nobody else takes it, and in the end
-// it would fill the queue.
+// expire gives up what is too old for destinations that aren't in use, such as
+// trackers that don't come back. Nobody else takes it, and in the end it would
+// fill the queue.
 func (e *Engine) expire() error {
 	e.mu.Lock()
 	used := e.used
@@ -39,8 +39,7 @@ func (e *Engine) expire() error {
 	return nil
 }
 
-// tooOld reports whether what was queued at that moment isn't delivered any
-// more.
+// tooOld reports whether what was queued at that time is no longer delivered.
 func (e *Engine) tooOld(queued time.Time) bool {
 	return e.ages.over(e.options.Load().MaxAge, queued)
 }

@@ -1,6 +1,6 @@
 package delivery
 
-// Forgetter is a [Queue] that can take away what it holds of a person.
+// Forgetter is a [Queue] that can remove what it holds of a person.
 type Forgetter interface {
 	// Forget deletes for good what waits, and the dead letters, that match. It
 	// doesn't touch what is leased. Then it erases that, and what was settled
@@ -17,7 +17,7 @@ type Forgotten struct {
 	Underway int `json:"under_way"`
 }
 
-// Add adds what another queue says.
+// Add adds another queue's counts.
 func (f *Forgotten) Add(other Forgotten) {
 	f.Waiting, f.Dead, f.Underway = f.Waiting+other.Waiting, f.Dead+other.Dead, f.Underway+other.Underway
 }

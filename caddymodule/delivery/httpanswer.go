@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// finalStatuses are the answers that condemn the request itself. All others
-// may be different next time: a wrong key, path or certificate gets mended.
+// finalStatuses are the answers that condemn the request itself. All others may
+// be different next time: a wrong key, path or certificate gets fixed.
 var finalStatuses = []int{
 	http.StatusBadRequest,
 	http.StatusGone,
@@ -39,8 +39,8 @@ const (
 // accept does for it, else a [*RejectedError] or [*RetryError] whose text
 // repeats neither the request's query nor anything of the answer.
 //
-// Accept is asked about answers from 200 to 299 and 304; it returns what is
-// wrong, or nothing. The answer's body is none of its business.
+// Accept is called for answers from 200 to 299 and 304; it returns what is
+// wrong, or nothing. It must not read the answer's body.
 //
 // A redirect is followed if it goes to the same host (at most from http to
 // https) and keeps method and query: anything else would lose the record, or
@@ -53,11 +53,11 @@ func SendHTTP(transport http.RoundTripper, req *http.Request, accept func(*http.
 	return answer.Judge(accept)
 }
 
-// Answer is what a tracker answered.
+// Answer is a tracker's answer.
 type Answer struct {
 	// Response is the answer without its body.
 	*http.Response
-	// Text is the body, as much of it as was asked for.
+	// Text is as much of the body as was asked for.
 	Text []byte
 
 	wrong string

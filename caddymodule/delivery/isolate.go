@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// A record can be what a tracker fails at: a webhook that answers 500 to some
-// character, a firewall that answers 403 to some word. It would hold whatever
-// shares its batch. So a batch that failed twice is tried in parts, until what
-// fails stands alone. That one waits for its own next attempt, and says nothing
-// about the tracker any more.
+// A record can make a tracker fail: a webhook answers 500 to some character, a
+// firewall 403 to some word. It would hold up whatever shares its batch. So a
+// batch that failed twice is tried in parts, until what fails stands alone. That
+// record waits for its own next attempt, and no longer says anything about the
+// tracker.
 //
 // A tracker that is down looks the same at first. What tells is a success: a
 // batch is tried in parts only while the tracker takes something, and while it
@@ -22,8 +22,8 @@ import (
 // there are pauses.
 
 const (
-	// isolatedMost bounds how many records are known that fail by themselves.
-	// One that isn't known is found again.
+	// isolatedMost bounds how many records that fail by themselves are
+	// remembered. Others are found again.
 	isolatedMost = 4096
 	// probeFrom is how many records are taken at once to choose a probe from.
 	probeFrom = 256

@@ -54,8 +54,8 @@ func (p *pace) wait(now time.Time) time.Duration {
 	return max(0, p.due.Sub(now))
 }
 
-// began takes note of a delivery of so many records, and has it looked who
-// queues for the processors while there are any.
+// began takes note of a delivery of so many records, and starts watching who
+// queues for the processors while there are deliveries.
 func (e *Engine) began(now time.Time, records int) {
 	p := &e.pace
 	p.underWay++
@@ -73,8 +73,8 @@ func (e *Engine) began(now time.Time, records int) {
 	p.due = p.due.Add((yieldEvery + time.Duration(records-1)*yieldMore) / time.Duration(runtime.GOMAXPROCS(0)))
 }
 
-// watch looks who queues for the processors until there are no deliveries any
-// more.
+// watch watches who queues for the processors, until there are no more
+// deliveries.
 func (e *Engine) watch() {
 	var look look
 	for pause := lookSoon; !within(pause, e.finish) && e.yield(true); pause = lookAgain {
@@ -94,8 +94,8 @@ func (e *Engine) watch() {
 	}
 }
 
-// yield says whether deliveries yield from now on. It reports whether that is
-// to be watched on: not if there were none since it was last said.
+// yield sets whether deliveries yield from now on. It reports whether to go on
+// watching: not if there were no deliveries since the last call.
 func (e *Engine) yield(yields bool) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -117,7 +117,7 @@ type look struct {
 
 func (l *look) begin() { l.before = l.waited() }
 
-// busy reports whether goroutines queue, as seen for so long.
+// busy reports whether goroutines have queued for that long.
 func (l *look) busy(seen time.Duration) bool {
 	return (l.waited() - l.before).Seconds() >= busyAbove*seen.Seconds()*float64(runtime.GOMAXPROCS(0))
 }
@@ -137,5 +137,6 @@ func (l *look) waited() (sum time.Duration) {
 	return waitsNoted * sum
 }
 
-// waitsNoted is of how many waits the runtime notes one (gTrackingPeriod).
+// waitsNoted is how many waits there are for each that the runtime notes
+// (gTrackingPeriod).
 const waitsNoted = 8

@@ -13,8 +13,8 @@ func init() {
 	BusyAbove(math.Inf(1)) // a test's time isn't the processors'
 }
 
-// BusyAbove sets how many goroutines wait for a processor when they are busy, and
-// returns a function that takes that back.
+// BusyAbove sets how many goroutines wait for a processor when they are busy,
+// and returns a function that takes that back.
 func BusyAbove(wait float64) (restore func()) {
 	before := busyAbove
 	busyAbove = wait

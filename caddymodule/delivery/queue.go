@@ -10,7 +10,7 @@ import (
 
 // Queue keeps records until they are settled. It is what makes the promise
 // that nothing recorded is lost, so it is the one place that must be durable.
-// Its methods may be called at the same time.
+// Its methods may be called concurrently.
 //
 // A record is in one of three places: waiting (due now or later), leased (a
 // delivery is under way; the lease ends with [Queue.Settle] or with the
@@ -59,8 +59,8 @@ type Queue interface {
 	// destination means all.
 	RetryNow(destination string) error
 
-	// Stats counts what the queue holds. It must not be slower the more
-	// that is.
+	// Stats counts what the queue holds. It must not take longer the more that
+	// is.
 	Stats() (Stats, error)
 
 	// DeadLetters calls yield for dead letters of the destination (empty:
@@ -75,13 +75,12 @@ type Queue interface {
 	// DeleteDead deletes dead letters for good and returns how many.
 	DeleteDead(filter DeadFilter) (int, error)
 
-	// Close lets go of the storage. What is leased waits again when the
-	// queue is next opened. Calls under way return [ErrClosed].
+	// Close releases the storage. What is leased waits again when the queue is
+	// next opened. Calls under way return [ErrClosed].
 	Close() error
 }
 
-// Poster is a [Queue] that can take entries from somebody who has other things
-// to do meanwhile.
+// Poster is a [Queue] that can take entries without making the caller wait.
 type Poster interface {
 	// Post is [Queue.Put] that doesn't wait. When it is done it calls done,
 	// once and from another goroutine, with what Put would have returned. It
@@ -89,18 +88,19 @@ type Poster interface {
 	Post(deadline time.Time, done func(error), entries ...Entry) Posted
 }
 
-// Posted is what [Poster.Post] has begun. Nobody has to call its method.
+// Posted is what [Poster.Post] has begun. Calling its method is optional.
 type Posted interface {
 	// GiveUp gives up before the deadline.
 	GiveUp()
 }
 
-// Gossiper is a [Queue] by which the nodes that share it tell each other what
-// needn't be kept. What is told may get lost.
+// Gossiper is a [Queue] through which the nodes that share it send each other
+// messages that needn't be kept. Messages may get lost.
 type Gossiper interface {
-	// Tell tells all nodes, maybe this one too. It doesn't wait.
+	// Tell sends a message to all nodes, perhaps including this one. It doesn't
+	// wait.
 	Tell(message []byte)
-	// Hear has a function called with what is told from now on.
+	// Hear sets the function that gets messages from now on.
 	Hear(func(message []byte))
 }
 
@@ -116,9 +116,9 @@ type Entry struct {
 	// one that isn't configured (any more): the record waits for it.
 	Destination string
 	Record      *Record
-	// Client tells whom the record came from, for a queue that is nearly full
-	// to keep one client from taking the space of all others: a hash of the
-	// address, or 0 if it isn't known. It isn't stored.
+	// Client is a hash of the client's address, or 0 if it isn't known. A queue
+	// that is nearly full uses it to keep one client from taking all the space.
+	// It isn't stored.
 	Client uint64
 	// NotBefore is until when the record isn't handed out, if that is at most
 	// [MaxDelay] from now; zero is at once. [Queue.RetryNow] doesn't hurry it.
@@ -160,7 +160,7 @@ type Settlement struct {
 	// RetryAt counts for Retry.
 	RetryAt time.Time
 	// Reason and Status (an HTTP status, or 0) are the tracker's last answer,
-	// kept with a dead letter. The reason holds no personal data or key.
+	// kept with a dead letter. The reason holds no personal data and no key.
 	Reason string
 	Status int
 }
@@ -183,14 +183,14 @@ type DeadLetter struct {
 type DeadFilter struct {
 	Destination string
 	ID          string
-	// Before chooses those given up before that moment.
+	// Before chooses those that were given up before that time.
 	Before time.Time
 }
 
 // Stats is what a queue holds.
 type Stats struct {
-	// Bytes is what the queue takes up in its storage, and MaxBytes what it
-	// may (0: unlimited).
+	// Bytes is what the queue occupies in its storage, and MaxBytes the most it
+	// may occupy (0: unlimited).
 	Bytes, MaxBytes int64
 	// Destinations holds those with at least one record, by identity.
 	Destinations map[string]DestinationStats
@@ -245,8 +245,8 @@ type Resolver interface {
 
 // Retainer is an [Opener] whose storage retains records for a limited time.
 type Retainer interface {
-	// Keep says for how long delivering a record is tried, before Open is
-	// called. An error says that the storage forgets sooner.
+	// Keep says how long delivery is retried, before Open is called. An error
+	// says that the storage forgets sooner.
 	Keep(maxAge time.Duration) error
 }
 

@@ -1,7 +1,7 @@
 // Package delivery carries records from a durable queue to trackers: at least
 // once, with retries, and without one tracker holding up another. It knows
-// neither HTTP requests nor how a queue or tracker works inside; those are the
-// guests behind [Queue] and [Tracker].
+// neither HTTP requests nor how a queue or tracker works inside: those are
+// modules behind [Queue] and [Tracker].
 package delivery
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// Kind says what a record tells the tracker.
+// Kind says what a record is.
 type Kind uint8
 
 // The kinds of records that Kissmetrics' API knows.
@@ -37,11 +37,11 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
 
-// Record is one thing to tell a tracker. It doesn't change once it was put
-// into a queue, so every attempt sends the same.
+// Record is one message to a tracker. It doesn't change once it is in a queue,
+// so every attempt sends the same.
 type Record struct {
-	// ID is unique, and the same at every attempt: a tracker can use it to
-	// tell a repeat from something new.
+	// ID is unique, and the same at every attempt: by it, a tracker recognizes
+	// a repeat.
 	ID [16]byte
 	// Kind says which of the other fields count.
 	Kind Kind
@@ -49,7 +49,7 @@ type Record struct {
 	Time time.Time
 	// Site is the host that the request was for.
 	Site string
-	// Person is whom the record is about; of an alias, the anonymous identity.
+	// Person is whom the record is about; for an alias, the anonymous identity.
 	Person string
 	// Named says that Person is a name that somebody has given, not an
 	// anonymous identity. It is false for an alias.
@@ -58,7 +58,7 @@ type Record struct {
 	// the same visit; else, and where Person is no name, it is empty. Any other
 	// one beside a name could be somebody else's.
 	Anonymous string
-	// Name is the event's name; of an alias, the identity that Person gets.
+	// Name is the event's name; for an alias, the identity that Person gets.
 	Name string
 	// Properties come in the order of the link.
 	Properties []tagging.Property

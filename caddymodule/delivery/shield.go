@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Guard calls f and makes an error of a panic in it: a mistake may cost a hit,
-// but not the visitor's page, or all of Caddy. The error doesn't show the
+// Guard calls f and turns a panic in it into an error: a bug may cost a hit, but
+// not the visitor's page, or all of Caddy. The error doesn't show the
 // panic's value, which might hold what the visitor sent.
 func Guard(f func() error) (err error) {
 	defer caught(&err)
@@ -23,11 +23,11 @@ func caught(err *error) {
 	}
 }
 
-// Shielded is a queue whose mistakes are errors: queues are guests in Caddy,
-// and mustn't end it. It is a [Poster], whether the queue is one or not.
+// Shielded is a queue whose panics become errors: a queue's bug mustn't end
+// Caddy. It is a [Poster], whether the queue is one or not.
 type Shielded struct{ queue Queue }
 
-// Shield returns the queue with its panics made errors.
+// Shield returns the queue with its panics turned into errors.
 func Shield(q Queue) Shielded {
 	if s, ok := q.(Shielded); ok {
 		return s
@@ -66,7 +66,7 @@ func (s Shielded) Post(deadline time.Time, done func(error), entries ...Entry) (
 	return shieldedPost{posted}
 }
 
-// shieldedPost is a post whose mistakes have no effect.
+// shieldedPost is a post whose panics have no effect.
 type shieldedPost struct{ posted Posted }
 
 func (s shieldedPost) GiveUp() {

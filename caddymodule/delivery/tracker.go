@@ -8,11 +8,11 @@ import (
 )
 
 // Tracker takes records. Deliver returns nil when the tracker has all of
-// them. Any error means that it has none for certain, and they are tried
-// again later; but a [*RejectedError] condemns the records themselves, a
+// them. Any error means that it may have none of them, and they are tried again
+// later; but a [*RejectedError] condemns the records themselves, a
 // [*RetryError] says when to try again, and a [*BatchError] has an answer for
 // each record. Deliver is called from several goroutines, returns soon after
-// ctx is done, and may panic: that counts as an error.
+// ctx is done, and may panic, which counts as an error.
 type Tracker interface {
 	Deliver(ctx context.Context, records []*Record) error
 }
@@ -24,7 +24,7 @@ type Batcher interface {
 	BatchSize() int
 }
 
-// Identifier is a [Tracker] that tells its destination apart from others of
+// Identifier is a [Tracker] that distinguishes its destination from others of
 // the same module. The key is only ever used hashed.
 type Identifier interface {
 	Identity() (endpoint, key string)
@@ -50,8 +50,8 @@ type RetryError struct {
 	// After is how long the tracker asks to be left alone (Retry-After); 0
 	// if it doesn't say.
 	After time.Duration
-	// Unreached says that the records can't have been what it failed at, as
-	// they weren't sent.
+	// Unreached says that the records can't have caused the failure, as they
+	// weren't sent.
 	Unreached bool
 }
 
@@ -102,12 +102,12 @@ type Destination struct {
 // TrackerOptions are the options that every tracker's module has. Modules
 // embed it, and with it implement [Configured].
 type TrackerOptions struct {
-	// The tracker's name in the queue and as the metrics' label. Give one to
-	// let records that wait survive a change of key or endpoint. Default: the
-	// module, its endpoint and a keyed hash of its key.
+	// The tracker's name in the queue and in metrics. With one, waiting records
+	// survive a change of key or endpoint. Default: the module, its endpoint
+	// and a keyed hash of its key.
 	ID string `json:"id,omitempty"`
 
-	// How many deliveries are under way at once at most. Default: 32.
+	// How many deliveries may be under way at once. Default: 32.
 	Concurrency int `json:"concurrency,omitempty"`
 
 	// Whether records carry the visitor's IP address and User-Agent.
@@ -123,8 +123,8 @@ type Configured interface {
 	Options() TrackerOptions
 }
 
-// Disabler is a [Tracker] that can be configured so that it has nobody to
-// deliver to, such as by a key whose placeholder turned out empty.
+// Disabler is a [Tracker] that may have nothing to deliver to, such as if its
+// key's placeholder turned out empty.
 type Disabler interface {
 	// Disabled says why nothing can be delivered, or "".
 	Disabled() string
@@ -133,7 +133,7 @@ type Disabler interface {
 // PlaceholderKeyed is a [Disabler] whose configuration has placeholders.
 // Records that wait for one that turned out empty are known by it.
 type PlaceholderKeyed interface {
-	// Placeholder is what tells the tracker from others as it is configured,
-	// its placeholders unresolved; "" if it has none.
+	// Placeholder is the tracker's identity as it is configured, with its
+	// placeholders unresolved; "" if it has none.
 	Placeholder() string
 }

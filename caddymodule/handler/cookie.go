@@ -23,21 +23,21 @@ import (
 // has named the visitor, that name. All of it is encrypted: nobody but the
 // server can read it.
 type Cookie struct {
-	// Whether no cookie is read or set. No alias is sent then, and a hit
-	// without a name gets an identity that lasts for a day at most and can't
-	// be linked to the next one.
+	// Whether no cookie is read or set. Then no alias is sent, and a hit
+	// without a name gets an identity that lasts at most a day and can't be
+	// linked to the next one.
 	Off bool `json:"off,omitempty"`
 
-	// The cookie's name. Default: `__Host-tu_id` on HTTPS, which browsers keep
-	// other hosts of the domain from setting; `tu_id` with `domain` and on HTTP.
+	// The cookie's name. Default: `__Host-tu_id` on HTTPS, which no other host
+	// of the domain can set; `tu_id` with `domain` and on HTTP.
 	Name string `json:"name,omitempty"`
 
 	// The domain that shares the cookie with its subdomains, or `auto` for
-	// the registrable domain of the request's host. Default: the cookie is
-	// the host's alone.
+	// the registrable domain of the request's host. Default: the host alone
+	// has the cookie.
 	Domain string `json:"domain,omitempty"`
 
-	// For how long the browser keeps the cookie after its last use. Browsers
+	// How long the browser keeps the cookie after its last use. Browsers
 	// allow at most 400 days. Default: `400d`.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 }

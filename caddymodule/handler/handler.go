@@ -60,25 +60,25 @@ type Handler struct {
 	// page hold one. Default: false.
 	Redirect bool `json:"redirect,omitempty"`
 
-	// The cookie by which a visitor is known again.
+	// The cookie that recognizes a visitor who returns.
 	Cookie Cookie `json:"cookie,omitzero"`
 
 	// Whether aliases are never sent, so that the tracker doesn't connect a
 	// visitor's anonymous identity with a name. Default: false.
 	NoAlias bool `json:"no_alias,omitempty"`
 
-	// For how long the same person, event and properties count once, as
-	// reloads and media players repeat them. Default: `10s`; a negative value
+	// How long the same person, event and properties count only once: reloads
+	// and media players repeat them. Default: `10s`; a negative value
 	// records every hit.
 	Once caddy.Duration `json:"once,omitempty"`
 
-	// Record only those who have given their consent.
+	// Records only visitors who have given their consent.
 	Consent *Consent `json:"consent,omitempty"`
 
-	// What becomes of e-mail addresses as identities.
+	// What becomes of an identity that is an e-mail address.
 	IdentityEmail IdentityEmail `json:"identity_email,omitzero"`
 
-	// Identities that aren't anybody, besides those known.
+	// Identities that name nobody, besides the built-in ones.
 	IdentityReject IdentityReject `json:"identity_reject,omitzero"`
 
 	// The keys of sealed identities: each 32 bytes in base64url, as
@@ -86,7 +86,7 @@ type Handler struct {
 	// open. Placeholders are resolved when the configuration is loaded.
 	IdentityKey []string `json:"identity_key,omitempty"`
 
-	// Whether identities that aren't sealed name anybody: `allow`, or `drop`.
+	// Whether identities that aren't sealed count: `allow` or `drop`.
 	// Default: `allow`.
 	IdentityPlain string `json:"identity_plain,omitempty"`
 
@@ -113,7 +113,7 @@ type Handler struct {
 	// The event of requests without tags.
 	Event *Event `json:"event,omitempty"`
 
-	// How security scanners are recognized that open links as people do.
+	// How to recognize security scanners that open links as people do.
 	Scanners Scanners `json:"scanners,omitzero"`
 
 	app      host
@@ -147,34 +147,34 @@ type host interface {
 	Evidence() *scanners.Memory
 }
 
-// Consent names the cookie that a visitor has who agreed to be recorded.
+// Consent names the cookie of visitors who agreed to be recorded.
 type Consent struct {
 	// The cookie's name.
 	Cookie string `json:"cookie"`
 	// What its value may look like, as it is sent or URL-decoded. `*` stands
-	// for anything: `*analytics:yes*` fits a value that has that anywhere in
-	// it. Default: any that isn't empty.
+	// for anything: `*analytics:yes*` fits a value that contains
+	// `analytics:yes`. Default: any value that isn't empty.
 	Patterns []string `json:"patterns,omitempty"`
 }
 
-// IdentityEmail says what becomes of e-mail addresses as identities.
+// IdentityEmail says what becomes of an identity that is an e-mail address.
 type IdentityEmail struct {
-	// `allow` records them as they are, `hash` sends a keyed HMAC-SHA-256 of
-	// the trimmed, lower-cased address instead, `drop` treats them as no
-	// identity. Default: `allow`.
+	// `allow` records it as it is, `hash` sends a keyed HMAC-SHA-256 of the
+	// trimmed, lower-cased address instead, `drop` treats it as absent.
+	// Default: `allow`.
 	Policy string `json:"policy,omitempty"`
 	// The key for `hash`. Placeholders are resolved when the configuration is
 	// loaded.
 	Key string `json:"key,omitempty"`
 }
 
-// IdentityReject says which identities aren't anybody, because many share them.
+// IdentityReject says which identities name nobody, because many share them.
 type IdentityReject struct {
-	// Words that are no identity, as the whole value and without case, besides
-	// the built-in ones (`anonymous`, `guest`, `null` …).
+	// Words that count as no identity if they are the whole value, whatever
+	// their case, besides the built-in ones (`anonymous`, `guest`, `null` …).
 	Words []string `json:"words,omitempty"`
 	// Whether the built-in words are allowed. Merge fields that weren't filled
-	// in never are.
+	// in are never allowed.
 	Off bool `json:"off,omitempty"`
 }
 

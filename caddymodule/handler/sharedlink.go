@@ -13,16 +13,16 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// SharedLink is the guard for links that were forwarded or published. Once
-// that many browsers have taken a name within the window, it still counts for
-// the hits of further ones, but these stay themselves: no alias is sent, and
-// their cookies keep no name. Each node counts by itself.
+// SharedLink guards against links that were forwarded or published. Once that
+// many browsers have taken a name within the window, the name still counts for
+// the hits of further browsers, but no alias is sent, and their cookies keep no
+// name. Each node counts by itself.
 type SharedLink struct {
 	// How many browsers may take a name, 1 to 1000. Default: 10.
 	Browsers int `json:"browsers,omitempty"`
-	// Within which time. Default: `24h`.
+	// The time within which they are counted. Default: `24h`.
 	Window caddy.Duration `json:"window,omitempty"`
-	// Whether any number of browsers may. Default: false.
+	// Whether any number of browsers may take a name. Default: false.
 	Off bool `json:"off,omitempty"`
 }
 
@@ -81,8 +81,8 @@ func (s *SharedLink) unmarshal(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// resolvePerson says who sent the hit. A browser that would be one too many to
-// take a name stays itself.
+// resolvePerson says who sent the hit. If too many browsers have taken the name,
+// this one doesn't.
 func (h *Handler) resolvePerson(hit *hit, browser tagging.Browser, site string) tagging.Person {
 	person := tagging.Resolve(browser, h.rules)
 	if person.Takes == "" || h.SharedLink.Off || h.takings == nil {

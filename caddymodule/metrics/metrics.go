@@ -55,7 +55,7 @@ var (
 	queueBytes   = describe("queue_bytes", "What the queue takes up in its storage.")
 	queueUp      = describe("queue_up", "Whether the queue is open (1), or hits are dropped (0).")
 	deadLetters  = describe("dead_letters", "Records that were given up.", "tracker")
-	keyMissing   = describe("cookie_key_missing", "Whether hits are recorded without cookies, for want of a key (1), or not (0).")
+	keyMissing   = describe("cookie_key_missing", "Whether hits are recorded without cookies because there is no key (1), or not (0).")
 	disabled     = describe("trackers_disabled", "Trackers that are configured, but whose key is empty.")
 )
 
