@@ -48,8 +48,8 @@ type App struct {
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
 	// How long Caddy goes on delivering when it exits. What remains is
-	// delivered after the next start. Default: `3s`; a
-	// negative value turns it off.
+	// delivered after the next start. Default: `3s`; a negative value turns it
+	// off.
 	ShutdownDrain caddy.Duration `json:"shutdown_drain,omitempty"`
 
 	// The key for cookies and pseudonyms. All nodes that serve a site must
@@ -276,7 +276,7 @@ func (a *App) Ready(deadline time.Time) error {
 }
 
 // Keys returns the keys for cookies and pseudonyms, once the app is ready; nil
-// while there are none, for want of a secret.
+// while there is no secret to make them of.
 func (a *App) Keys() *tagging.Keys { return a.keys.Load() }
 
 // Post gives a hit's entries to the queue, see [queuepool.Lease.Post].
@@ -315,7 +315,7 @@ func (a *App) Evidence() *scanners.Memory {
 	return a.lease.Evidence()
 }
 
-// Recorded tells other modules of a hit's records, once they are durable.
+// Recorded emits events for a hit's records, once they are durable.
 func (a *App) Recorded(records []*delivery.Record) {
 	if a.capture == nil {
 		a.events.recorded(records)
@@ -326,8 +326,7 @@ func (a *App) Recorded(records []*delivery.Record) {
 type dryKey struct{}
 
 // WithDry returns a context in which directives belong to an app of their own,
-// in place of the one that runs in this process. It is to be made ready by
-// DryRun.
+// in place of the one that runs in this process. DryRun makes that ready.
 func WithDry(ctx caddy.Context) (caddy.Context, *App) {
 	a := &App{ctx: ctx, ready: make(chan struct{}), QueueTimeout: caddy.Duration(DefaultQueueTimeout)}
 	ctx.Context = context.WithValue(ctx.Context, dryKey{}, a)

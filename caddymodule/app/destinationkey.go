@@ -16,19 +16,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// A tracker's id has a keyed hash of its API key in it: it tells trackers apart
-// without giving the key away. The hash's own key is in Caddy's storage, as
-// what waits in the queue is known by the id: that mustn't change with the
-// secret. It is derived from the secret that is there when it is first needed,
-// so that nodes with one secret agree, and so do those whose storage can't be
-// written.
+// A tracker's id has a keyed hash of its API key in it: it distinguishes
+// trackers without giving the key away. The hash's own key is in Caddy's
+// storage, as what waits in the queue is known by the id: that mustn't change
+// with the secret. It is derived from the secret that is there when it is first
+// needed, so that nodes with one secret agree, and so do those whose storage
+// can't be written.
 
 const (
 	// destinationKeyFile is where the key is in Caddy's storage, in
 	// hexadecimal.
 	destinationKeyFile = "tagged_urls/destinations.key"
-	// destinationKeyLimit is for how long the storage is waited for: hits wait,
-	// too, and a key can be derived without it.
+	// destinationKeyLimit is how long to wait for the storage: hits wait, too,
+	// and a key can be derived without it.
 	destinationKeyLimit = 3 * time.Second
 )
 

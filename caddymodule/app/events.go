@@ -13,8 +13,8 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 )
 
-// Caddy's events tell other modules what happens here. They are emitted off
-// the request's path, by one goroutine; neither says who the person is.
+// Caddy's events report to other modules what happens here. One goroutine emits
+// them, off the request's path. No event says who the person is.
 //
 //	tagged_urls.recorded     a hit is durable: site, kind, event
 //	tagged_urls.dead_letter  a record was given up: tracker, site, kind, status, reason
@@ -23,7 +23,7 @@ const (
 	eventDeadLetter = "tagged_urls.dead_letter"
 
 	// maxPendingEvents bounds how many events wait for slow handlers, or for
-	// Caddy to have started. More are left out.
+	// Caddy to have started. Beyond that, new ones are dropped.
 	maxPendingEvents = 1024
 )
 
@@ -33,8 +33,8 @@ type emitter struct {
 	pending chan pendingEvent
 
 	// started is closed when all apps have started. Apps start one after the
-	// other, in no order: sites may be served while the events app is still
-	// taking down who wants to know, and must not be asked.
+	// other, in no order: sites may be served while the events app still collects
+	// its subscribers, and must not be used.
 	started chan struct{}
 	once    sync.Once
 }

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// lookEvery is how often the list of people who asked to be forgotten is
-	// looked at, which another node may have changed.
+	// lookEvery is how often to look at the list of people who asked to be
+	// forgotten: another node may have changed it.
 	lookEvery = 5 * time.Second
 	// mostUnderway is how long hits that began before may take to be queued.
 	mostUnderway = time.Second
@@ -26,11 +26,11 @@ const (
 // current is the app of the configuration that was started last.
 var current atomic.Pointer[App]
 
-// AddRules tells the app by which rules a site records names.
+// AddRules adds the rules by which a site records names.
 func (a *App) AddRules(rules *tagging.Rules) { a.rules = append(a.rules, rules) }
 
-// startForgetting loads the list, and follows it while the configuration is
-// loaded.
+// startForgetting loads the list, and follows its changes until the
+// configuration is unloaded.
 func (a *App) startForgetting() {
 	current.Store(a)
 	a.lookAtForgotten()
@@ -135,8 +135,8 @@ func Remember(ctx context.Context, identity string) (bool, error) {
 	return forgetting.Process.Remove(ctx, a.storage, nameOf(identity))
 }
 
-// nameOf returns what an identity is accepted as, or itself: of somebody who
-// may have had a name once that isn't accepted any more.
+// nameOf returns the name that an identity is accepted as, or the identity
+// itself: it may have been accepted once.
 func nameOf(identity string) string {
 	name, reason := tagging.NewRules(tagging.RulesOptions{NoRejectWords: true}).Accept(identity)
 	if reason != "" {

@@ -11,7 +11,7 @@ import (
 
 // Tracker is a tracker as a site configured it.
 type Tracker struct {
-	// Name is its module's.
+	// Name is the module's name.
 	Name string
 	// Module is the tracker itself.
 	Module delivery.Tracker
@@ -47,7 +47,7 @@ func (a *App) AddTracker(module any) (*Tracker, error) {
 	return t, nil
 }
 
-// name gives the tracker its id, and those that it may have had before.
+// name gives the tracker its id, and the ids that it may have had before.
 func (t *Tracker) name(current destinationKey, former []destinationKey) {
 	if t.ID = t.Options.ID; t.ID != "" {
 		return

@@ -291,7 +291,7 @@ func askWith(cmd *cobra.Command, method, path string, query url.Values, body []b
 	return true, printJSON(output(cmd), json.RawMessage(text))
 }
 
-// adminAddress tells the address of the admin API as Caddy's own commands do.
+// adminAddress finds the address of the admin API as Caddy's own commands do.
 func adminAddress(flags caddycmd.Flags) (string, error) {
 	address, file, adapter := flags.String("address"), flags.String("config"), flags.String("adapter")
 	var config []byte

@@ -77,7 +77,7 @@ func runExplain(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	t, name, err := loadTrial(flags)
+	t, name, err := loadDryRun(flags)
 	if err != nil {
 		return err
 	}
@@ -92,9 +92,9 @@ func runExplain(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// loadTrial loads the configuration that the flags name, or the default, and
+// loadDryRun loads the configuration that the flags name, or the default, and
 // returns what it is called.
-func loadTrial(flags caddycmd.Flags) (t *explain.DryRun, name string, err error) {
+func loadDryRun(flags caddycmd.Flags) (t *explain.DryRun, name string, err error) {
 	if t, err = explain.NewDryRun(); err != nil {
 		return nil, "", err
 	}

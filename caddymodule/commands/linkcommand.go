@@ -130,7 +130,7 @@ func runLink(cmd *cobra.Command, args []string) error {
 
 // loadSite loads the site, and the key.
 func loadSite(m *links.Maker, flags caddycmd.Flags) error {
-	t, name, err := loadTrial(flags)
+	t, name, err := loadDryRun(flags)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// clockSlack is how far the clock may be set, or run ahead of another machine's,
-// without counting as wrong.
+// clockSlack is how far the clock may be set, or run ahead of another
+// machine's, without counting as wrong.
 const clockSlack = time.Minute
 
 // clockUnset is a time that no clock is before once somebody has set it:

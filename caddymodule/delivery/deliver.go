@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// deliver is a goroutine that makes deliveries, one after the other, while there
-// are any.
+// deliver is a goroutine that makes deliveries, one after the other, while
+// there are any.
 func (d *dispatcher) deliver(next job) {
 	for next.items != nil {
 		a := attempt{dispatcher: d, job: next, settlements: make([]Settlement, 0, len(next.items))}

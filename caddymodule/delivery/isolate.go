@@ -12,9 +12,9 @@ import (
 
 // A record can make a tracker fail: a webhook answers 500 to some character, a
 // firewall 403 to some word. It would hold up whatever shares its batch. So a
-// batch that failed twice is tried in parts, until what fails stands alone. That
-// record waits for its own next attempt, and no longer says anything about the
-// tracker.
+// batch that failed twice is tried in parts, until what fails stands alone.
+// That record waits for its own next attempt, and no longer says anything about
+// the tracker.
 //
 // A tracker that is down looks the same at first. What tells is a success: a
 // batch is tried in parts only while the tracker takes something, and while it

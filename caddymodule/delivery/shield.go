@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Guard calls f and turns a panic in it into an error: a bug may cost a hit, but
-// not the visitor's page, or all of Caddy. The error doesn't show the
+// Guard calls f and turns a panic in it into an error: a bug may cost a hit,
+// but not the visitor's page, or all of Caddy. The error doesn't show the
 // panic's value, which might hold what the visitor sent.
 func Guard(f func() error) (err error) {
 	defer caught(&err)

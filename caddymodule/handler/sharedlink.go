@@ -81,8 +81,8 @@ func (s *SharedLink) unmarshal(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// resolvePerson says who sent the hit. If too many browsers have taken the name,
-// this one doesn't.
+// resolvePerson says who sent the hit. If too many browsers have taken the
+// name, this one doesn't.
 func (h *Handler) resolvePerson(hit *hit, browser tagging.Browser, site string) tagging.Person {
 	person := tagging.Resolve(browser, h.rules)
 	if person.Takes == "" || h.SharedLink.Off || h.takings == nil {

@@ -23,7 +23,7 @@ func (p *Pool) judge(r *delivery.Record) *delivery.Record {
 	}
 }
 
-// gossip has the nodes that share the queue tell each other the evidence.
+// gossip exchanges the evidence between the nodes that share the queue.
 func (q *sharedQueue) gossip() {
 	g, ok := q.queue.Unwrap().(delivery.Gossiper)
 	if !ok {
@@ -33,8 +33,8 @@ func (q *sharedQueue) gossip() {
 		_ = delivery.Guard(func() error { g.Tell(message); return nil })
 	})
 	_ = delivery.Guard(func() error {
-		// What a newer version tells isn't understood; then each node judges by
-		// what it has seen itself.
+		// A newer version's messages aren't understood; then each node judges
+		// by what it has seen itself.
 		g.Hear(func(message []byte) { _ = q.pool.evidence.Hear(time.Now(), message) })
 		return nil
 	})

@@ -23,8 +23,8 @@ const (
 	// that can't be opened, because another Caddy uses it or its volume is
 	// missing.
 	migrateRetry = time.Minute
-	// migrateSlice is for how long it is kept open at once. In the pause after
-	// it another Caddy that wants it gets its turn.
+	// migrateSlice is how long it is kept open at a time. In the pause after
+	// that, another Caddy that wants it gets its turn.
 	migrateSlice = time.Second
 	migratePause = openRetry + migrateSlice/2
 )
@@ -63,7 +63,7 @@ func (q *sharedQueue) migrate(ctx context.Context) {
 	}
 }
 
-// lookForPrevious has migrate look again.
+// lookForPrevious makes migrate look again.
 func (q *sharedQueue) lookForPrevious() {
 	select {
 	case q.previous <- struct{}{}:
@@ -134,7 +134,7 @@ func (q *sharedQueue) moveFrom(ctx context.Context, key string, config json.RawM
 	return moved, 0, nil // what is left is others'
 }
 
-// wanted are the destinations of the newest configuration.
+// wanted returns the destinations of the newest configuration.
 func (q *sharedQueue) wanted() map[string]bool {
 	_, destinations := q.pool.inForce(q.key)
 	wanted := make(map[string]bool)

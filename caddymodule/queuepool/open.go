@@ -12,8 +12,8 @@ import (
 const (
 	// openRetry is the pause between attempts to open a queue.
 	openRetry = 2 * time.Second
-	// openLogged is the least time between two errors that are logged of a
-	// queue that can't be opened, if they aren't the same anyway.
+	// openLogged is the least time between two different errors that are logged
+	// for a queue that can't be opened.
 	openLogged = time.Minute
 )
 
@@ -29,8 +29,8 @@ func (q *sharedQueue) waitFor(before *holder) {
 	}
 }
 
-// open opens the queue. It tries again and again until it works, and reports
-// false if ctx is done before.
+// open opens the queue. It retries until that works, and reports false if ctx
+// is done before.
 func (q *sharedQueue) open(ctx context.Context, first *Config) bool {
 	var logged error
 	var loggedAt time.Time

@@ -27,8 +27,8 @@ type Config struct {
 	JSON json.RawMessage
 	// MaxAge is how long delivery of a record is retried. 0 is the default.
 	MaxAge time.Duration
-	// ShutdownDrain is how long is delivered when Caddy exits; not at all if
-	// it isn't above 0.
+	// ShutdownDrain is how long to go on delivering when Caddy exits; 0 or less
+	// is not at all.
 	ShutdownDrain time.Duration
 	Logger        *zap.Logger
 	Observer      delivery.Observer
@@ -45,7 +45,7 @@ type Destination struct {
 
 // Pool keeps queues open. Configurations and the hits under way each count as a
 // use, so that neither a reload nor a request that outlives it ever finds its
-// queue closed. Its methods may be called at the same time.
+// queue closed. Its methods may be called concurrently.
 type Pool struct {
 	registry registry
 	evidence *scanners.Memory
@@ -55,7 +55,7 @@ type Pool struct {
 	leases   []*Lease            // the newest last
 }
 
-// storage is what one queue is kept in. What one has open no other can open.
+// storage is where one queue is kept. Only one can have it open at a time.
 type storage struct {
 	queue *sharedQueue // that is used, or nil
 	uses  int          // of queue
@@ -91,8 +91,8 @@ type Lease struct {
 	keyError     error
 }
 
-// Join has a configuration's queue opened, unless it is open already. Until the
-// configuration leaves, it stays open.
+// Join opens a configuration's queue, unless it is open already. It stays open
+// until the configuration leaves.
 func (p *Pool) Join(c Config) *Lease {
 	l := &Lease{pool: p, config: c}
 	p.mu.Lock()
@@ -102,8 +102,8 @@ func (p *Pool) Join(c Config) *Lease {
 	return l
 }
 
-// Use puts the configuration's limits in force, and has records delivered to
-// the destinations, until it leaves or a newer configuration is in force.
+// Use puts the configuration's limits in force, and delivers records to the
+// destinations, until it leaves or a newer configuration is in force.
 func (l *Lease) Use(destinations []Destination) {
 	l.pool.mu.Lock()
 	if !slices.Contains(l.pool.leases, l) { // it has left meanwhile
@@ -124,9 +124,9 @@ func (l *Lease) SetKeyError(err error) {
 	l.keyError = err
 }
 
-// Leave lets go of the queue, and puts the configuration before in force again
-// if there is one. It returns when the queue is closed, if nobody else uses it,
-// but doesn't wait for good.
+// Leave releases the queue, and puts the previous configuration in force again
+// if there is one. If nobody else uses the queue, it waits until that is
+// closed, but not for ever.
 func (l *Lease) Leave() {
 	p := l.pool
 	p.mu.Lock()
@@ -158,7 +158,7 @@ func (l *Lease) Post(deadline time.Time, entries []delivery.Entry, done func(err
 }
 
 // acquire returns the queue for a hit of the configuration and counts a use,
-// which is to be released.
+// which the caller must release.
 func (l *Lease) acquire() *sharedQueue {
 	p := l.pool
 	p.mu.Lock()
@@ -170,8 +170,8 @@ func (l *Lease) acquire() *sharedQueue {
 	return p.acquireLocked(c)
 }
 
-// acquireLocked returns a configuration's queue and counts a use, which is to
-// be released.
+// acquireLocked returns a configuration's queue and counts a use, which the
+// caller must release.
 func (p *Pool) acquireLocked(c *Config) *sharedQueue {
 	key := c.Queue.Key()
 	s := p.storages[key]
@@ -198,8 +198,8 @@ func (p *Pool) release(q *sharedQueue) {
 }
 
 // releaseLocked ends a use. The last one closes the queue and reports true. It
-// doesn't wait for that: the last use may be a hit, of which the queue itself
-// tells the outcome.
+// doesn't wait for that: the last use may be a hit whose outcome the queue
+// itself reports.
 func (p *Pool) releaseLocked(q *sharedQueue) (last bool) {
 	s := p.storages[q.key]
 	if s.uses--; s.uses > 0 {
@@ -284,8 +284,8 @@ func (p *Pool) newestKeyError() error {
 	return p.leases[len(p.leases)-1].keyError
 }
 
-// deliverable are the destinations that get records delivered, each once; and
-// once more for what waits under a former id, of which the queue tells.
+// deliverable returns the destinations that get records, each once; and once
+// more for each former id under which the queue holds some.
 func deliverable(destinations []Destination, queued delivery.Stats) []delivery.Destination {
 	seen := make(map[string]bool)
 	var all []delivery.Destination

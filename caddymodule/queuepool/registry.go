@@ -23,7 +23,7 @@ type registry struct {
 	mu   sync.Mutex
 }
 
-// registryFile is that of Caddy's process.
+// registryFile is the registry of Caddy's process.
 func registryFile() string { return filepath.Join(caddy.AppDataDir(), "tagged_urls", "queues.json") }
 
 // note notes that a queue is in use.
@@ -54,8 +54,8 @@ func (r *registry) read(log *zap.Logger) map[string]json.RawMessage {
 	return r.edit(log, func(map[string]json.RawMessage) bool { return false })
 }
 
-// edit returns the noted queues, after change has had a look at them and
-// returned whether it changed any.
+// edit returns the noted queues after change has seen them; change reports
+// whether it changed any.
 func (r *registry) edit(log *zap.Logger, change func(queues map[string]json.RawMessage) bool) map[string]json.RawMessage {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -25,9 +25,9 @@ type sharedQueue struct {
 	// opened is closed when queue and engine are set, failed when hits needn't
 	// wait for that any more.
 	opened, failed chan struct{}
-	queue          delivery.Shielded // guests in Caddy mustn't end it
+	queue          delivery.Shielded // a queue's bug mustn't end Caddy
 	engine         *delivery.Engine
-	// asking has a place for each question to the queue that is under way.
+	// asking has an entry for each question to the queue that is under way.
 	asking chan struct{}
 	// previous gets a value when there may be something to move from a
 	// previous queue.
@@ -120,11 +120,11 @@ func (q *sharedQueue) apply() {
 	q.use(c, destinations)
 }
 
-// askAgain is after how long the queue is asked again whether it holds records
-// under a former id: hits under way may have brought some since.
+// askAgain is the pause before the queue is asked again whether it holds
+// records under a former id: hits under way may have brought some since.
 const askAgain = time.Minute
 
-// use has records delivered to the destinations of the configuration in force.
+// use delivers records to the destinations of the configuration in force.
 func (q *sharedQueue) use(c *Config, destinations []Destination) {
 	queued, err := q.stats()
 	if err != nil {
@@ -156,8 +156,7 @@ func (q *sharedQueue) useMore(c *Config, known int) {
 	}
 }
 
-// post is put for somebody who has other things to do meanwhile, see
-// [delivery.Poster].
+// post is put that doesn't make the caller wait, see [delivery.Poster].
 func (q *sharedQueue) post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {
 	if q.openNow() {
 		return q.queue.Post(deadline, done, entries...)
