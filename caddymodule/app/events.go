@@ -135,6 +135,9 @@ func (o observer) DeadLetter(tracker string, record *delivery.Record, reason str
 	o.events.deadLetter(tracker, record, reason, status)
 }
 
+// Watching implements delivery.Watcher.
+func (observer) Watching() bool { return live.Process.Watched() }
+
 // Settled implements delivery.Watcher.
 func (observer) Settled(to delivery.Destination, settlements []delivery.Settlement) {
 	live.Process.Settled(to, settlements)

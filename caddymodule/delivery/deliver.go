@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,11 +19,10 @@ import (
 func (d *dispatcher) deliver(next job) {
 	for next.items != nil {
 		a := attempt{dispatcher: d, job: next, settlements: make([]Settlement, 0, len(next.items))}
-		if items := a.sortOut(); len(items) > 0 {
-			a.tried = true
-			a.send(items)
-		}
-		if w, ok := d.engine.options.Load().Observer.(Watcher); ok {
+		w, ok := d.engine.options.Load().Observer.(Watcher)
+		a.watched = ok && w.Watching()
+		a.send(a.sortOut())
+		if a.watched {
 			w.Settled(next.to, a.settlements)
 		}
 		// First settled, then ended: else a queue that can't write would pile
@@ -49,6 +49,12 @@ type attempt struct {
 	parts     [][]Item
 	alone     []*Record // what failed by itself
 	sure      int       // how many of those before something was taken
+
+	// watched says that somebody wants to know what the last answer was: its
+	// HTTP status. took is how long it took.
+	watched bool
+	status  atomic.Int32
+	took    time.Duration
 }
 
 // sortOut gives up what is too old and returns the rest.
@@ -73,12 +79,18 @@ func (a *attempt) send(items []Item) {
 		return
 	}
 	if a.down != nil {
+		a.took = 0
 		a.retry(items, a.down)
 		return
 	}
+	if items = a.judged(items); len(items) == 0 {
+		return
+	}
+	a.tried = true
 	began := time.Now()
-	err := a.call(a.job.to.Tracker, items)
+	err := a.call(items)
 	took := time.Since(began)
+	a.took = took
 
 	rejected, byRecord := (*RejectedError)(nil), (*BatchError)(nil)
 	switch {
@@ -105,6 +117,27 @@ func (a *attempt) send(items []Item) {
 		a.retry(items, err)
 		a.missed(items, err)
 	}
+}
+
+// judged settles the items that aren't to be delivered, and returns the others.
+// Those say nothing about the tracker. A judge's mistake keeps nothing back.
+func (a *attempt) judged(items []Item) []Item {
+	judge := a.engine.options.Load().Judge
+	if judge == nil {
+		return items
+	}
+	left := items[:0]
+	for _, item := range items {
+		record, why := item.Record, ""
+		_ = Guard(func() error { record, why = judge(item.Record); return nil })
+		if record == nil {
+			a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Done, Reason: why})
+			continue
+		}
+		item.Record = record
+		left = append(left, item)
+	}
+	return left
 }
 
 func (a *attempt) halve(items []Item) {
@@ -155,7 +188,7 @@ func (a *attempt) worked() { a.works, a.misses, a.sure = true, 0, len(a.alone) }
 func (a *attempt) taken(items ...Item) {
 	a.worked()
 	for _, item := range items {
-		a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Done})
+		a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Done, Status: int(a.status.Load()), Took: a.took})
 	}
 }
 
@@ -171,7 +204,7 @@ func (a *attempt) addDead(item Item, reason string, status int) {
 	a.engine.mu.Lock()
 	a.deadLetters.add(reason)
 	a.engine.mu.Unlock()
-	a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Dead, Reason: reason, Status: status})
+	a.settlements = append(a.settlements, Settlement{Item: item, Outcome: Dead, Reason: reason, Status: status, Took: a.took})
 }
 
 // retry notes that the items wait for another attempt, or are dead if there is
@@ -194,7 +227,7 @@ func (a *attempt) retry(items []Item, err error) {
 			a.addDead(item, tooOld+"; last answer: "+reason, status)
 		} else {
 			a.settlements = append(a.settlements, Settlement{
-				Item: item, Outcome: Retry, RetryAt: at, Reason: reason, Status: status,
+				Item: item, Outcome: Retry, RetryAt: at, Reason: reason, Status: status, Took: a.took,
 			})
 		}
 	}
@@ -205,19 +238,23 @@ func (a *attempt) observe(result string, took time.Duration, records int) {
 }
 
 // call is a call of Deliver that may panic.
-func (d *dispatcher) call(tracker Tracker, items []Item) (err error) {
-	ctx, cancel := context.WithTimeout(d.engine.delivering, deliveryTimeout)
+func (a *attempt) call(items []Item) (err error) {
+	ctx, cancel := context.WithTimeout(a.engine.delivering, deliveryTimeout)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			err = d.caught(p)
+			err = a.caught(p)
 		}
 	}()
+	if a.watched {
+		a.status.Store(0)
+		ctx = context.WithValue(ctx, statusKey{}, &a.status)
+	}
 	records := make([]*Record, len(items))
 	for i, item := range items {
 		records[i] = item.Record
 	}
-	return tracker.Deliver(ctx, records)
+	return a.job.to.Tracker.Deliver(ctx, records)
 }
 
 // caught makes an error of a tracker's panic, and logs the first.

@@ -121,34 +121,9 @@ func (d *dispatcher) take(limit int) error {
 	e.mu.Lock()
 	d.parked = time.Time{}
 	d.leased += len(items)
-	e.mu.Unlock()
-	items, undelivered := e.judged(items)
-	d.settle(undelivered)
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	d.taken = items
+	e.mu.Unlock()
 	return err
-}
-
-// judged returns the items to deliver, and settles the others. If the judge
-// panics, everything is delivered.
-func (e *Engine) judged(items []Item) (left []Item, undelivered []Settlement) {
-	judge := e.options.Load().Judge
-	if judge == nil {
-		return items, nil
-	}
-	left = items[:0]
-	for _, item := range items {
-		record := item.Record
-		_ = Guard(func() error { record = judge(item.Record); return nil })
-		if record == nil {
-			undelivered = append(undelivered, Settlement{Item: item, Outcome: Done})
-			continue
-		}
-		item.Record = record
-		left = append(left, item)
-	}
-	return left, undelivered
 }
 
 // release lets what wasn't tried wait in the queue again. After a pause, what

@@ -39,11 +39,11 @@ type Options struct {
 	Logger *zap.Logger
 	// Observer may be nil.
 	Observer Observer
-	// Judge is called for each record that is about to be delivered. It returns
-	// what to deliver, with the same ID, or nil: then the record is settled
-	// without a delivery. It may be called again, such as after a failure. Judge
-	// may be nil.
-	Judge func(*Record) *Record
+	// Judge is called for each record when it is about to be delivered. It
+	// returns what to deliver, with the same ID; or nil and why: then the record
+	// is settled without a delivery. It may be called again, also with what it
+	// has returned, and from several goroutines. Judge may be nil.
+	Judge func(*Record) (judged *Record, why string)
 }
 
 // Observer sees what the engine does, for metrics. It is called from several
@@ -319,6 +319,8 @@ func (e *Engine) warn(what string, err error) {
 // Watcher is an [Observer] that also sees how each record's delivery ended,
 // before the queue does. It must neither block nor keep the settlements.
 type Watcher interface {
+	// Watching reports whether somebody wants to know.
+	Watching() bool
 	Settled(to Destination, settlements []Settlement)
 }
 

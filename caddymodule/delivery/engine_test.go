@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/http"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -239,6 +241,8 @@ type watcher struct {
 	outcomes map[string][]delivery.Outcome
 }
 
+func (w *watcher) Watching() bool { return true }
+
 func (w *watcher) Settled(to delivery.Destination, settlements []delivery.Settlement) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -275,21 +279,87 @@ func TestWatcherIsToldOfEachRecord(t *testing.T) {
 	})
 }
 
+// answering is an HTTP transport that takes a moment.
+type answering struct{ status int }
+
+func (a answering) RoundTrip(*http.Request) (*http.Response, error) {
+	<-time.After(30 * time.Millisecond)
+	return &http.Response{StatusCode: a.status, Body: http.NoBody}, nil
+}
+
+// lastSettled is a Watcher that keeps the last settlement, if it is watched.
+type lastSettled struct {
+	watch
+	watching bool
+	last     delivery.Settlement
+}
+
+func (w *lastSettled) Watching() bool { return w.watching }
+
+func (w *lastSettled) Settled(_ delivery.Destination, settlements []delivery.Settlement) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = settlements[len(settlements)-1]
+}
+
+// Who watches is told what the tracker answered, and how long that took; also
+// that a record wasn't sent, and why.
+func TestWatcherIsToldTheAnswer(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name     string
+		watching bool
+		status   int
+		want     delivery.Settlement
+	}{
+		{"x", true, 204, delivery.Settlement{Outcome: delivery.Done, Status: 204, Took: 30 * time.Millisecond}},
+		{"x", true, 422, delivery.Settlement{Outcome: delivery.Dead, Status: 422, Reason: "rejected with status 422: Unprocessable Entity", Took: 30 * time.Millisecond}},
+		{"not", true, 204, delivery.Settlement{Outcome: delivery.Done, Reason: "not wanted"}},
+		{"x", false, 204, delivery.Settlement{}},
+	} {
+		w := &lastSettled{watching: test.watching}
+		judge := func(r *delivery.Record) (*delivery.Record, string) {
+			if r.Name == "not" {
+				return nil, "not wanted"
+			}
+			return r, ""
+		}
+		inBubble(t, delivery.Options{Observer: w, Judge: judge}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+			e.Use(one("d", trackerFunc(func(ctx context.Context, _ []*delivery.Record) error {
+				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tracker.test/", nil)
+				if err != nil {
+					return err
+				}
+				return delivery.SendHTTP(answering{test.status}, req, func(*http.Response) string { return "" })
+			}), 1))
+			put(t, q, "d", test.name)
+			elapse(time.Second)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			got := w.last
+			got.Item = delivery.Item{}
+			if got != test.want {
+				t.Errorf("%+v: told %+v", test, got)
+			}
+		})
+	}
+}
+
 // TestJudge: what the judge wants is delivered, what it doesn't is settled, and
 // one that panics keeps nothing back. A retry asks it again.
 func TestJudge(t *testing.T) {
-	judge := func(r *delivery.Record) *delivery.Record {
+	judge := func(r *delivery.Record) (*delivery.Record, string) {
 		switch r.Name {
 		case "not":
-			return nil
+			return nil, "not wanted"
 		case "panic":
 			panic("a mistake")
 		case "other":
 			changed := *r
 			changed.Name = "changed"
-			return &changed
+			return &changed, ""
 		}
-		return r
+		return r, ""
 	}
 	inBubble(t, delivery.Options{Judge: judge}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
 		r := &recorder{fail: func(name string, attempt int) error {
@@ -310,4 +380,45 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%d records wait", n)
 		}
 	})
+}
+
+// TestJudgeIsNoTracker: what isn't to be delivered says nothing about the
+// tracker. One that is down stays so, and is tried as often as without.
+func TestJudgeIsNoTracker(t *testing.T) {
+	t.Parallel()
+	judge := func(r *delivery.Record) (*delivery.Record, string) {
+		if strings.HasPrefix(r.Name, "not") {
+			return nil, "not wanted"
+		}
+		return r, ""
+	}
+	for _, size := range []int{1, 10} {
+		w := new(watch)
+		inBubble(t, delivery.Options{Judge: judge, Observer: w}, func(t *testing.T, q *deliverytest.Queue, e *delivery.Engine) {
+			away := &picky{size: size, fail: serverError, down: true}
+			e.Use([]delivery.Destination{{ID: "d", Tracker: away, Concurrency: 4}})
+			put(t, q, "d", "x", "not 0", "y")
+			for i := range 100 {
+				put(t, q, "d", fmt.Sprint("not ", i))
+				elapse(time.Minute)
+				if e.Paused()["d"].Reason == "" {
+					t.Fatalf("batches of %d: after %d minutes the tracker passes for one that works", size, i)
+				}
+			}
+			elapse(10 * time.Minute) // a pause is shorter
+			// A probe for each pause, which grows to five minutes, and one for each
+			// record that failed before.
+			if requests, _ := away.count(); requests > 100 {
+				t.Errorf("batches of %d: %d requests in 110 minutes", size, requests)
+			}
+			if n := waiting(t, q, "d"); n != 2 {
+				t.Errorf("batches of %d: %d records wait, want 2", size, n)
+			}
+			away.set(false)
+			elapse(10 * time.Minute)
+			if _, delivered := away.count(); delivered != 2 || w.results["d/delivered"] != 2 {
+				t.Errorf("batches of %d: %d records are delivered, and %d counted, want 2", size, delivered, w.results["d/delivered"])
+			}
+		})
+	}
 }

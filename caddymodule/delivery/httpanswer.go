@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -53,6 +54,10 @@ func SendHTTP(transport http.RoundTripper, req *http.Request, accept func(*http.
 	return answer.Judge(accept)
 }
 
+// statusKey is where a delivery's context has the place for the last answer's
+// status, if somebody watches.
+type statusKey struct{}
+
 // Answer is a tracker's answer.
 type Answer struct {
 	// Response is the answer without its body.
@@ -81,6 +86,9 @@ func Exchange(transport http.RoundTripper, req *http.Request, body int64) (*Answ
 		var next *http.Request
 		next, answer.wrong = redirect(req, resp)
 		if next == nil {
+			if status, ok := req.Context().Value(statusKey{}).(*atomic.Int32); ok {
+				status.Store(int32(resp.StatusCode))
+			}
 			return answer, nil
 		}
 		req = next

@@ -147,7 +147,7 @@ type Outcome uint8
 
 // The outcomes of a lease.
 const (
-	Done    Outcome = iota + 1 // delivered: forget the record
+	Done    Outcome = iota + 1 // delivered, or not to be, with a Reason: forget the record
 	Retry                      // wait until RetryAt, counting an attempt
 	Release                    // wait again, due at once, as if never taken
 	Dead                       // to the dead letters, with Reason and Status, counting an attempt
@@ -160,9 +160,12 @@ type Settlement struct {
 	// RetryAt counts for Retry.
 	RetryAt time.Time
 	// Reason and Status (an HTTP status, or 0) are the tracker's last answer,
-	// kept with a dead letter. The reason holds no personal data and no key.
+	// kept with a dead letter. The reason holds no personal data and no key. With
+	// Done, the status is only there while somebody watches.
 	Reason string
 	Status int
+	// Took is how long the tracker took to answer; 0 if it wasn't asked.
+	Took time.Duration
 }
 
 // DeadLetter is a record that couldn't be delivered.

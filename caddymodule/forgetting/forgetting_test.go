@@ -1,8 +1,6 @@
 package forgetting
 
 import (
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,61 +62,6 @@ func TestListIsShared(t *testing.T) {
 	}
 }
 
-// told is a tracker that notes whom it is told of.
-type told struct {
-	people []string
-	err    error
-}
-
-func (t *told) Deliver(_ context.Context, records []*delivery.Record) error {
-	for _, r := range records {
-		t.people = append(t.people, r.Person)
-	}
-	return t.err
-}
-
-// TestTrackerIsNotTold of people who are on the list; the others' answers stay
-// theirs.
-func TestTrackerIsNotTold(t *testing.T) {
-	t.Parallel()
-	storage, l := &certmagic.FileStorage{Path: t.TempDir()}, new(List)
-	if _, err := l.Add(t.Context(), storage, "jane"); err != nil {
-		t.Fatal(err)
-	}
-	records := []*delivery.Record{
-		{Kind: delivery.Event, Person: "jane"}, {Kind: delivery.Event, Person: "john"},
-		{Kind: delivery.Alias, Person: "X", Name: "jane"}, {Kind: delivery.Event, Person: "ann"},
-	}
-	away, refused := errors.New("away"), &delivery.RejectedError{Reason: "no"}
-	for _, test := range []struct {
-		err  error
-		want []error
-	}{
-		{nil, nil},
-		{away, []error{nil, away, nil, away}},
-		{&delivery.BatchError{Errors: []error{refused, nil}}, []error{nil, refused, nil, nil}},
-	} {
-		tracker := &told{err: test.err}
-		err := Tracker{Tracker: tracker, List: l}.Deliver(t.Context(), records)
-		if strings.Join(tracker.people, " ") != "john ann" {
-			t.Errorf("it is told of %q", tracker.people)
-		}
-		var each *delivery.BatchError
-		if errors.As(err, &each) != (test.want != nil) {
-			t.Fatalf("%v: %v", test.err, err)
-		}
-		for i, want := range test.want {
-			if each.Errors[i] != want {
-				t.Errorf("%v: record %d has %v", test.err, i, each.Errors[i])
-			}
-		}
-	}
-	tracker := new(told)
-	if err := (Tracker{Tracker: tracker, List: l}).Deliver(t.Context(), records[:1]); err != nil || tracker.people != nil {
-		t.Errorf("%v, %q", err, tracker.people)
-	}
-}
-
 // TestMatch tells a person's records by the name, and by the anonymous identity
 // that became it.
 func TestMatch(t *testing.T) {
@@ -126,6 +69,16 @@ func TestMatch(t *testing.T) {
 	storage, l := &certmagic.FileStorage{Path: t.TempDir()}, new(List)
 	if _, err := l.Add(t.Context(), storage, "jane"); err != nil {
 		t.Fatal(err)
+	}
+	for _, r := range []*delivery.Record{{Kind: delivery.Event, Person: "Jane"}, {Kind: delivery.Alias, Person: "X", Name: "jane"}} {
+		if !l.Names(r) {
+			t.Errorf("%+v doesn't name her", r)
+		}
+	}
+	for _, r := range []*delivery.Record{{Kind: delivery.Event, Person: "john", Name: "jane"}, {Kind: delivery.Alias, Person: "X", Name: "john"}} {
+		if l.Names(r) {
+			t.Errorf("%+v names her", r)
+		}
 	}
 	match := l.Match()
 	before := &delivery.Record{Kind: delivery.Event, Person: "X"}

@@ -12,14 +12,17 @@ import (
 func (l *Lease) Evidence() *scanners.Memory { return l.pool.evidence }
 
 // judge says what becomes of a record, see [delivery.Options].
-func (p *Pool) judge(r *delivery.Record) *delivery.Record {
+func (p *Pool) judge(r *delivery.Record) (*delivery.Record, string) {
+	if p.forgotten.Names(r) {
+		return nil, "the person asked to be forgotten"
+	}
 	switch j := p.evidence.Judge(time.Now(), scanners.KeyOf(r.ID)); {
 	case j.Verdict == scanners.Person:
-		return r
+		return r, ""
 	case j.Drop:
-		return nil
+		return nil, "a mail scanner opened the link"
 	default:
-		return scanners.Mark(r, j.Verdict)
+		return scanners.Mark(r, j.Verdict), ""
 	}
 }
 

@@ -47,8 +47,9 @@ type Destination struct {
 // use, so that neither a reload nor a request that outlives it ever finds its
 // queue closed. Its methods may be called concurrently.
 type Pool struct {
-	registry registry
-	evidence *scanners.Memory
+	registry  registry
+	evidence  *scanners.Memory
+	forgotten *forgetting.List
 
 	mu       sync.Mutex
 	storages map[string]*storage // by the queue's key
@@ -77,7 +78,10 @@ var Process = New(registryFile)
 
 // New returns an empty pool. It notes in a file which queues are used.
 func New(file func() string) *Pool {
-	return &Pool{registry: registry{file: file}, evidence: scanners.New(scanners.DefaultSize), storages: make(map[string]*storage)}
+	return &Pool{
+		registry: registry{file: file}, evidence: scanners.New(scanners.DefaultSize), forgotten: forgetting.Process,
+		storages: make(map[string]*storage),
+	}
 }
 
 // Lease is a configuration's hold on its queue.
@@ -303,7 +307,7 @@ func deliverable(destinations []Destination, queued delivery.Stats) []delivery.D
 			if !seen[id] {
 				seen[id] = true
 				as := d.Destination
-				as.ID, as.Tracker = id, forgetting.Tracker{Tracker: tracing.Tracker{Tracker: d.Tracker, Destination: id}, List: forgetting.Process}
+				as.ID, as.Tracker = id, tracing.Tracker{Tracker: d.Tracker, Destination: id}
 				all = append(all, as)
 			}
 		}
