@@ -1,10 +1,13 @@
 package console
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/admin"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -106,7 +109,9 @@ func forget(w http.ResponseWriter, r *http.Request) error {
 		return failure{http.StatusBadRequest, "Whom to forget isn't said: give the identity, as links name it."}
 	}
 	receipt, err := admin.Forget(r.Context(), admin.ForgetRequest{Identity: identity})
-	if err != nil {
+	if says := (caddy.APIError{}); errors.As(err, &says) {
+		return failure{says.HTTPStatus, sentence(says.Err)}
+	} else if err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusOK, receipt)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -86,16 +87,13 @@ func replaceFold(s, old, with string) string {
 	}
 }
 
-// maxShown is how much is shown of a property's value, in bytes.
-const maxShown = 1000
-
 // cut shortens a value. Half a word that is left could be half an address,
 // which isn't recognized any more.
 func (m masker) cut(s string) string {
-	if len(s) <= maxShown {
+	if len(s) <= live.MaxValue {
 		return s
 	}
-	s = strings.ToValidUTF8(s[:maxShown], "")
+	s = strings.ToValidUTF8(s[:live.MaxValue], "")
 	if m.hides {
 		end := strings.LastIndexByte(s, ' ')
 		if end < 0 {

@@ -73,6 +73,26 @@ func TestHiddenIdentities(t *testing.T) {
 	}
 }
 
+// BenchmarkRow measures what a viewer's row costs.
+func BenchmarkRow(b *testing.B) {
+	record := &delivery.Record{
+		Kind: delivery.Event, Person: "john@example.com", Named: true, Name: "Clicked Link", Properties: []tagging.Property{{Name: "Link Location", Value: "top"}},
+	}
+	row := live.Row{ID: "1", Hit: live.Hit{
+		Time: time.Now(), Site: "shop.test", Tags: tagging.Tags{Event: record.Name, Identity: record.Person, Properties: record.Properties},
+		Person: record.Person, Named: true, Outcome: "recorded", Records: []*delivery.Record{record},
+	}, Answers: []live.Answer{{To: delivery.Destination{ID: "echo", Tracker: echo{}}, Record: record, Outcome: delivery.Done}}}
+	for _, hides := range []bool{false, true} {
+		b.Run(map[bool]string{false: "shown", true: "hidden"}[hides], func(b *testing.B) {
+			for b.Loop() {
+				if _, err := json.Marshal((masker{hides: hides}).row(&row)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // Values that tell who somebody is are hidden; what links usually say isn't.
 func TestHiddenValues(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package console
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -18,6 +19,7 @@ type hitRow struct {
 	Person      string      `json:"person,omitempty"`
 	Named       bool        `json:"named,omitempty"`
 	Properties  [][2]string `json:"properties,omitempty"`
+	More        int         `json:"properties_more,omitempty"` // that aren't listed
 	Outcome     string      `json:"outcome"`
 	Reason      string      `json:"reason,omitempty"`
 	Why         string      `json:"why,omitempty"`
@@ -31,8 +33,9 @@ type hitRow struct {
 type answerRow struct {
 	Tracker  string `json:"tracker"`
 	Kind     string `json:"kind"`
-	Outcome  string `json:"outcome"` // taken, retry or rejected
+	Outcome  string `json:"outcome"` // taken, unsent, retry or rejected
 	Status   int    `json:"status,omitempty"`
+	Took     int64  `json:"took"` // milliseconds
 	Reason   string `json:"reason,omitempty"`
 	Attempts int    `json:"attempts"`
 	Time     int64  `json:"time"`
@@ -65,7 +68,7 @@ func (m masker) row(row *live.Row) hitRow {
 	}
 	shown := hitRow{
 		ID: row.ID, Time: row.Time.UnixMilli(), Site: row.Site, Event: m.text(row.Tags.Event, people...),
-		Person: m.person(person), Named: named && person != "", Properties: pairs(m.properties(row.Tags.Properties, people...)),
+		Person: m.person(person), Named: named && person != "", Properties: pairs(m.properties(row.Tags.Properties, people...)), More: row.More,
 		Outcome: row.Outcome, Reason: string(row.Reason), DroppedMore: row.Tags.DroppedMore,
 	}
 	if row.Why != nil {
@@ -95,9 +98,14 @@ func (m masker) row(row *live.Row) hitRow {
 func (m masker) answer(a live.Answer) answerRow {
 	shown := answerRow{
 		Tracker: a.To.ID, Kind: a.Record.Kind.String(), Outcome: "taken", Status: a.Status,
-		Reason: m.text(a.Reason), Attempts: a.Attempts, Time: a.Time.UnixMilli(),
+		Took: a.Took.Milliseconds(), Reason: m.text(a.Reason), Attempts: a.Attempts, Time: a.Time.UnixMilli(),
 	}
 	switch a.Outcome {
+	case delivery.Done:
+		if a.Reason != "" {
+			shown.Outcome = "unsent"
+			return shown
+		}
 	case delivery.Retry:
 		shown.Outcome, shown.RetryAt = "retry", millis(a.RetryAt)
 	case delivery.Dead:
@@ -111,7 +119,11 @@ func (m masker) answer(a live.Answer) answerRow {
 		// It is the tracker's code: a guest that panics shows nothing.
 		_ = delivery.Guard(func() error { shown.Request = p.Preview(m.record(a.Record)); return nil })
 		if len(shown.Request) > maxPreview {
-			shown.Request = shown.Request[:maxPreview] + "…"
+			shown.Request = strings.ToValidUTF8(shown.Request[:maxPreview], "")
+			a.Cut = true
+		}
+		if a.Cut {
+			shown.Request += "…"
 		}
 	}
 	return shown

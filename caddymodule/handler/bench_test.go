@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -59,7 +60,7 @@ func BenchmarkUntagged(b *testing.B) {
 }
 
 // BenchmarkTagged measures what a tagged request pays in the handler, with a
-// queue that takes it at once.
+// queue that takes it at once; also while somebody watches in the console.
 func BenchmarkTagged(b *testing.B) {
 	next := caddyhttp.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) error {
 		_, err := io.WriteString(w, "The page.")
@@ -81,10 +82,26 @@ func BenchmarkTagged(b *testing.B) {
 		serve func(http.ResponseWriter, *http.Request) error
 	}{
 		{"with", func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) }},
+		{"watched", func(w http.ResponseWriter, r *http.Request) error { return handler.ServeHTTP(w, r, next) }},
 		{"without", next},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.ReportAllocs()
+			if bench.name == "watched" {
+				viewer, err := live.Process.Watch(live.Filter{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					for ; b.Context().Err() == nil; viewer.Rest(b.Context()) {
+						_, _, _ = viewer.Next(b.Context())
+					}
+					viewer.Leave()
+				}()
+				b.Cleanup(func() { <-ended })
+			}
 			for i := 0; b.Loop(); i++ {
 				r := httptest.NewRequest(http.MethodGet, "/offer", nil)
 				r.URL.RawQuery = "kme=Clicked+Link&kmi=customer" + strconv.Itoa(i) + "%40example.com&km_Link+Location=top"

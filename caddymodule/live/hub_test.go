@@ -2,8 +2,10 @@ package live
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,6 +139,109 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// TestFloodIsBounded: what all viewers together get in a second has a limit,
+// whatever comes and however many there are; and each is told of how many hits
+// it doesn't see.
+func TestFloodIsBounded(t *testing.T) {
+	t.Parallel()
+	const seconds, rate = 4, 5000
+	for _, n := range []int{1, 3, MaxViewers} {
+		synctest.Test(t, func(t *testing.T) {
+			var h Hub
+			ctx, cancel := context.WithCancel(t.Context())
+			type seen struct {
+				hits        map[string]bool
+				shown, left int
+			}
+			all := make([]seen, n)
+			var watching sync.WaitGroup
+			for i := range all {
+				var f Filter
+				if i%2 == 1 { // each sees others
+					f.Event = fmt.Sprint("kind ", i%10)
+				}
+				v := watch(t, &h, f)
+				all[i].hits = make(map[string]bool)
+				watching.Go(func() {
+					for {
+						rows, left, err := v.Next(ctx)
+						if err != nil {
+							return
+						}
+						for _, r := range rows {
+							all[i].hits[r.ID] = true
+						}
+						all[i].shown, all[i].left = all[i].shown+len(rows), all[i].left+left
+						v.Rest(ctx)
+					}
+				})
+			}
+			record := func(id int) *delivery.Record {
+				r := &delivery.Record{Kind: delivery.Event}
+				binary.LittleEndian.PutUint64(r.ID[:], uint64(id))
+				return r
+			}
+			settle := func(id int, outcome delivery.Outcome) {
+				h.Settled(delivery.Destination{ID: "t"}, []delivery.Settlement{{Outcome: outcome, Item: delivery.Item{Entry: delivery.Entry{Record: record(id)}}}})
+			}
+			for id := range seconds * rate {
+				h.Add(hitOf("a.test", fmt.Sprint("kind ", id%10), "recorded", record(id)))
+				settle(id, delivery.Retry)
+				settle(id-rate/10, delivery.Retry)
+				settle(id-rate/2, delivery.Done)
+				if id%(rate/100) == 0 {
+					<-time.After(time.Second / 100)
+				}
+			}
+			<-time.After(10 * time.Second)
+			cancel()
+			watching.Wait()
+			shown, rows := 0, 0
+			for i, s := range all {
+				passing := seconds * rate
+				if i%2 == 1 {
+					passing /= 10
+				}
+				if len(s.hits)+s.left != passing {
+					t.Errorf("viewer %d of %d: %d hits were shown and %d left out of %d", i, n, len(s.hits), s.left, passing)
+				}
+				if len(s.hits) < seconds*allRows/MaxViewers {
+					t.Errorf("viewer %d of %d sees %d hits", i, n, len(s.hits))
+				}
+				shown, rows = shown+s.shown, rows+len(s.hits)
+			}
+			batches := int((seconds+1)*time.Second/batchPause) + 1
+			if rows > batches*allRows || shown > batches*allRows*batchNews {
+				t.Errorf("%d viewers get %d hits, and rows %d times, in %d batches", n, rows, shown, batches)
+			}
+		})
+	}
+}
+
+// What is kept of large hits is bounded, and says what is missing.
+func TestLargeHits(t *testing.T) {
+	t.Parallel()
+	var h Hub
+	v := watch(t, &h, Filter{})
+	record := &delivery.Record{ID: [16]byte{1}, Kind: delivery.Event}
+	for range 60 {
+		record.Properties = append(record.Properties, tagging.Property{Name: "p", Value: strings.Repeat("x", 8<<10)})
+	}
+	hit := hitOf("a.test", "Click", "recorded", record)
+	hit.Tags.Properties = record.Properties
+	h.Add(hit)
+	h.Settled(delivery.Destination{}, []delivery.Settlement{{Outcome: delivery.Done, Item: delivery.Item{Entry: delivery.Entry{Record: record}}}})
+	rows, _ := next(t, v)
+	for _, properties := range [][]tagging.Property{rows[0].Tags.Properties, rows[0].Answers[0].Record.Properties} {
+		if len(properties) != 4 || len(properties[0].Value) != MaxValue+1 {
+			t.Errorf("%d properties are kept", len(properties))
+		}
+	}
+	if rows[0].More != 56 || !rows[0].Answers[0].Cut || len(record.Properties) != 60 {
+		t.Errorf("%d more, and the answer is cut: %v", rows[0].More, rows[0].Answers[0].Cut)
+	}
+}
+
 // A hit's answers come with its row: in place of the same tracker's last one,
 // and also if the tracker was faster than the queue's word.
 func TestAnswers(t *testing.T) {
@@ -223,13 +328,11 @@ func TestNextEndsWithItsContext(t *testing.T) {
 // watches.
 func BenchmarkUnwatched(b *testing.B) {
 	var h Hub
-	settlements := make([]delivery.Settlement, 1)
 	b.ReportAllocs()
 	for b.Loop() {
 		if h.Watched() {
 			b.Fatal("nobody watches")
 		}
-		h.Settled(delivery.Destination{}, settlements)
 	}
 }
 

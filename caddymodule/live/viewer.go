@@ -4,9 +4,22 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+)
+
+const (
+	// batchRows is how many new hits a viewer gets at once. More pass by faster
+	// than anybody reads; they are counted.
+	batchRows = 25
+	// allRows is how many all viewers get together: who watches costs so much,
+	// and no more with others.
+	allRows = 100
+	// batchNews is how many rows for each new one there may be in a batch, as
+	// those come again that trackers have answered.
+	batchNews = 4
+	// batchPause is between two batches.
+	batchPause = 250 * time.Millisecond
 )
 
 // Filter chooses hits; a field that is empty doesn't restrict.
@@ -34,13 +47,13 @@ type Viewer struct {
 	hub    *Hub
 	filter Filter
 	news   chan struct{}
+	bit    viewers
+	begun  bool   // it has got what was there at first
 	seen   uint64 // the newest change that was shown
 
 	// The hub's mutex guards the following.
-	seenNumber uint64 // the newest hit that was shown
-	taken      int    // hits since the last batch
-	left       int    // those that were left out
-	wants      bool   // the hit that is being added
+	taken int // new hits for the next batch
+	left  int // those that were left out
 }
 
 // tell says that there is something new.
@@ -51,9 +64,9 @@ func (v *Viewer) tell() {
 	}
 }
 
-// Next waits for something new, and a moment for more. It returns new rows and
-// those that have changed, the oldest first, and how many hits were left out
-// since. The first call returns what is there at once. The error is the
+// Next waits for something new. It returns new rows and those that have
+// changed, the oldest first, and how many hits were left out since. The first
+// call returns what is there at once; then there is a limit. The error is the
 // context's.
 func (v *Viewer) Next(ctx context.Context) (rows []Row, left int, err error) {
 	select {
@@ -66,15 +79,24 @@ func (v *Viewer) Next(ctx context.Context) (rows []Row, left int, err error) {
 	defer h.mu.Unlock()
 	var fresh []*row
 	for _, r := range h.rows {
-		if r.changed > v.seen && v.filter.passes(&r.Hit) {
+		if r.of&v.bit != 0 && r.changed > v.seen {
 			fresh = append(fresh, r)
 		}
 	}
+	v.seen = h.changes
+	if most := batchNews * h.share(); v.begun && len(fresh) > most {
+		slices.SortFunc(fresh, func(a, b *row) int { return cmp.Compare(a.changed, b.changed) })
+		fresh = fresh[:most]
+		v.seen = fresh[most-1].changed
+		v.tell() // of the rest
+	}
+	v.begun = true
 	slices.SortFunc(fresh, func(a, b *row) int { return cmp.Compare(a.number, b.number) })
 	for _, r := range fresh {
+		r.ungiven &^= v.bit
 		rows = append(rows, r.Row)
 	}
-	left, v.left, v.taken, v.seen, v.seenNumber = v.left, 0, 0, h.changes, h.number
+	left, v.left, v.taken = v.left, 0, 0
 	return rows, left, nil
 }
 
@@ -88,5 +110,3 @@ func (v *Viewer) Rest(ctx context.Context) {
 
 // Leave ends watching.
 func (v *Viewer) Leave() { v.hub.leave(v) }
-
-func rowID(epoch string, number uint64) string { return epoch + "-" + strconv.FormatUint(number, 10) }

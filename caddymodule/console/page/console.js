@@ -162,6 +162,7 @@ function person(name, named) {
 	return make("span", {}, dot, stranger(name), !named && make("span", { class: "hint" }, " anonymous"));
 }
 const time = (ms) => new Date(ms).toLocaleTimeString("en-GB");
+const more = (n) => n && [make("dt", {}, "and"), make("dd", {}, n.toLocaleString("en") + " more")];
 const pair = ([name, value]) => [make("dt", {}, stranger(name)), make("dd", {}, stranger(value))];
 
 function hit(row, open, fresh) {
@@ -177,29 +178,35 @@ function hit(row, open, fresh) {
 			make("span", { class: "props clip" }, properties.map(([name, value], i) => [i ? ", " : "", stranger(name), " = ", stranger(value)])))),
 		make("div", { class: "detail" },
 			row.why && make("p", { class: "why" }, row.why),
-			properties.length > 0 && make("dl", {}, properties.map(pair)),
+			properties.length > 0 && make("dl", {}, properties.map(pair), more(row.properties_more)),
 			row.dropped && make("div", {}, make("h3", {}, "Tags that aren't recorded as they came"),
-				make("dl", {}, row.dropped.map(pair), row.dropped_more && [make("dt", {}, "and"), make("dd", {}, row.dropped_more + " more")])),
+				make("dl", {}, row.dropped.map(pair), more(row.dropped_more))),
 			sent(row))));
 }
 
 // delivered is a word on trackers that haven't taken the hit.
 function delivered(row) {
 	const answers = row.answers || [];
-	for (const [outcome, word] of [["rejected", "rejected"], ["retry", "waits"]]) {
+	for (const [outcome, word] of [["rejected", "rejected"], ["retry", "waits"], ["unsent", "not sent"]]) {
 		if (answers.some((a) => a.outcome === outcome)) return make("span", { class: "badge " + outcome }, word);
 	}
 	return "";
 }
 
-const outcomes = { taken: "taken", retry: "will be tried again", rejected: "rejected" };
+const outcomes = { taken: "taken", unsent: "not sent", retry: "will be tried again", rejected: "rejected" };
+// answered is how a tracker answered, and when.
+function answered(answer) {
+	if (answer.outcome === "unsent") return [answer.kind, time(answer.time)];
+	return [answer.kind, time(answer.time), answer.status && "status " + answer.status, answer.took.toLocaleString("en") + " ms",
+		answer.attempts > 1 && "attempt " + answer.attempts].filter(Boolean);
+}
 function sent(row) {
 	if (!row.records) return make("p", { class: "hint" }, "Nothing is sent to trackers.");
 	return make("div", {}, make("h3", {}, "Sent to trackers"),
 		make("p", { class: "hint" }, "Records: ", row.records.map((record, i) => [i ? "; " : "", stranger(record)])),
 		row.answers ? make("ul", { class: "answers" }, row.answers.map((answer) => make("li", {},
 			make("p", {}, make("span", { class: "badge " + answer.outcome }, outcomes[answer.outcome]), " ", stranger(answer.tracker),
-				make("span", { class: "hint" }, ", " + answer.kind + ", " + time(answer.time) + (answer.attempts > 1 ? ", attempt " + answer.attempts : ""))),
+				make("span", { class: "hint" }, ", " + answered(answer).join(", "))),
 			answer.reason && make("p", {}, stranger(answer.reason)),
 			answer.retry_at && make("p", { class: "hint" }, "Again at " + time(answer.retry_at) + " or later."),
 			answer.request && make("pre", { tabindex: "0", dir: "ltr", role: "group", "aria-label": "Request to " + answer.tracker }, answer.request))))
@@ -227,6 +234,8 @@ function startLive() {
 	$("clear").addEventListener("click", () => { rows = new Map(); waitingRows = []; left = 0; redraw(); });
 	addEventListener("pagehide", () => stream.close());
 	addEventListener("pageshow", (e) => { if (e.persisted) watch(); });
+	// Browsers let pages that aren't seen try again once a minute at most.
+	document.addEventListener("visibilitychange", () => { if (!document.hidden && stream.readyState !== EventSource.OPEN) watch(); });
 	status();
 	watch();
 }
