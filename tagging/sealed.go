@@ -124,6 +124,14 @@ func (r *Rules) looksSealed(identity string) bool {
 	return strings.Count(rest, ".") >= 2 && len(rest)-strings.LastIndexByte(rest, '.') > tokenTag && !strings.Contains(strings.TrimFunc(rest, isBlank), " ")
 }
 
+// Unseal returns the identity that is sealed in a token, or why there is none. What isn't a token it returns as it is.
+func (r *Rules) Unseal(identity string) (string, Reason) {
+	if identity = strings.TrimSpace(identity); r == nil || !r.looksSealed(identity) {
+		return identity, ""
+	}
+	return r.open(identity)
+}
+
 const (
 	minToken = 60 // less than a header, a nonce and a tag have
 	tokenTag = 22 // characters

@@ -55,7 +55,12 @@ func forget(r *http.Request) (any, error) {
 }
 
 // Forget does what POST /tagged_urls/forget asks for.
-func Forget(ctx context.Context, asked ForgetRequest) (Receipt, error) {
+func Forget(ctx context.Context, asked ForgetRequest) (receipt Receipt, err error) {
+	defer func() {
+		if errors.Is(err, app.ErrSealed) {
+			err = caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+		}
+	}()
 	if strings.TrimSpace(asked.Identity) == "" {
 		return Receipt{}, caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errors.New(`there is no identity: whom to forget`)}
 	}
@@ -70,7 +75,7 @@ func Forget(ctx context.Context, asked ForgetRequest) (Receipt, error) {
 		}
 		return Receipt{}, err
 	}
-	receipt := Receipt{ForgottenPerson: person}
+	receipt.ForgottenPerson = person
 	destinations := queuepool.Process.Status().Destinations
 	for _, id := range slices.Sorted(maps.Keys(destinations)) {
 		module := destinations[id].Module

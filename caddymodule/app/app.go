@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
@@ -63,11 +64,12 @@ type App struct {
 	log     *zap.Logger
 	ctx     caddy.Context
 
-	trackers []*Tracker
-	rules    []*tagging.Rules // of the sites
-	events   *emitter
-	capture  func([]delivery.Entry) // see DryRun
-	evidence *scanners.Memory       // of a dry run
+	trackers  []*Tracker
+	rules     []*tagging.Rules // of the sites
+	events    *emitter
+	capture   func([]delivery.Entry) // see DryRun
+	evidence  *scanners.Memory       // of a dry run
+	forgotten *forgetting.List       // of a dry run
 
 	// ready is closed once the trackers' ids are known; nothing may use them
 	// before.

@@ -1,9 +1,10 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"strings"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +29,12 @@ var current atomic.Pointer[App]
 
 // AddRules adds the rules by which a site records names.
 func (a *App) AddRules(rules *tagging.Rules) { a.rules = append(a.rules, rules) }
+
+// Forgotten is the list of people who asked to be forgotten.
+func (a *App) Forgotten() *forgetting.List { return cmp.Or(a.forgotten, forgetting.Process) }
+
+// UseForgotten gives an app that isn't started a list of its own.
+func (a *App) UseForgotten(l *forgetting.List) { a.forgotten = l }
 
 // startForgetting loads the list, and follows its changes until the
 // configuration is unloaded.
@@ -98,6 +105,9 @@ type ForgottenPerson struct {
 
 var errNotStarted = errors.New("no site uses tagged_urls")
 
+// ErrSealed is returned of an identity that is a token which no site opens.
+var ErrSealed = errors.New("this is a sealed identity that no site opens: give the identity itself")
+
 // Forget puts a person on the list, and removes from the open queues what they
 // hold of them.
 func Forget(ctx context.Context, identity string) (f ForgottenPerson, err error) {
@@ -105,7 +115,10 @@ func Forget(ctx context.Context, identity string) (f ForgottenPerson, err error)
 	if a == nil {
 		return f, errNotStarted
 	}
-	name := nameOf(identity)
+	name, err := a.nameOf(identity)
+	if err != nil {
+		return f, err
+	}
 	var pseudonyms []string
 	for _, rules := range a.rules {
 		pseudonyms = append(pseudonyms, rules.Pseudonym(name))
@@ -132,15 +145,27 @@ func Remember(ctx context.Context, identity string) (bool, error) {
 	if a == nil {
 		return false, errNotStarted
 	}
-	return forgetting.Process.Remove(ctx, a.storage, nameOf(identity))
+	name, err := a.nameOf(identity)
+	if err != nil {
+		return false, err
+	}
+	return forgetting.Process.Remove(ctx, a.storage, name)
 }
 
 // nameOf returns the name that an identity is accepted as, or the identity
-// itself: it may have been accepted once.
-func nameOf(identity string) string {
-	name, reason := tagging.NewRules(tagging.RulesOptions{NoRejectWords: true}).Accept(identity)
-	if reason != "" {
-		return strings.TrimSpace(identity)
+// itself: it may have been accepted once. The sites' keys open a sealed one.
+func (a *App) nameOf(identity string) (string, error) {
+	name, reason := tagging.NewRules(tagging.RulesOptions{}).Unseal(identity)
+	for _, rules := range a.rules {
+		if reason != "" {
+			name, reason = rules.Unseal(identity)
+		}
 	}
-	return name
+	if reason != "" {
+		return "", fmt.Errorf("%w: %s", ErrSealed, reason.Explain())
+	}
+	if accepted, reason := tagging.NewRules(tagging.RulesOptions{NoRejectWords: true}).Accept(name); reason == "" {
+		return accepted, nil
+	}
+	return name, nil
 }

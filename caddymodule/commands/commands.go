@@ -40,8 +40,9 @@ person, what is recorded and sent to trackers, what the site behind gets, and
 what happens to the response; and of all that isn't recorded, why.
 
 No server is needed, nothing is sent and nothing stored. With --config, the
-site's own options count, and its matchers decide whether it has the directive
-for this URL. Without, it is a site with default options.
+site's own options count, its matchers decide whether it has the directive for
+this URL, and Caddy's storage says who asked to be forgotten. Without, it is a
+site with default options.
 
 Quote the URL, since & means something to shells.
 
@@ -103,6 +104,7 @@ func loadDryRun(flags caddycmd.Flags) (t *explain.DryRun, name string, err error
 		if config, name, _, err = caddycmd.LoadConfig(file, adapter); err != nil {
 			return nil, "", err
 		}
+		t.ReadForgotten(config)
 	}
 	if err := t.Load(config); err != nil {
 		return nil, "", fmt.Errorf("%s: %v", name, err)

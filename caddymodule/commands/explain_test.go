@@ -10,7 +10,11 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/caddyserver/certmagic"
+
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/explain"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
+	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 const explainConfig = "testdata/explain/Caddyfile"
@@ -285,6 +289,45 @@ func TestExplainOpensNothing(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Who asked to be forgotten is nobody, as Caddy's storage says it. Where that
+// can't be read, it is said.
+func TestExplainKnowsTheForgotten(t *testing.T) {
+	dir := t.TempDir()
+	storage := filepath.Join(dir, "storage")
+	if _, err := new(forgetting.List).Add(t.Context(), &certmagic.FileStorage{Path: storage}, "jane@example.org"); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "Caddyfile")
+	content := "{\n\tstorage file_system " + storage + "\n}\nx.example {\n\ttagged_urls {\n\t\ttracker log\n\t}\n}\n"
+	if err := os.WriteFile(config, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := "https://x.example/?kme=X&kmi="
+	e := explainWith(t, "-c", config, link+"Jane@example.org")
+	if len(e.Tags.Dropped) != 1 || e.Tags.Dropped[0].Reason != tagging.IdentityForgotten || e.Person.ID != "<anonymous>" || len(e.Notes) != 0 {
+		t.Errorf("of Jane: dropped %+v, person %+v, notes %q", e.Tags.Dropped, e.Person, e.Notes)
+	}
+	if e := explainWith(t, "-c", config, link+"john@example.org"); e.Person.ID != "john@example.org" {
+		t.Errorf("John is %+v", e.Person)
+	}
+	if e := explainWith(t, link+"jane@example.org"); e.Person.ID != "jane@example.org" {
+		t.Errorf("without a configuration she is %+v", e.Person)
+	}
+	if _, errs, err := run(t, "link", link[:len(link)-len("?kme=X&kmi=")], "-c", config, "--identity", "jane@example.org"); err == nil || !strings.Contains(errs, "asked to be forgotten") {
+		t.Errorf("a link for her: %v %s", err, errs)
+	}
+	people, err := filepath.Glob(filepath.Join(storage, "tagged_urls", "forgotten", "*"))
+	if err != nil || len(people) != 1 {
+		t.Fatal(people, err)
+	}
+	if err := os.WriteFile(people[0], []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := explainWith(t, "-c", config, link+"jane@example.org"); len(e.Notes) != 1 || !strings.Contains(e.Notes[0], "it isn't known here who asked to be forgotten") {
+		t.Errorf("with a damaged storage the notes are %q", e.Notes)
 	}
 }
 

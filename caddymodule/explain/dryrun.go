@@ -16,17 +16,19 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
 // DryRun is a configuration to try requests on without a server: its routes
 // with their matchers, its tagged_urls directives, and of the other handlers
-// those that decide which directives a request meets. It opens no queue,
-// touches no storage and sends nothing.
+// those that decide which directives a request meets. It opens no queue, writes
+// to no storage and sends nothing.
 type DryRun struct {
 	ctx        caddy.Context
 	app        *app.App
+	unread     error // why it isn't known who asked to be forgotten
 	servers    []dryRunServer
 	directives int          // in the configuration
 	seen       *observation // the one under way
@@ -54,7 +56,9 @@ func NewDryRun() (*DryRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DryRun{ctx: ctx, app: loaded.(*app.App)}, nil
+	own := loaded.(*app.App)
+	own.UseForgotten(new(forgetting.List))
+	return &DryRun{ctx: ctx, app: own}, nil
 }
 
 // NewDryRunIn makes a dry run in a process that serves: what it loads belongs

@@ -144,6 +144,9 @@ func (t *DryRun) Explain(name string, v *Visit) (*Explanation, error) {
 	if note != "" {
 		e.Notes = append(e.Notes, note)
 	}
+	if t.unread != nil {
+		e.Notes = append(e.Notes, fmt.Sprintf("Caddy's storage can't be read, so it isn't known here who asked to be forgotten: %v", t.unread))
+	}
 	return e, nil
 }
 

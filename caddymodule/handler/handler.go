@@ -19,7 +19,6 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/response"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
@@ -116,19 +115,20 @@ type Handler struct {
 	// How to recognize security scanners that open links as people do.
 	Scanners Scanners `json:"scanners,omitzero"`
 
-	app      host
-	dry      bool          // a dry run's: nothing is counted or shown
-	timeout  time.Duration // the app's QueueTimeout
-	log      *zap.Logger
-	trackers []*app.Tracker
-	strip    tagging.Strip
-	rules    *tagging.Rules
-	once     time.Duration
-	skip     skipSet
-	landing  tagging.Landing
-	event    *event
-	takings  *tagging.Takings // nil: browsers aren't counted
-	scan     *scanner         // nil: off
+	app       host
+	dry       bool          // a dry run's: nothing is counted or shown
+	timeout   time.Duration // the app's QueueTimeout
+	forgotten func(name string) bool
+	log       *zap.Logger
+	trackers  []*app.Tracker
+	strip     tagging.Strip
+	rules     *tagging.Rules
+	once      time.Duration
+	skip      skipSet
+	landing   tagging.Landing
+	event     *event
+	takings   *tagging.Takings // nil: browsers aren't counted
+	scan      *scanner         // nil: off
 	// placeholders are those of ours that the configuration names, and used is
 	// whether there may be others, too.
 	placeholders     []string
@@ -209,7 +209,7 @@ func (h *Handler) provision(ctx caddy.Context, protects func() error) error {
 	if h.dry = dry; dry {
 		h.log = zap.NewNop()
 	}
-	h.app, h.timeout = shared, time.Duration(shared.QueueTimeout)
+	h.app, h.timeout, h.forgotten = shared, time.Duration(shared.QueueTimeout), shared.Forgotten().Has
 	h.placeholders, h.placeholdersUsed = placeholderNames(ctx), placeholdersUsed(ctx)
 	if err := h.provisionOptions(); err != nil {
 		return fmt.Errorf("tagged_urls: %v", err)
@@ -293,7 +293,7 @@ func (h *Handler) provisionOptions() (err error) {
 		SealedOnly:    h.IdentityPlain == "drop",
 		Events:        h.Events,
 		Properties:    h.Properties,
-		Forgotten:     forgetting.Process.Has,
+		Forgotten:     h.forgotten,
 	})
 	return nil
 }
