@@ -18,6 +18,8 @@ type party struct {
 	name string
 	*caddy
 	near       *tracker // one that takes records at once, or nil
+	viewer     bool     // somebody watches in the console
+	rows, left int      // what that one has seen, and not
 	opened     int64    // pages, so far
 	dropped    float64  // hits, so far
 	before     float64  // of which before the rounds
@@ -173,6 +175,16 @@ func (p *party) turn(visitors int, counts, last bool) (err error) {
 		profiled := make(chan error, 1)
 		go func() { profiled <- p.profiled(fmt.Sprintf("%s %d", p.name, visitors)) }()
 		defer func() { err = errors.Join(err, <-profiled) }()
+	}
+	if p.viewer {
+		stop, err := p.watch()
+		if err != nil {
+			return err
+		}
+		defer func() {
+			rows, left := stop()
+			p.rows, p.left = p.rows+rows, p.left+left
+		}()
 	}
 	before := int64(0)
 	if p.near != nil {

@@ -26,7 +26,7 @@ import (
 
 var (
 	binary      = flag.String("caddy", "", "measure this `binary` instead of building one")
-	only        = flag.String("only", "load,untagged,latency,delivery,memory,start,size,nats", "the `parts` to measure")
+	only        = flag.String("only", "load,untagged,latency,delivery,memory,start,size,nats,console", "the `parts` to measure")
 	cases       = flag.String("case", "", "measure only the cases of load whose name contains `text`")
 	rounds      = flag.Int("rounds", 7, "how many `times` to measure with and without")
 	round       = flag.Duration("round", 2*time.Second, "how long a round takes after its warm-up")
@@ -68,7 +68,7 @@ func run() (err error) {
 		run  func() error
 	}{
 		{"load", measureLoad}, {"untagged", measureUntagged}, {"latency", measureLatency}, {"delivery", measureDelivery},
-		{"memory", measureMemory}, {"start", measureStart}, {"size", measureSize}, {"nats", measureNATS},
+		{"memory", measureMemory}, {"start", measureStart}, {"size", measureSize}, {"nats", measureNATS}, {"console", measureConsole},
 	} {
 		if slices.Contains(parts, part.name) {
 			if err := part.run(); err != nil {
