@@ -73,16 +73,18 @@ func (q *openQueue) commit(puts []*put) {
 // writing is what goes into one segment at once.
 type writing struct {
 	frames
-	q            *openQueue
-	segment      *segment
-	destinations []*destination // of the frames
-	payload      []byte         // of the frame that is being added
+	q       *openQueue
+	segment *segment // nil: it is only tried how much room there has to be
+	payload []byte   // of the frame that is being added
 }
 
 func (w *writing) use(s *segment) {
 	w.forget()
 	if w.segment = s; s != nil {
-		w.at, w.first = s.end, s.count
+		w.in, w.at, w.first = &s.holdings, s.end, s.count
+	} else {
+		none := newHoldings()
+		w.in, w.at = &none, segmentHeader
 	}
 }
 
@@ -90,9 +92,11 @@ func (w *writing) use(s *segment) {
 func (w *writing) forget() {
 	w.reset()
 	clear(w.payload[:cap(w.payload)])
-	clear(w.destinations)
-	w.destinations, w.segment = w.destinations[:0], nil
+	w.segment = nil
 }
+
+// size is how large a file has to be for all of it.
+func (w *writing) size() int64 { return w.end() + slotSize*int64(w.count()) }
 
 // place gives a place to as many puts as go into one segment. It returns how
 // many that are; those that can't be taken have an error.
@@ -110,7 +114,7 @@ func (w *writing) place(puts []*put) (n int, err error) {
 		switch {
 		case p.err != nil:
 		case w.segment == nil:
-			need := segmentHeader + w.end() + int64(len(w.slots))*slotSize
+			need := w.size()
 			s, err := q.segmentFor(need, p.letters != nil)
 			if err == nil {
 				w.use(s)
@@ -120,7 +124,7 @@ func (w *writing) place(puts []*put) (n int, err error) {
 				return len(puts), err
 			}
 			p.err = err // others may have room
-		case w.end()+slotSize*(int64(w.first)+int64(len(w.slots))) > w.segment.size:
+		case w.size() > w.segment.size || w.in.numbers > maxDestinations:
 			if w.cut(begin); begin > 0 {
 				return n, nil
 			}
@@ -139,14 +143,10 @@ func (w *writing) place(puts []*put) (n int, err error) {
 	return n, nil
 }
 
-// nameAgain says after how many bytes a segment holds a destination's identity
-// once more: damage to one frame, or page, mustn't cost all the others their
-// destination.
-func nameAgain(last int64) int64 { return min(max(8<<10, last), 64<<10) }
-
-// add adds a put's frames. Without a segment that is a trial, of how much room
-// they may need.
+// add adds a put's frames.
 func (w *writing) add(p *put, now int64) error {
+	w.q.mu.Lock()
+	defer w.q.mu.Unlock()
 	n := len(p.entries) + len(p.letters)
 	for i := range n {
 		f, s, id := frame{kind: kindRecord, time: now}, slot{state: waiting}, ""
@@ -174,57 +174,27 @@ func (w *writing) add(p *put, now int64) error {
 		if w.payload, err = record.AppendBinary(w.payload); err != nil {
 			return err
 		}
-		d, err := w.destination(id, now)
-		if err != nil {
+		if len(id) == 0 || len(id) > maxDestination {
+			return fmt.Errorf("a destination's identity has %d bytes, but may have 1 to %d", len(id), maxDestination)
+		}
+		if w.segment != nil {
+			f.seq = sequence(w.segment.first, w.count())
+		}
+		if err := w.frames.add(w.q.lookup(id), f, s, w.payload); err != nil {
 			return err
 		}
-		if err := w.addFor(d, f, s, w.payload); err != nil {
-			return err
-		}
+	}
+	if w.segment == nil && w.in.numbers > maxDestinations {
+		return fmt.Errorf("a call puts records for %d destinations, but can do that for %d", w.in.numbers, maxDestinations)
 	}
 	return nil
-}
-
-// destination finds a destination, and adds its identity if need be.
-func (w *writing) destination(id string, now int64) (*destination, error) {
-	if len(id) == 0 || len(id) > maxDestination {
-		return nil, fmt.Errorf("a destination's identity has %d bytes, but may have 1 to %d", len(id), maxDestination)
-	}
-	w.q.mu.Lock()
-	defer w.q.mu.Unlock()
-	d := w.q.lookup(id)
-	if w.segment != nil {
-		if err := w.q.number(d); err != nil {
-			return nil, err
-		}
-		t := w.segment.tally(d) // so that it isn't forgotten
-		if t.named > 0 && w.end()-t.named <= nameAgain(t.named) {
-			return d, nil
-		}
-		t.named = w.end()
-	}
-	return d, w.addFor(d, frame{kind: kindName, time: now}, slot{state: named}, []byte(id))
-}
-
-func (w *writing) addFor(d *destination, f frame, s slot, payload []byte) error {
-	if w.segment != nil {
-		f.destination, f.seq = d.number, sequence(w.segment.first, w.first+uint32(len(w.slots)))
-	}
-	w.destinations = append(w.destinations, d)
-	return w.frames.add(f, s, payload)
 }
 
 // cut leaves out what was added last.
 func (w *writing) cut(from int) {
 	w.q.mu.Lock()
 	defer w.q.mu.Unlock()
-	for i := from; i < len(w.heads) && w.segment != nil; i++ {
-		if w.heads[i].kind == kindName {
-			w.segment.tally(w.destinations[i]).named = 0
-		}
-	}
 	w.frames.cut(from)
-	w.destinations = w.destinations[:len(w.heads)]
 }
 
 // write makes what was placed durable.
@@ -265,15 +235,11 @@ func (w *writing) publish() {
 	s.mu.Unlock()
 	q.mu.Lock()
 	half := s.end > s.size/2
-	for i, f := range w.heads {
-		if f.kind != kindName {
-			q.tally(s, w.destinations[i], w.slots[i].state, 1, f.size())
-		}
-	}
+	q.hold(s, &w.frames)
 	q.mu.Unlock()
 	for i, f := range w.heads {
 		if f.kind == kindRecord {
-			w.destinations[i].signal()
+			w.of[i].signal()
 		}
 	}
 	if half {

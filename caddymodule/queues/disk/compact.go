@@ -42,13 +42,14 @@ func (q *openQueue) worthIt() (group []*segment) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var live, gain int64
+	numbers := 0
 	for _, s := range append(slices.Clone(q.segments), nil) {
 		if s != nil && s != q.active && s.live > 0 {
 			needs := s.needs()
 			if s.condemned.Load() {
 				return []*segment{s}
 			}
-			if time.Since(s.settling) > quiet && live+needs <= size {
+			if numbers += len(s.tallies); time.Since(s.settling) > quiet && live+needs <= size && numbers <= maxDestinations {
 				group = append(group, s)
 				live += needs
 				gain += s.size - needs
@@ -58,7 +59,7 @@ func (q *openQueue) worthIt() (group []*segment) {
 		if gain >= size/2 && q.used+live <= q.maxSize.Load() {
 			return group
 		}
-		group, live, gain = nil, 0, 0
+		group, live, gain, numbers = nil, 0, 0, 0
 	}
 	return nil
 }
@@ -67,8 +68,8 @@ func (q *openQueue) worthIt() (group []*segment) {
 func (s *segment) needs() int64 {
 	n := int64(segmentHeader) + s.live
 	for d, t := range s.tallies {
-		if live := int64(t.waiting + t.dead); live > 0 {
-			n += live*slotSize + (s.live>>16+4)*int64(frameSize(len(d.id))+slotSize)
+		if live := t.waiting.records + t.dead.records; live > 0 {
+			n += live*slotSize + (s.live>>16+8)*int64(frameSize(len(d.id))+slotSize)
 		}
 	}
 	return n
@@ -121,26 +122,18 @@ func (q *openQueue) merge(group []*segment) error {
 type copying struct {
 	frames
 	q     *openQueue
-	named map[*destination]int64
 	moved map[ref]uint32 // the new slots
 }
 
 func (q *openQueue) newCopying() *copying {
-	return &copying{frames: frames{at: segmentHeader}, q: q, named: make(map[*destination]int64), moved: make(map[ref]uint32)}
+	in := newHoldings()
+	return &copying{frames: frames{in: &in, at: segmentHeader}, q: q, moved: make(map[ref]uint32)}
 }
 
-// add adds a frame of a destination, and its identity before it now and then.
+// add adds a frame of a destination.
 func (c *copying) add(d *destination, f frame, s slot, payload []byte) error {
-	f.flags, f.destination = flagBatch|flagFirst|flagLast, d.number
-	if at, ok := c.named[d]; !ok || c.end()-at > nameAgain(at) {
-		c.named[d] = c.end()
-		name := f
-		name.kind = kindName
-		if err := c.frames.add(name, slot{state: named}, []byte(d.id)); err != nil {
-			return err
-		}
-	}
-	return c.frames.add(f, s, payload)
+	f.flags = flagBatch | flagFirst | flagLast
+	return c.frames.add(d, f, s, payload)
 }
 
 // collect reads what is needed of a segment.
@@ -149,12 +142,16 @@ func (c *copying) collect(s *segment) error {
 	if err != nil {
 		return err
 	}
+	of := make(map[uint16]*destination)
+	for d, t := range s.tallies {
+		of[t.number] = d
+	}
 	var buffer []byte
 	for i, old := range slots {
 		if !old.alive() {
 			continue
 		}
-		d, r := c.q.numbers[old.destination], ref{s, uint32(i)}
+		d, r := of[old.destination], ref{s, uint32(i)}
 		f, payload, err := s.frame(old, &buffer)
 		if errors.Is(err, errDamaged) {
 			c.q.lose(&lease{ref: r, destination: d, was: old}, err)
@@ -177,7 +174,7 @@ func (c *copying) segment() (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	to.slots, to.count, to.end = c.slots, uint32(len(c.slots)), c.end()
+	to.holdings, to.slots, to.count, to.end = *c.in, c.slots, c.count(), c.end()
 	_, err = to.file.WriteAt(c.encode(to.seed), segmentHeader)
 	if err == nil {
 		err = to.seal()
@@ -203,9 +200,7 @@ func (c *copying) replace(group []*segment, to *segment) {
 	at := slices.Index(q.segments, group[0])
 	q.segments = slices.Replace(q.segments, at, at+len(group), to)
 	q.used += to.size
-	counted := newCounting()
-	counted.add(c.slots)
-	q.count(to, counted)
+	q.hold(to, &c.frames)
 	for _, d := range q.destinations {
 		d.oldestIs = ref{}
 		d.lookAgain()

@@ -71,7 +71,7 @@ func TestCompactDamaged(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, slot := range slots {
-					if slot.destination == q.destinations["d"].number && slot.alive() {
+					if slot.destination == s.tallies[q.destinations["d"]].number && slot.alive() {
 						m.mu.Lock()
 						m.files[s.path].data[slot.at+frameHeader+2] ^= 1
 						m.mu.Unlock()

@@ -1,25 +1,44 @@
 package disk
 
-import (
-	"fmt"
-	"math"
+import "slices"
 
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-)
+// amount is how many frames there are, and how many bytes they take up.
+type amount struct{ records, bytes int64 }
+
+// held is what is held for a destination: in a segment, or in all.
+type held struct{ waiting, dead amount }
+
+func (h *held) in(s state) *amount {
+	if s == dead {
+		return &h.dead
+	}
+	return &h.waiting
+}
 
 // tally is what a segment holds for one destination.
 type tally struct {
-	waiting, dead    int
-	bytes, deadBytes int64 // of them
-	named            int64 // where its identity was last written
+	held
+	number uint16 // that the destination has in the segment
+	named  int64  // where its identity was last written; 0: nowhere
 }
 
-// tally returns what the segment holds for a destination. openQueue.mu is held.
-func (s *segment) tally(d *destination) *tally {
-	t := s.tallies[d]
+// holdings is what a segment holds, by destination. As long as a destination
+// has a number in a segment it keeps that, whatever becomes of its frames.
+type holdings struct {
+	tallies map[*destination]*tally
+	numbers int // the highest number that a destination has
+}
+
+func newHoldings() holdings { return holdings{tallies: make(map[*destination]*tally)} }
+
+// tally returns what is held for a destination, which gets a number if need be.
+// openQueue.mu is held, if others know the segment.
+func (h *holdings) tally(d *destination) *tally {
+	t := h.tallies[d]
 	if t == nil {
-		t = new(tally)
-		s.tallies[d] = t
+		h.numbers++
+		t = &tally{number: uint16(h.numbers)}
+		h.tallies[d] = t
 	}
 	return t
 }
@@ -30,16 +49,15 @@ type counting struct {
 	sums    map[uint16]*tally
 	settled int
 
-	sum         *tally // of the last slot's destination
-	destination uint16
-	at          int64  // where its frame begins
-	size        *int64 // what its frame's size is added to
-	ignored     int64
+	sum     *tally  // of the last slot's destination
+	at      int64   // where its frame begins
+	last    *amount // to which its frame belongs
+	ignored amount
 }
 
 func newCounting() *counting {
 	c := &counting{sums: make(map[uint16]*tally)}
-	c.size = &c.ignored
+	c.last = &c.ignored
 	return c
 }
 
@@ -48,20 +66,16 @@ func (c *counting) add(slots []slot) {
 	for i := range slots {
 		slot := &slots[i]
 		c.end(int64(slot.at))
-		if c.sum == nil || slot.destination != c.destination {
-			c.destination = slot.destination
-			if c.sum = c.sums[c.destination]; c.sum == nil {
-				c.sum = new(tally)
-				c.sums[c.destination] = c.sum
+		if c.sum == nil || slot.destination != c.sum.number {
+			if c.sum = c.sums[slot.destination]; c.sum == nil {
+				c.sum = &tally{number: slot.destination}
+				c.sums[slot.destination] = c.sum
 			}
 		}
 		switch slot.state {
-		case waiting:
-			c.sum.waiting++
-			c.size = &c.sum.bytes
-		case dead:
-			c.sum.dead++
-			c.size = &c.sum.deadBytes
+		case waiting, dead:
+			c.last = c.sum.in(slot.state)
+			c.last.records++
 		case settled:
 			c.settled++
 		}
@@ -70,53 +84,59 @@ func (c *counting) add(slots []slot) {
 
 // end says where the last frame ends.
 func (c *counting) end(at int64) {
-	*c.size += at - c.at
-	c.at, c.size = at, &c.ignored
+	c.last.bytes += at - c.at
+	c.at, c.last = at, &c.ignored
 }
 
-// count adds what was counted to a segment's tallies, and returns of how many
-// it isn't known which destination they are for.
-func (q *openQueue) count(s *segment, c *counting) (unknown int) {
+// count adds what was counted to what a segment holds. If it isn't known for
+// whom some of it is, nothing is added.
+func (q *openQueue) count(s *segment, c *counting, names map[uint16]string) error {
 	c.end(s.end)
-	s.settled += c.settled
 	for number, sum := range c.sums {
-		if d := q.numbers[number]; d != nil {
-			s.tally(d) // as long as it is there, nobody else may have the number
-			q.tally(s, d, waiting, sum.waiting, sum.bytes)
-			q.tally(s, d, dead, sum.dead, sum.deadBytes)
-		} else {
-			unknown += sum.waiting + sum.dead
+		if names[number] == "" && sum.waiting.records+sum.dead.records > 0 {
+			return errDamaged
 		}
 	}
-	return unknown
+	s.settled += c.settled
+	for number, name := range names {
+		d := q.lookup(name)
+		s.tallies[d] = &tally{number: number}
+		s.numbers = max(s.numbers, int(number))
+		if sum := c.sums[number]; sum != nil {
+			q.tally(s, d, waiting, sum.waiting)
+			q.tally(s, d, dead, sum.dead)
+		}
+	}
+	return nil
 }
 
-// tally counts frames that are needed in a segment, or no more, and their
-// bytes. mu is held.
-func (q *openQueue) tally(s *segment, d *destination, state state, n int, size int64) {
-	if n == 0 {
-		return
+// tally counts frames that are needed in a segment, or no more. mu is held.
+func (q *openQueue) tally(s *segment, d *destination, in state, more amount) {
+	here, all := s.tally(d).in(in), d.in(in)
+	if here.records += more.records; here.records == 0 {
+		more.bytes = -here.bytes // of frames that can't be read the size isn't known
 	}
-	t := s.tally(d)
-	count, bytes, all, allBytes := &t.waiting, &t.bytes, &d.waiting, &d.bytes
-	if state == dead {
-		count, bytes, all, allBytes = &t.dead, &t.deadBytes, &d.dead, &d.deadBytes
-	}
-	*count += n
-	if *count == 0 {
-		size = -*bytes // of frames that can't be read the size isn't known
-	}
-	*bytes += size
-	*all += int64(n)
-	*allBytes += size
-	s.live += size
+	here.bytes += more.bytes
+	all.records += more.records
+	all.bytes += more.bytes
+	s.live += more.bytes
 }
 
-// uncount takes back what count has counted.
+// hold counts frames that were written to a segment. mu is held.
+func (q *openQueue) hold(s *segment, b *frames) {
+	for i, f := range b.heads {
+		if f.kind != kindName {
+			q.tally(s, b.of[i], b.slots[i].state, amount{1, f.size()})
+		}
+	}
+}
+
+// uncount takes back what was counted of a segment. mu is held, or nobody else
+// is there yet.
 func (q *openQueue) uncount(s *segment) {
 	for d, t := range s.tallies {
-		q.tally(s, d, waiting, -t.waiting, 0)
-		q.tally(s, d, dead, -t.dead, 0)
+		q.tally(s, d, waiting, amount{records: -t.waiting.records})
+		q.tally(s, d, dead, amount{records: -t.dead.records})
 	}
 	clear(s.tallies)
 	s.live, s.settled = 0, 0
@@ -145,36 +165,12 @@ func (q *openQueue) all(id string) (all []*destination) {
 	return all
 }
 
-// maxDestinations is how many destinations there can be at a time.
-const maxDestinations = math.MaxUint16
-
-// number gives a destination a number, which is the same in all segments. mu
-// is held.
-func (q *openQueue) number(d *destination) error {
-	if d.number == 0 && len(q.numbers) >= maxDestinations {
-		return fmt.Errorf("%w: it holds records for %d trackers, and can't for more", delivery.ErrFull, maxDestinations)
-	}
-	for n := uint16(1); d.number == 0; n++ {
-		if q.numbers[n] == nil {
-			d.number = n
-			q.numbers[n] = d
+// forgetUnused forgets destinations that nothing is known of. mu is held.
+func (q *openQueue) forgetUnused() {
+	for _, d := range q.destinations {
+		known := func(s *segment) bool { return s.tallies[d] != nil }
+		if d.takers == 0 && !slices.ContainsFunc(q.segments, known) {
+			delete(q.destinations, d.id)
 		}
 	}
-	return nil
-}
-
-// name gives a destination the number that it has in a segment.
-func (q *openQueue) name(number uint16, id string) *destination {
-	d := q.lookup(id)
-	d.number = number
-	q.numbers[number] = d
-	return d
-}
-
-// reserve returns the number of a new segment.
-func (q *openQueue) reserve() uint64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.next++
-	return q.next - 1
 }

@@ -24,35 +24,33 @@ func (q *openQueue) forget(d *destination, match func(*delivery.Record) bool, f 
 	defer q.files.RUnlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	holds := func(s *segment) bool { t := s.tallies[d]; return t != nil && t.waiting+t.dead > 0 }
-	var at ref
-	var buffer []byte
-	for r, was := range q.each(&at, holds, &err) {
-		if was.destination != d.number || !was.alive() {
-			continue
-		}
-		head, payload, damaged := r.segment.frame(was, &buffer)
-		if damaged != nil {
-			continue // who takes it finds out
-		}
-		if head.kind == kindLetter {
-			payload = letterOf(head, payload).record
-		}
-		var record delivery.Record
-		if record.UnmarshalBinary(payload) != nil || !match(&record) {
-			continue
-		}
-		if d.leases[r] != nil {
-			f.Underway++
-			continue
-		}
-		if err := q.become(&lease{destination: d, generation: q.generation, ref: r, was: was, size: head.size()}, was.as(settled)); err != nil {
-			return err
-		}
-		if was.state == dead {
-			f.Dead++
-		} else {
-			f.Waiting++
+	for _, in := range []state{waiting, dead} {
+		var at ref
+		var buffer []byte
+		for r, was := range q.each(&at, d, in, &err) {
+			head, payload, damaged := r.segment.frame(was.slot, &buffer)
+			if damaged != nil {
+				continue // who takes it finds out
+			}
+			if head.kind == kindLetter {
+				payload = letterOf(head, payload).record
+			}
+			var record delivery.Record
+			if record.UnmarshalBinary(payload) != nil || !match(&record) {
+				continue
+			}
+			if d.leases[r] != nil {
+				f.Underway++
+				continue
+			}
+			if err := q.become(&lease{destination: d, generation: q.generation, ref: r, was: was.slot, size: head.size()}, was.as(settled)); err != nil {
+				return err
+			}
+			if in == dead {
+				f.Dead++
+			} else {
+				f.Waiting++
+			}
 		}
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 	"time"
 )
@@ -52,6 +53,9 @@ const (
 	frameHeader = 32
 	frameAlign  = 8
 	maxPayload  = 1<<24 - 1
+
+	// maxDestinations is how many destinations a segment can tell apart.
+	maxDestinations = math.MaxUint16
 )
 
 var (
@@ -105,38 +109,66 @@ func (f frame) intact(b []byte, seed uint32) bool {
 		crc32.Update(seed, castagnoli, b[frameHeader:frameHeader+f.length]) == order.Uint32(b[4:])
 }
 
-// frames are frames that are written at once, one behind the other.
+// frames are frames that are written at once to a segment, one behind the
+// other.
 type frames struct {
-	at    int64  // where in the file they begin
-	first uint32 // the number of the first one's slot
-	bytes []byte // the headers are filled in at last
+	in    *holdings // of the segment
+	at    int64     // where in the file they begin
+	first uint32    // the number of the first one's slot
+	bytes []byte    // the headers are filled in at last
 	heads []frame
 	slots []slot
+	of    []*destination
 }
 
 // end is where in the file they end.
 func (b *frames) end() int64 { return b.at + int64(len(b.bytes)) }
 
-// add adds a frame, whose length and place it fills in.
-func (b *frames) add(f frame, s slot, payload []byte) error {
+// count is how many slots the segment has with them.
+func (b *frames) count() uint32 { return b.first + uint32(len(b.slots)) }
+
+// nameAgain says after how many bytes a segment holds a destination's identity
+// once more: damage to one frame, or page, mustn't cost all the others their
+// destination.
+func nameAgain(last int64) int64 { return min(max(512, last), 64<<10) }
+
+// add adds a frame for a destination, and its identity before it if need be.
+func (b *frames) add(d *destination, f frame, s slot, payload []byte) error {
 	if len(payload) > maxPayload {
 		return fmt.Errorf("a record has %d bytes, but may have %d at most", len(payload), maxPayload)
 	}
-	f.length, f.slot = len(payload), b.first+uint32(len(b.slots))
-	s.at, s.destination = uint32(b.end()), f.destination
+	t := b.in.tally(d)
+	f.destination, s.destination = t.number, t.number
+	if t.named == 0 || b.end()-t.named > nameAgain(t.named) {
+		t.named = b.end()
+		name := f
+		name.kind, name.flags = kindName, f.flags&flagBatch
+		b.append(d, name, slot{state: named, destination: t.number}, []byte(d.id))
+	}
+	b.append(d, f, s, payload)
+	return nil
+}
+
+func (b *frames) append(d *destination, f frame, s slot, payload []byte) {
+	f.length, f.slot, s.at = len(payload), b.count(), uint32(b.end())
 	n := len(b.bytes)
 	b.bytes = slices.Grow(b.bytes, int(f.size()))[:n+int(f.size())]
 	copy(b.bytes[n+frameHeader:], payload)
-	b.heads, b.slots = append(b.heads, f), append(b.slots, s)
-	return nil
+	b.heads, b.slots, b.of = append(b.heads, f), append(b.slots, s), append(b.of, d)
 }
 
 // cut leaves out the frames from the n-th on.
 func (b *frames) cut(n int) {
-	if n < len(b.slots) {
-		b.bytes = b.bytes[:int64(b.slots[n].at)-b.at]
-		b.heads, b.slots = b.heads[:n], b.slots[:n]
+	if n == len(b.slots) {
+		return
 	}
+	for i, f := range b.heads[n:] {
+		if f.kind == kindName {
+			b.in.tally(b.of[n+i]).named = 0
+		}
+	}
+	b.bytes = b.bytes[:int64(b.slots[n].at)-b.at]
+	b.heads, b.slots, b.of = b.heads[:n], b.slots[:n], b.of[:n]
 }
 
 // encode fills in the headers, and returns all of the frames.
@@ -150,7 +182,8 @@ func (b *frames) encode(seed uint32) []byte {
 // reset leaves out all frames. A large buffer isn't kept.
 func (b *frames) reset() {
 	clear(b.bytes) // personal data
-	*b = frames{bytes: b.bytes[:0], heads: b.heads[:0], slots: b.slots[:0]}
+	clear(b.of)
+	*b = frames{bytes: b.bytes[:0], heads: b.heads[:0], slots: b.slots[:0], of: b.of[:0]}
 	if cap(b.bytes) > 1<<18 {
 		*b = frames{}
 	}

@@ -112,18 +112,16 @@ func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool)
 func (q *openQueue) walk(id string, at *ref, fn func(*lease) bool) (err error) {
 	q.files.RLock()
 	defer q.files.RUnlock()
-	holders := make(map[uint16]*destination)
-	for r, slot := range q.each(at, func(s *segment) bool {
-		some := false
-		for d, t := range s.tallies {
-			if t.dead > 0 && (id == "" || id == d.id) {
-				holders[d.number], some = d, true
-			}
+	var only *destination
+	if id != "" {
+		if all := q.all(id); len(all) > 0 {
+			only = all[0]
+		} else {
+			return nil
 		}
-		return some
-	}, &err) {
-		d := holders[slot.destination]
-		if d != nil && slot.state == dead && !fn(&lease{ref: r, destination: d, was: slot}) {
+	}
+	for r, slot := range q.each(at, only, dead, &err) {
+		if !fn(&lease{ref: r, destination: slot.of, was: slot.slot}) {
 			break
 		}
 	}
@@ -170,7 +168,7 @@ func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	defer q.files.RUnlock()
 	for d := range requeued {
 		d.mu.Lock()
-		d.missed = 0 // so they are found
+		d.lookAgain()
 		d.mu.Unlock()
 		d.signal()
 	}
@@ -187,7 +185,7 @@ func (q *openQueue) evict() {
 	q.mu.Lock()
 	many, bytes := int64(-maxLetters), -q.maxSize.Load()/16
 	for _, d := range q.destinations {
-		many, bytes = many+d.dead, bytes+d.deadBytes
+		many, bytes = many+d.dead.records, bytes+d.dead.bytes
 	}
 	q.mu.Unlock()
 	if many <= 0 && bytes <= 0 {

@@ -20,7 +20,6 @@ import (
 // queue meanwhile.
 func (q *openQueue) load() (err error) {
 	q.generation++
-	clear(q.numbers)
 	q.used = 0
 	for _, d := range q.destinations {
 		d.reset()
@@ -59,7 +58,6 @@ func (q *openQueue) loadFiles() error {
 		return err
 	}
 	q.opening = time.Now().Add(openingPatience)
-	q.scratch = make([]slot, pageSlots)
 	err := q.loadSegments()
 	if err != nil {
 		err = fmt.Errorf("opening the queue in %s: %w", q.path, err)
@@ -67,7 +65,7 @@ func (q *openQueue) loadFiles() error {
 	for _, s := range q.segments {
 		s.opening = time.Time{}
 	}
-	q.scratch, q.opening = nil, time.Time{}
+	q.opening = time.Time{}
 	return err
 }
 
@@ -91,18 +89,22 @@ func (q *openQueue) loadSegments() error {
 			if err := q.fs.Remove(filepath.Join(q.path, n.String()+segmentSuffix)); err != nil {
 				return err
 			}
-		} else if err := q.loadSegment(n); err != nil {
+			continue
+		}
+		q.active = nil // it isn't the last one
+		if err := q.loadSegment(n); err != nil {
 			return err
 		}
 	}
-	return q.scanUnsealed()
+	return nil
 }
 
-// loadSegment opens a segment, and counts what is in it, if it is sealed.
+// loadSegment opens a segment, and counts what is in it: by its slots alone, if
+// it is sealed and they are whole, else by its frames.
 func (q *openQueue) loadSegment(n segmentName) error {
 	s := &segment{
 		segmentName: n, seed: seedOf(n.epoch), opening: q.opening,
-		path: filepath.Join(q.path, n.String()+segmentSuffix), tallies: make(map[*destination]*tally),
+		path: filepath.Join(q.path, n.String()+segmentSuffix), holdings: newHoldings(),
 	}
 	s.dirty.Store(true) // a process that was killed may not have synced it
 	if err := s.open(q.fs); err != nil {
@@ -114,82 +116,64 @@ func (q *openQueue) loadSegment(n segmentName) error {
 		return err
 	}
 	q.used += s.size
-	if !sealed || q.countSealed(s) != nil { // which has been tried for long enough
-		q.unsealed = append(q.unsealed, s)
+	if sealed && q.countSealed(s) == nil { // else it has been tried for long enough
+		return nil
+	}
+	found, err := s.scan()
+	if err != nil {
+		return err
+	}
+	if len(found.slots) == 0 && (found.bytes > 0 || !s.known) {
+		s.file.Close()
+		q.segments = q.segments[:len(q.segments)-1]
+		q.used -= s.size
+		return boltqueue.SetAside(q.fs, s.path, errDamaged, q.logger)
+	}
+	torn := q.adopt(s, found)
+	for number, records := range found.buried {
+		if name := found.names[number]; name != "" {
+			maps.Copy(q.lookup(name).buried, records)
+		}
+	}
+	if !sealed && !torn && s.valid == 0 && s.info.Size() >= s.size {
+		q.active = s
 	}
 	return nil
 }
 
-// scanUnsealed reads the frames of segments that aren't sealed, or are damaged.
-// That comes last: which number a destination has is in all segments.
-func (q *openQueue) scanUnsealed() (err error) {
-	unsealed := q.unsealed
-	q.unsealed = nil
-	found := make([]scanned, len(unsealed))
-	for i, s := range unsealed {
-		if found[i], err = s.scan(); err != nil {
-			return err
-		}
-		for number, name := range found[i].names {
-			q.name(number, name)
-		}
-	}
-	for i, s := range unsealed {
-		if len(found[i].slots) == 0 && (found[i].bytes > 0 || !s.known) {
-			s.file.Close()
-			q.segments = slices.DeleteFunc(q.segments, func(other *segment) bool { return other == s })
-			q.used -= s.size
-			if err := boltqueue.SetAside(q.fs, s.path, errDamaged, q.logger); err != nil {
-				return err
-			}
-			continue
-		}
-		sealed := s.count > 0
-		torn := q.adopt(s, found[i])
-		for number, records := range found[i].buried {
-			if d := q.numbers[number]; d != nil {
-				maps.Copy(d.buried, records)
-			}
-		}
-		if s == q.segments[len(q.segments)-1] && !sealed && !torn && s.valid == 0 && s.info.Size() >= s.size {
-			q.active = s
-		}
-	}
-	return nil
-}
-
-// countSealed counts what is in a sealed segment, by its slots alone.
+// countSealed counts what is in a sealed segment.
 func (q *openQueue) countSealed(s *segment) error {
-	c := newCounting()
+	c, names := newCounting(), make(map[uint16]string)
+	page := pages.Get().(*page)
+	defer pages.Put(page)
 	var buffer []byte
-	var slots []slot
-	var err error
-	for from := uint32(0); from < s.count; from += uint32(len(slots)) {
-		if slots, err = s.read(from, q.scratch); err != nil {
+	for from := uint32(0); from < s.count; {
+		slots, err := s.read(from, page.slots[:])
+		if err != nil {
 			return err
 		}
 		for i := range slots {
-			if slots[i].state == named && q.numbers[slots[i].destination] == nil {
+			if slots[i].state == named && names[slots[i].destination] == "" {
 				if _, name, err := s.frame(slots[i], &buffer); err == nil {
-					q.name(slots[i].destination, string(name))
+					names[slots[i].destination] = string(name)
 				}
 			}
 		}
 		c.add(slots)
+		from += uint32(len(slots))
 	}
-	if q.count(s, c) > 0 {
-		q.uncount(s)
-		return errDamaged
-	}
-	return nil
+	return q.count(s, c, names)
 }
 
 // adopt takes a segment's slots from its frames. They are in memory until it is
 // sealed. It says whether something isn't whole. mu and the segment's are held,
 // or nobody else is there yet.
 func (q *openQueue) adopt(s *segment, r scanned) (torn bool) {
+	for d, t := range s.tallies { // if it is known already
+		r.names[t.number] = d.id
+	}
 	for i := range r.slots {
-		if r.slots[i].alive() && q.numbers[r.slots[i].destination] == nil {
+		if r.slots[i].alive() && r.names[r.slots[i].destination] == "" {
 			r.slots[i].state = settled
 			r.lost++
 		}
@@ -198,7 +182,7 @@ func (q *openQueue) adopt(s *segment, r scanned) (torn bool) {
 	s.slots, s.count, s.end = r.slots, uint32(len(r.slots)), r.end
 	c := newCounting()
 	c.add(r.slots)
-	q.count(s, c)
+	_ = q.count(s, c, r.names) // all are known
 	if r.lost > 0 {
 		q.logger.Error("a file of the queue is damaged: what could be read of it is delivered, the rest is lost",
 			zap.String("path", s.path), zap.Int("lost_records", r.lost), zap.Int64("unreadable_bytes", r.bytes))

@@ -42,10 +42,8 @@ type openQueue struct {
 	// their set changes, except that one is added. Its holders may lock a
 	// destination, then a segment, then mu.
 	files      sync.RWMutex
-	generation int        // counts the times that the directory was opened
-	opening    time.Time  // while it is: until when reading it is tried again
-	scratch    []slot     // while it is
-	unsealed   []*segment // while it is: to be scanned
+	generation int       // counts the times that the directory was opened
+	opening    time.Time // while it is: until when reading it is tried again
 	lock       io.Closer
 	dir        fs.FileInfo
 
@@ -58,7 +56,6 @@ type openQueue struct {
 	spare        *segment   // the next one, or nil
 	used         int64      // bytes of all segments' files
 	destinations map[string]*destination
-	numbers      map[uint16]*destination
 	aliases      *ledger.Ledger
 
 	writing // only the committer's goroutine uses it
@@ -86,7 +83,7 @@ func newQueue(path, former string, maxSize int64, fsys files.System, logger *zap
 	q := &openQueue{
 		path: path, former: former, fs: fsys, logger: logger,
 		closing: make(chan struct{}), upkeepWake: make(chan struct{}, 1),
-		destinations: make(map[string]*destination), numbers: make(map[uint16]*destination),
+		destinations: make(map[string]*destination),
 	}
 	q.maxSize.Store(maxSize)
 	q.often = logger.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
@@ -141,9 +138,8 @@ func (q *openQueue) Stats() (delivery.Stats, error) {
 			q.findOldest(d)
 		}
 		q.mu.Lock()
-		if d.waiting > 0 || d.dead > 0 {
-			s := delivery.DestinationStats{Waiting: d.waiting, Dead: d.dead}
-			if d.waiting > 0 && d.oldest > 0 {
+		if s := (delivery.DestinationStats{Waiting: d.waiting.records, Dead: d.dead.records}); s.Waiting > 0 || s.Dead > 0 {
+			if s.Waiting > 0 && d.oldest > 0 {
 				s.Oldest = time.UnixMilli(d.oldest)
 			}
 			stats.Destinations[d.id] = s
@@ -221,7 +217,7 @@ func (q *openQueue) reload() error {
 	defer q.mu.Unlock()
 	var lost int64
 	for _, d := range q.destinations {
-		lost += d.waiting + d.dead
+		lost += d.waiting.records + d.dead.records
 	}
 	first := q.down == nil
 	_ = q.unload()

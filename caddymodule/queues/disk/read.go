@@ -51,10 +51,10 @@ func (s *segment) readLocked(from uint32, buffer []slot) ([]slot, error) {
 	if s.slots != nil {
 		return buffer[:copy(buffer, s.slots[from:from+n])], nil
 	}
-	page := pages.Get().(*[pageSlots * slotSize]byte)
+	page := pages.Get().(*page)
 	defer pages.Put(page)
-	b := page[:]
-	if n > pageSlots {
+	b := page.encoded[:]
+	if int(n) > len(page.slots) {
 		b = make([]byte, n*slotSize)
 	}
 	b = b[:n*slotSize]
@@ -136,21 +136,21 @@ func (q *openQueue) repair(s *segment) error {
 	return nil
 }
 
-// waitingFor says in which segments something waits for a destination.
-func waitingFor(d *destination) func(*segment) bool {
-	return func(s *segment) bool { t := s.tallies[d]; return t != nil && t.waiting > 0 }
+// found is a slot that was looked for.
+type found struct {
+	slot
+	of *destination
 }
 
-// each returns the slots of some segments, from a place on, oldest first. It
-// moves the place behind what it returns. files is held.
-func (q *openQueue) each(at *ref, in func(*segment) bool, failed *error) iter.Seq2[ref, slot] {
-	return func(yield func(ref, slot) bool) {
+// each returns a destination's slots (nil: all destinations') that are in a
+// state, from a place on, oldest first. It moves the place behind what it
+// returns. files is held.
+func (q *openQueue) each(at *ref, d *destination, in state, failed *error) iter.Seq2[ref, found] {
+	return func(yield func(ref, found) bool) {
 		var page [chunk]slot
 		for _, s := range q.list(at.segment) {
-			q.mu.Lock()
-			some := in(s)
-			q.mu.Unlock()
-			if !some {
+			holders := q.holders(s, d, in)
+			if len(holders) == 0 {
 				continue
 			}
 			if at.segment != s {
@@ -165,13 +165,37 @@ func (q *openQueue) each(at *ref, in func(*segment) bool, failed *error) iter.Se
 				for _, slot := range slots {
 					r := *at
 					at.slot++
-					if !yield(r, slot) {
+					if slot.state != in {
+						continue
+					}
+					if d := holders[slot.destination]; d != nil && !yield(r, found{slot, d}) {
 						return
 					}
 				}
 			}
 		}
 	}
+}
+
+// holders returns for whom a segment has frames in a state, by their numbers:
+// for one destination, or (nil) for all.
+func (q *openQueue) holders(s *segment, only *destination, in state) map[uint16]*destination {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if only != nil {
+		t := s.tallies[only]
+		if t == nil || t.in(in).records == 0 {
+			return nil
+		}
+		return map[uint16]*destination{t.number: only}
+	}
+	holders := make(map[uint16]*destination)
+	for d, t := range s.tallies {
+		if t.in(in).records > 0 {
+			holders[t.number] = d
+		}
+	}
+	return holders
 }
 
 // list returns the segments that there are, from one on (nil: all). files is

@@ -62,7 +62,7 @@ type segment struct {
 	end   int64 // of the frames
 
 	// openQueue.mu guards the following.
-	tallies  map[*destination]*tally
+	holdings
 	live     int64     // bytes of what is still needed
 	settled  int       // frames that aren't needed, and whose content is there
 	settling time.Time // when a frame was last settled
@@ -79,7 +79,7 @@ type segmentName struct {
 
 const (
 	segmentMark    = "tagged_urls log\n"
-	segmentVersion = 1
+	segmentVersion = 2 // in 1 a destination has the same number everywhere
 	segmentHeader  = 512
 	segmentSuffix  = ".log"
 	newSuffix      = ".new"
@@ -117,7 +117,7 @@ func (n segmentName) covers(other segmentName) bool {
 // makeSegment makes a file for a segment under another name, which use gives
 // the right one. Its blocks are there: writing to it needs no space.
 func makeSegment(fsys files.System, dir string, size int64) (s *segment, err error) {
-	s = &segment{size: size, end: segmentHeader, tallies: make(map[*destination]*tally), slots: []slot{}}
+	s = &segment{size: size, end: segmentHeader, holdings: newHoldings(), slots: []slot{}}
 	s.epoch = rand.Uint64()
 	s.seed = seedOf(s.epoch)
 	s.path = filepath.Join(dir, fmt.Sprintf("%016x%s", s.epoch, newSuffix))
@@ -241,10 +241,13 @@ func (s *segment) setLocked(number uint32, to slot) error {
 // chunk is how many slots are read at once: a page of them.
 const chunk = 256
 
-// pageSlots is how many are read at once at the start.
-const pageSlots = 4096
+// page is what slots are read by. At the start it is filled.
+type page struct {
+	slots   [4096]slot
+	encoded [4096 * slotSize]byte
+}
 
-var pages = sync.Pool{New: func() any { return new([pageSlots * slotSize]byte) }}
+var pages = sync.Pool{New: func() any { return new(page) }}
 
 // seal writes the slots to the file. From then on they are read from there.
 func (s *segment) seal() error {

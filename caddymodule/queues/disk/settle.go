@@ -99,9 +99,9 @@ func (q *openQueue) become(l *lease, to slot) error {
 	s, d := l.segment, l.destination
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.tally(s, d, l.was.state, -1, -l.size)
+	q.tally(s, d, l.was.state, amount{-1, -l.size})
 	if to.alive() {
-		q.tally(s, d, to.state, 1, l.size)
+		q.tally(s, d, to.state, amount{1, l.size})
 	} else {
 		s.settled++
 		s.settling = time.Now()
@@ -143,16 +143,16 @@ func (q *openQueue) retryNow(d *destination) (err error) {
 	defer d.mu.Unlock()
 	now := seconds(millis(time.Now()))
 	var at ref
-	for r, slot := range q.each(&at, waitingFor(d), &err) {
-		if slot.destination != d.number || slot.state != waiting || slot.attempts == 0 || slot.due < now || d.leases[r] != nil {
+	for r, slot := range q.each(&at, d, waiting, &err) {
+		if slot.attempts == 0 || slot.due < now || d.leases[r] != nil {
 			continue
 		}
 		slot.due = 1
-		if err := r.segment.set(r.slot, slot); err != nil {
+		if err := r.segment.set(r.slot, slot.slot); err != nil {
 			return err
 		}
 	}
-	d.missed = 0 // so they are collected again
+	d.lookAgain()
 	d.signal()
 	return err
 }

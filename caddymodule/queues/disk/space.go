@@ -41,7 +41,7 @@ func (q *openQueue) admit(w *writing, p *put, from int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	limit := q.maxSize.Load() - 2*q.segmentSize()
-	free := limit - q.used + w.segment.size - w.end() - slotSize*(int64(w.first)+int64(len(w.slots)))
+	free := limit - q.used + w.segment.size - w.size()
 	if free < 0 {
 		return delivery.ErrFull
 	}
@@ -49,8 +49,8 @@ func (q *openQueue) admit(w *writing, p *put, from int) error {
 		if f.kind != kindRecord {
 			continue
 		}
-		d := w.destinations[from+i]
-		left := (shareOfFree*free - d.bytes) / (shareOfFree + 1) // that it may take
+		d := w.of[from+i]
+		left := (shareOfFree*free - d.waiting.bytes) / (shareOfFree + 1) // that it may take
 		client := p.entries[0].Client
 		switch {
 		case left < 0:
@@ -109,6 +109,15 @@ func (q *openQueue) segmentFor(need int64, letters bool) (*segment, error) {
 	return q.begin(s)
 }
 
+// reserve returns the number of a new segment. It isn't used again, also after
+// an error: a file that was removed may be there again.
+func (q *openQueue) reserve() uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.next++
+	return q.next - 1
+}
+
 // begin makes a new segment the last one.
 func (q *openQueue) begin(s *segment) (*segment, error) {
 	q.mu.Lock()
@@ -116,7 +125,7 @@ func (q *openQueue) begin(s *segment) (*segment, error) {
 		q.spare = nil
 	}
 	q.mu.Unlock()
-	n := q.reserve() // also after an error: a file that was removed may be there again
+	n := q.reserve()
 	if err := s.use(q.fs, segmentName{first: n, last: n}, segmentSuffix); err != nil {
 		_ = q.fs.Remove(s.path)
 		return nil, err

@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -308,24 +309,68 @@ func TestLetterIDs(t *testing.T) {
 	})
 }
 
-// TestManyDestinations has as many destinations as can be told apart: one more
-// is refused, the others go on.
+// TestDamagedName spoils what says for whom the records are, where a file has
+// it first: it has that again, soon.
+func TestDamagedName(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"closed", "killed"} {
+		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+			const n = 20
+			for range n {
+				prefill(t, q, "d", 1)
+			}
+			if how == "closed" {
+				closeSegment(q)
+			}
+			q.Close()
+			m = m.after("killed", rand.New(rand.NewPCG(1, 2)))
+			for name, f := range m.files {
+				if strings.HasSuffix(name, segmentSuffix) {
+					clear(f.data[segmentHeader : segmentHeader+512])
+				}
+			}
+			q = again(t, m, q.path)
+			defer q.Close()
+			if left := q.waiting("d"); left < n-6 {
+				t.Errorf("%s: %d of %d records wait", how, left, n)
+			}
+		})
+	}
+}
+
+// TestManyDestinations has more destinations than a segment can tell apart:
+// none of them is refused, or gets what is another one's.
 func TestManyDestinations(t *testing.T) {
 	t.Parallel()
-	inMemory(t, 64<<20, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
+	inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
 		prefill(t, q, "d", 1)
 		q.mu.Lock()
-		other := newDestination("other")
-		for n := range maxDestinations {
-			if q.numbers[uint16(n+1)] == nil {
-				q.numbers[uint16(n+1)] = other
+		q.active.numbers = maxDestinations - 5
+		q.mu.Unlock()
+		const n = 10
+		path := q.path
+		for i := range n {
+			if err := q.Put(t.Context(), delivery.Entry{Destination: fmt.Sprint("d", i), Record: typical(i)}); err != nil {
+				t.Fatal(err)
 			}
 		}
-		q.mu.Unlock()
-		err := q.Put(t.Context(), delivery.Entry{Destination: "new", Record: typical(1)})
-		if !errors.Is(err, delivery.ErrFull) {
-			t.Errorf("Put: %v", err)
+		for range 2 {
+			for i := range n {
+				items, err := q.Take(t.Context(), fmt.Sprint("d", i), 2)
+				if err != nil || len(items) != 1 || number(items[0].Record) != i {
+					t.Errorf("d%d has %d records, %v", i, len(items), err)
+				}
+			}
+			q.Close()
+			q = again(t, m.after("killed", rand.New(rand.NewPCG(1, 2))), path)
+			defer q.Close()
 		}
-		prefill(t, q, "d", 1)
+		several := make([]delivery.Entry, maxDestinations+1)
+		for i := range several {
+			several[i] = delivery.Entry{Destination: fmt.Sprint("d", i), Record: new(delivery.Record)}
+		}
+		if err := q.Put(t.Context(), several...); err == nil {
+			t.Error("one call put records for too many")
+		}
 	})
 }

@@ -36,14 +36,11 @@ type destination struct {
 	wake chan struct{} // of one: there may be something to take
 
 	// openQueue.mu guards the following.
-	number        uint16
-	takers        int // and others who need it to be remembered
-	waiting, dead int64
-	bytes         int64 // of what waits
-	deadBytes     int64
-	clients       map[uint64]int64
-	oldest        int64 // ms: when the oldest of what waits was put
-	oldestIs      ref   // where that is; zero if that has to be found out
+	held
+	takers   int // who need it to be remembered
+	clients  map[uint64]int64
+	oldest   int64 // ms: when the oldest of what waits was put
+	oldestIs ref   // where that is; zero if that has to be found out
 
 	// mu guards the following, and is held while slots and frames are read.
 	mu     sync.Mutex
@@ -63,17 +60,6 @@ type destination struct {
 type ref struct {
 	segment *segment // nil: before all others
 	slot    uint32
-}
-
-func (r ref) before(other ref) bool {
-	a, b := r.segment, other.segment
-	switch {
-	case a == nil || b == nil:
-		return b != nil
-	case a != b:
-		return a.first < b.first
-	}
-	return r.slot < other.slot
 }
 
 // retry is a record that waits for its time.
@@ -101,8 +87,7 @@ func newDestination(id string) *destination {
 
 // reset forgets everything. Nobody else uses the queue meanwhile.
 func (d *destination) reset() {
-	d.number, d.waiting, d.dead, d.bytes, d.deadBytes, d.clients = 0, 0, 0, 0, 0, nil
-	d.oldest, d.oldestIs = 0, ref{}
+	d.held, d.clients, d.oldest, d.oldestIs = held{}, nil, 0, ref{}
 	d.leases, d.buried = make(map[ref]*lease), make(map[[16]byte]uint64)
 	d.lookAgain()
 }
@@ -176,9 +161,7 @@ func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due 
 	defer d.mu.Unlock()
 	t := &taking{q: q, d: d, now: millis(time.Now()), limit: limit}
 	if d.missed <= t.now && d.next() > d.missed {
-		if err := q.collect(d); err != nil {
-			return nil, 0, err
-		}
+		d.lookAgain()
 	}
 	err = t.fresh()
 	for err == nil && len(t.items) < limit && d.next() <= t.now {
@@ -194,9 +177,9 @@ func (q *openQueue) take(d *destination, limit int) (items []delivery.Item, due 
 // are due again. It takes note of when those are due that will be.
 func (t *taking) fresh() (err error) {
 	d := t.d
-	for r, slot := range t.q.each(&d.scan, waitingFor(d), &err) {
+	for r, slot := range t.q.each(&d.scan, d, waiting, &err) {
 		switch {
-		case slot.destination != d.number || slot.state != waiting || d.leases[r] != nil:
+		case d.leases[r] != nil:
 			continue
 		case slot.attempts > 0 || slot.delayed(t.now):
 			d.push(retry{r, slot.dueAt()})
@@ -208,7 +191,7 @@ func (t *taking) fresh() (err error) {
 				return err
 			}
 		}
-		t.lease(r, slot)
+		t.lease(r, slot.slot)
 		if len(t.items) >= t.limit {
 			break
 		}
@@ -238,24 +221,6 @@ func (s slot) dueAt() int64 { return int64(s.due) * 1000 }
 func (s slot) delayed(now int64) bool {
 	wait := s.dueAt() - now
 	return wait > 0 && wait <= delivery.MaxDelay.Milliseconds()
-}
-
-// collect finds out again which retries are due first.
-func (q *openQueue) collect(d *destination) (err error) {
-	d.later, d.missed = d.later[:0], never
-	var at ref
-	for r, slot := range q.each(&at, waitingFor(d), &err) {
-		if !r.before(d.scan) {
-			break
-		}
-		if slot.destination == d.number && slot.state == waiting && d.leases[r] == nil {
-			d.push(retry{r, slot.dueAt()})
-		}
-	}
-	if err != nil {
-		d.missed = 0 // it is tried again
-	}
-	return err
 }
 
 // push adds a retry. If there are too many, those that are due last are left
@@ -330,7 +295,7 @@ func (q *openQueue) lose(l *lease, err error) {
 // findOldest finds out when the oldest of what waits for a destination was put.
 func (q *openQueue) findOldest(d *destination) {
 	q.mu.Lock()
-	known := d.waiting == 0 || d.oldestIs != ref{}
+	known := d.waiting.records == 0 || d.oldestIs != ref{}
 	q.mu.Unlock()
 	if known {
 		return
@@ -338,11 +303,8 @@ func (q *openQueue) findOldest(d *destination) {
 	var at ref
 	var err error
 	var buffer []byte
-	for r, slot := range q.each(&at, waitingFor(d), &err) {
-		if slot.destination != d.number || slot.state != waiting {
-			continue
-		}
-		if f, _, err := r.segment.frame(slot, &buffer); err == nil {
+	for r, slot := range q.each(&at, d, waiting, &err) {
+		if f, _, err := r.segment.frame(slot.slot, &buffer); err == nil {
 			q.mu.Lock()
 			d.oldest, d.oldestIs = f.time, r
 			if f.kind == kindLetter {

@@ -28,9 +28,7 @@ func (q *openQueue) upgrade() *boltqueue.Upgrade {
 // takeOver takes over what an earlier version has left. If that can't be done
 // now, what comes is recorded nevertheless.
 func (q *openQueue) takeOver() error {
-	i := &importing{q: q}
-	defer i.end()
-	err := q.upgrade().Run(i)
+	err := q.upgrade().Run(&importing{q: q})
 	if err != nil && q.takeOverAt.IsZero() && !errors.Is(err, files.ErrLocked) {
 		q.logger.Error("what an earlier version of the queue has left can't be taken over; it stays where it is, and that is tried again",
 			zap.Error(err))
@@ -49,42 +47,18 @@ type importing struct {
 	c            *copying
 	number       uint64 // of the segment that is written
 	names        []segmentName
-	destinations map[string]*destination
-}
-
-// destination returns one that isn't forgotten while records for it are
-// written.
-func (i *importing) destination(id string) (*destination, error) {
-	if d := i.destinations[id]; d != nil {
-		return d, nil
-	}
-	i.q.mu.Lock()
-	defer i.q.mu.Unlock()
-	d := i.q.lookup(id)
-	if err := i.q.number(d); err != nil {
-		return nil, err
-	}
-	d.takers++
-	if i.destinations == nil {
-		i.destinations = make(map[string]*destination)
-	}
-	i.destinations[id] = d
-	return d, nil
-}
-
-func (i *importing) end() {
-	i.q.mu.Lock()
-	defer i.q.mu.Unlock()
-	for _, d := range i.destinations {
-		d.takers--
-	}
+	destinations map[string]*destination // of them, apart from those of the queue
 }
 
 // Add implements [boltqueue.Store].
 func (i *importing) Add(r boltqueue.Record) error {
-	d, err := i.destination(r.Destination)
-	if err != nil {
-		return err
+	if i.destinations == nil {
+		i.destinations = make(map[string]*destination)
+	}
+	d := i.destinations[r.Destination]
+	if d == nil {
+		d = newDestination(r.Destination)
+		i.destinations[r.Destination] = d
 	}
 	f, s := frame{kind: kindRecord, time: millis(r.Queued)}, slot{state: waiting}
 	payload := r.Content
@@ -95,7 +69,7 @@ func (i *importing) Add(r boltqueue.Record) error {
 	case r.Attempts > 0:
 		s.attempts, s.due = min(r.Attempts, maxAttempts), seconds(millis(r.Due))
 	}
-	if i.c != nil && i.c.end()+int64(len(payload)) > i.q.segmentSize() {
+	if i.c != nil && (i.c.end()+int64(len(payload)) > i.q.segmentSize() || i.c.in.numbers == maxDestinations) {
 		if err := i.Sync(); err != nil {
 			return err
 		}
@@ -104,7 +78,7 @@ func (i *importing) Add(r boltqueue.Record) error {
 		i.number = i.q.reserve()
 		i.c = i.q.newCopying()
 	}
-	f.seq = sequence(i.number, uint32(len(i.c.slots)))
+	f.seq = sequence(i.number, i.c.count())
 	return i.c.add(d, f, s, payload)
 }
 
@@ -167,17 +141,16 @@ func (i *importing) load() error {
 	defer q.files.Unlock()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.scratch = make([]slot, pageSlots)
 	for _, n := range i.names {
 		if err := q.loadSegment(n); err != nil {
 			return err
 		}
 	}
-	i.names, q.scratch = nil, nil
+	i.names = nil
 	slices.SortFunc(q.segments, func(a, b *segment) int { return strings.Compare(a.String(), b.String()) })
-	for _, d := range i.destinations {
-		d.missed = 0 // they may be behind what was taken: they are looked for
+	for _, d := range q.destinations {
+		d.lookAgain() // they may be behind what was taken
 		d.signal()
 	}
-	return q.scanUnsealed()
+	return nil
 }

@@ -53,7 +53,7 @@ func (q *openQueue) lookAfter() {
 			ticked = true
 		case <-q.upkeepWake:
 		}
-		if ticked && !q.isThere() {
+		if ticked && !q.isStillThere() {
 			q.missing.Store(true)
 			q.intake.signal()
 			continue
@@ -74,6 +74,13 @@ func (q *openQueue) lookAfter() {
 			q.erase()
 		}
 	}
+}
+
+// isStillThere is isThere while no file gets another name.
+func (q *openQueue) isStillThere() bool {
+	q.files.RLock()
+	defer q.files.RUnlock()
+	return q.isThere()
 }
 
 // failed takes note of an error of the storage. What failed is tried again
@@ -174,13 +181,7 @@ func (q *openQueue) removeSettled() {
 		}
 		return false
 	})
-	for _, d := range q.destinations { // those that nothing is known of
-		named := func(s *segment) bool { return s.tallies[d] != nil }
-		if d.takers == 0 && d.waiting == 0 && d.dead == 0 && !slices.ContainsFunc(q.segments, named) {
-			delete(q.destinations, d.id)
-			delete(q.numbers, d.number)
-		}
-	}
+	q.forgetUnused()
 	q.mu.Unlock()
 	q.remove(gone)
 }
