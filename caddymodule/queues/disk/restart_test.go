@@ -3,6 +3,9 @@ package disk
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,4 +99,51 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 		}
 		q.Close()
 	})
+}
+
+// TestFormerVersion opens a directory in which a destination has the same
+// number in all segments. Of 300 typical records there, 50 each for "one",
+// "two", "three", "two", "four" and "three", "one" has got all, "two" 10, and
+// "three" has given 10 up.
+func TestFormerVersion(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	zipped, err := filepath.Glob(filepath.Join("testdata", "version1", "*.gz"))
+	if err != nil || len(zipped) != 3 {
+		t.Fatal(zipped, err)
+	}
+	for _, name := range zipped {
+		to := filepath.Join(path, strings.TrimSuffix(filepath.Base(name), ".gz"))
+		if err := os.WriteFile(to, unzipped(t, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range 3 {
+		q := mustOpen(t, path)
+		for d, n := range map[string]int{"one": 0, "two": 90, "three": 90, "four": 50, "new": 10 * round} {
+			if got := q.waiting(d); got != int64(n) {
+				t.Fatalf("%d records wait for %s, want %d", got, d, n)
+			}
+			for n > 0 {
+				items, err := q.Take(t.Context(), d, n)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n -= len(items)
+				for _, i := range items {
+					if put := (map[string][2]int{"two": {1, 3}, "three": {2, 5}, "four": {4, 4}}[d]); d != "new" && number(i.Record)/50 != put[0] && number(i.Record)/50 != put[1] {
+						t.Errorf("%s got record %d", d, number(i.Record))
+					}
+				}
+			}
+		}
+		dead := 0
+		if err := q.DeadLetters("three", func(delivery.DeadLetter) bool { dead++; return true }); err != nil || dead != 10 {
+			t.Errorf("%d dead letters, %v", dead, err)
+		}
+		prefill(t, q, "new", 10) // some go to a segment of the former version
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

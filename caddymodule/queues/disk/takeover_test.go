@@ -30,7 +30,12 @@ import (
 //   - for "three" 2000 to 2002
 func formerFile(t testing.TB, name string) []byte {
 	t.Helper()
-	f, err := os.Open(filepath.Join("boltqueue", "testdata", name+".gz"))
+	return unzipped(t, filepath.Join("boltqueue", "testdata", name+".gz"))
+}
+
+func unzipped(t testing.TB, path string) []byte {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
