@@ -143,9 +143,11 @@ func (c *copying) collect(s *segment) error {
 		return err
 	}
 	of := make(map[uint16]*destination)
+	c.q.mu.Lock()
 	for d, t := range s.tallies {
 		of[t.number] = d
 	}
+	c.q.mu.Unlock()
 	var buffer []byte
 	for i, old := range slots {
 		if !old.alive() {

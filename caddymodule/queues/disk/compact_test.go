@@ -70,8 +70,11 @@ func TestCompactDamaged(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				q.mu.Lock()
+				of := s.tallies[q.destinations["d"]].number
+				q.mu.Unlock()
 				for _, slot := range slots {
-					if slot.destination == s.tallies[q.destinations["d"]].number && slot.alive() {
+					if slot.destination == of && slot.alive() {
 						m.mu.Lock()
 						m.files[s.path].data[slot.at+frameHeader+2] ^= 1
 						m.mu.Unlock()
