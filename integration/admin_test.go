@@ -211,7 +211,7 @@ func TestAdminRefuses(t *testing.T) {
 		method, path string
 		status       int
 	}{
-		{"POST", "status", 405}, {"DELETE", "status", 405},
+		{"POST", "status", 405}, {"DELETE", "status", 405}, {"POST", "ready", 405},
 		{"GET", "retry", 405}, {"DELETE", "retry", 405},
 		{"POST", "dead_letters", 405}, {"PUT", "dead_letters", 405}, {"PATCH", "dead_letters", 405},
 		{"GET", "dead_letters/retry", 405}, {"DELETE", "dead_letters/retry", 405},
@@ -223,7 +223,7 @@ func TestAdminRefuses(t *testing.T) {
 		}
 	}
 	routes := [][2]string{
-		{"GET", "status"}, {"POST", "retry"}, {"GET", "dead_letters?content=true"}, {"POST", "dead_letters/retry"}, {"DELETE", "dead_letters"},
+		{"GET", "status"}, {"GET", "ready"}, {"POST", "retry"}, {"GET", "dead_letters?content=true"}, {"POST", "dead_letters/retry"}, {"DELETE", "dead_letters"},
 	}
 	for _, route := range routes {
 		for _, headers := range [][]string{

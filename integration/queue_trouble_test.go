@@ -25,9 +25,16 @@ func TestQueueIsLocked(t *testing.T) {
 	}
 	harness.Eventually(t, "the drop to be counted", func() bool { return second.Dropped() == 1 })
 	harness.Eventually(t, "the log to say why", func() bool { return second.Logged(`"level":"error"`, file, "another") })
+	if got, body := call(t, first, "GET", "/tagged_urls/ready"); got != 200 || body != "{\"recording\":true}\n" {
+		t.Errorf("ready: %d %s", got, body)
+	}
+	if got, body := call(t, second, "GET", "/tagged_urls/ready"); got != 503 || !strings.Contains(body, `{"recording":false,"reason":"`+file) {
+		t.Errorf("ready: %d %s", got, body)
+	}
 	trk.Expect(t, first, nil, "/e person=anon1 name=First")
 	first.Stop()
 	harness.Eventually(t, "the second to open the queue", func() bool { return second.Metric("caddy_tagged_urls_queue_up") == 1 })
+	second.API("GET", "/tagged_urls/ready") // the loss is over
 	second.Serves(t, "/?kme=Second")
 	trk2.Expect(t, second, nil, "/e person=anon1 name=Second")
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -29,75 +28,6 @@ func adminFlags(flags *pflag.FlagSet) {
 	flags.String("address", "", "Address of the administration API listener (if --config is not used)")
 	flags.StringP("config", "c", "", "Configuration file (if --address is not used)")
 	flags.StringP("adapter", "a", "", "Name of config adapter to apply (if --config is used)")
-}
-
-func statusCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Shows what waits in the queue, and the trackers' state",
-		Long: `
-Asks the running server what its queue holds for each tracker, and whether the
-trackers work.
-`,
-		Args: cobra.NoArgs,
-		RunE: runStatus,
-	}
-	adminFlags(cmd.Flags())
-	cmd.Flags().Bool("json", false, "Print JSON")
-	return cmd
-}
-
-func runStatus(cmd *cobra.Command, _ []string) error {
-	var status admin.Status
-	if printed, err := ask(cmd, http.MethodGet, "status", nil, &status); printed || err != nil {
-		return err
-	}
-	out := output(cmd)
-	if len(status.Queues) == 0 {
-		_, err := io.WriteString(out, "No site uses tagged_urls.\n")
-		return err
-	}
-	for _, q := range status.Queues {
-		line := "Queue " + explain.Printable(q.Queue) + ": " + humanize.IBytes(uint64(max(0, q.Bytes)))
-		if q.MaxBytes > 0 {
-			line += " of " + humanize.IBytes(uint64(q.MaxBytes))
-		}
-		if q.Error != "" {
-			line = "Queue " + explain.Printable(q.Queue) + " takes no hits: " + explain.Printable(q.Error)
-		}
-		fmt.Fprintln(out, line)
-	}
-	if status.CookieKeyError != "" {
-		fmt.Fprintf(out, "Visitors get no cookies, as with `cookie off`, because there is no key: %s. Let Caddy write to its storage, or give the global option tagged_urls a secret.\n",
-			explain.Printable(status.CookieKeyError))
-	}
-	if len(status.Trackers) == 0 {
-		return nil
-	}
-	table := newTable(out, "TRACKER", "WAITING", "OLDEST", "DEAD LETTERS", "STATE")
-	for _, t := range status.Trackers {
-		oldest := "-"
-		if t.Records > 0 {
-			oldest = (time.Duration(t.OldestSeconds) * time.Second).String()
-		}
-		table.row(t.ID, strconv.FormatInt(t.Records, 10), oldest, strconv.FormatInt(t.DeadLetters, 10), state(&t))
-	}
-	return table.Flush()
-}
-
-// state says in words what state a tracker is in.
-func state(t *admin.TrackerStatus) string {
-	switch {
-	case !t.Configured:
-		return "not configured: what waits is sent if the tracker comes back"
-	case t.Disabled != "":
-		return "disabled: " + t.Disabled
-	case t.PausedUntil != nil:
-		return "paused until " + t.PausedUntil.Local().Format(time.TimeOnly) + ": " + t.LastError
-	case t.LastError != "":
-		return t.LastError
-	}
-	return "ok"
 }
 
 func retryCommand() *cobra.Command {

@@ -219,6 +219,36 @@ func TestAdminErrors(t *testing.T) {
 	}
 }
 
+// Probes go by the status that the command ends with.
+func TestStatusReady(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		answer any
+		why    string
+	}{
+		{200, admin.Readiness{Recording: true}, ""},
+		{503, admin.Readiness{Reason: "the queue is being opened\x1b[2J"}, "Error: hits aren't recorded: the queue is being opened\uFFFD[2J\n"},
+		{404, "404 page not found\n", "built without the module"},
+		{502, "bad gateway", "status 502: bad gateway"},
+		{503, "busy", "isn't the admin API"},
+		{503, "{}", "isn't the admin API"},
+		{200, "<html>", "isn't the admin API"},
+	} {
+		address, asked := adminServer(t, test.status, test.answer)
+		out, errs, err := run(t, "status", "--ready", "--address", address)
+		if (err != nil) != (test.why != "") || !strings.Contains(errs, test.why) || out != "" {
+			t.Errorf("%d %v: %v, printed %q and %q; want %q", test.status, test.answer, err, out, errs, test.why)
+		}
+		if *asked != "GET /tagged_urls/ready" {
+			t.Errorf("asked for %s", *asked)
+		}
+	}
+	address, _ := adminServer(t, 503, admin.Readiness{Reason: "full"})
+	if out, _, err := run(t, "status", "--ready", "--json", "--address", address); err == nil || out != "{\n  \"recording\": false,\n  \"reason\": \"full\"\n}\n" {
+		t.Errorf("--json: %v, printed %s", err, out)
+	}
+}
+
 func TestStatusWithoutAKeyForCookies(t *testing.T) {
 	address, _ := adminServer(t, 200, admin.Status{
 		Queues: []queuepool.QueueStatus{{Queue: "/q"}}, CookieKeyError: "open /x: permission denied\x1b[2J",

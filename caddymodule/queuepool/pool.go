@@ -156,6 +156,7 @@ func (l *Lease) Leave() {
 func (l *Lease) Post(deadline time.Time, entries []delivery.Entry, done func(error)) delivery.Posted {
 	q := l.acquire()
 	return q.post(deadline, entries, func(err error) {
+		q.outcomes.add(err)
 		done(err)
 		l.pool.release(q)
 	})

@@ -35,6 +35,8 @@ type sharedQueue struct {
 
 	applying sync.Mutex // held while a configuration is put in force
 
+	outcomes outcomes
+
 	mu   sync.Mutex
 	down error // why the queue isn't open
 }
