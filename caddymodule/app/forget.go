@@ -68,7 +68,7 @@ func (a *App) lookAtForgotten() {
 	ctx, cancel := context.WithTimeout(a.ctx, lookEvery)
 	defer cancel()
 	if err := forgetting.Process.Load(ctx, a.storage); err != nil && a.ctx.Err() == nil {
-		a.log.Error("can't read from Caddy's storage who asked to be forgotten; the list as it was last read stays in force", zap.Error(err))
+		a.log.Error("can't read all of the list of forgotten people from Caddy's storage; what was read, now or before, applies", zap.Error(err))
 	}
 }
 

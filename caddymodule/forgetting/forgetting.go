@@ -80,27 +80,35 @@ func (l *List) People() []Person {
 	return slices.SortedFunc(maps.Values(s.people), func(a, b Person) int { return a.Since.Compare(b.Since) })
 }
 
-// Load reads what others have changed.
+// Load reads what others have changed. The error also tells, once, of an entry
+// that says nothing this version understands.
 func (l *List) Load(ctx context.Context, storage certmagic.Storage) error {
 	l.changing.Lock()
 	defer l.changing.Unlock()
-	_, err := l.load(ctx, storage, "")
-	return err
+	_, strange, err := l.read(ctx, storage, "")
+	return errors.Join(strange, err)
 }
 
-// load reads the list, and the secret if there is one. Of people who were on it
-// before it reads one again.
+// load is read for who has another use for the list.
 func (l *List) load(ctx context.Context, storage certmagic.Storage, again string) (secret []byte, err error) {
+	secret, _, err = l.read(ctx, storage, again)
+	return secret, err
+}
+
+// read reads the list, and the secret if there is one. Of people who were on it
+// before it reads one again. An entry that is damaged, or a later version's, is
+// somebody's who asked to be forgotten: its key says who.
+func (l *List) read(ctx context.Context, storage certmagic.Storage, again string) (secret []byte, strange, err error) {
 	secret, err = storage.Load(ctx, secretKey)
 	if errors.Is(err, fs.ErrNotExist) {
 		l.set(nil, nil)
-		return nil, nil
+		return nil, nil, nil
 	} else if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keys, err := storage.List(ctx, prefix, false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
 	before := l.state.Load()
 	people := make(map[string]Person)
@@ -116,16 +124,18 @@ func (l *List) load(ctx context.Context, storage certmagic.Storage, again string
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // undone meanwhile
 		} else if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		p := Person{Hash: hash}
-		if err := json.Unmarshal(text, &p); err != nil {
-			return nil, fmt.Errorf("%s/%s in Caddy's storage is damaged: %w", prefix, hash, err)
+		var p Person
+		if bad := json.Unmarshal(text, &p); bad != nil {
+			strange = errors.Join(strange, fmt.Errorf("%s/%s in Caddy's storage is damaged, or was written by a later version of this module: the person stays forgotten by the name, but not by a pseudonym: %w", prefix, hash, bad))
+			p = Person{}
 		}
+		p.Hash = hash
 		people[hash] = p
 	}
 	l.set(secret, people)
-	return secret, nil
+	return secret, strange, nil
 }
 
 // set puts a list into effect, if it is another.
@@ -162,7 +172,7 @@ func (l *List) Add(ctx context.Context, storage certmagic.Storage, name string, 
 		return Person{}, err
 	}
 	p := Person{Hash: hash(name), Since: time.Now().UTC().Truncate(time.Second)}
-	if known, ok := l.known(p.Hash); ok {
+	if known, ok := l.known(p.Hash); ok && !known.Since.IsZero() {
 		p.Since = known.Since
 	}
 	for _, pseudonym := range pseudonyms {

@@ -62,6 +62,45 @@ func TestListIsShared(t *testing.T) {
 	}
 }
 
+// TestStrangeEntries: an entry that can't be read is somebody's who asked to be
+// forgotten, and stays as it is. It is told once.
+func TestStrangeEntries(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"damaged": `{"hash":`, "of a later version": `[2,"2027-01-01"]`, "empty": ""} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			storage, ctx := &certmagic.FileStorage{Path: dir}, t.Context()
+			jane, err := new(List).Add(ctx, storage, "jane@example.org")
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(dir, "tagged_urls", "forgotten", jane.Hash)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l := new(List)
+			if err := l.Load(ctx, storage); err == nil || !strings.Contains(err.Error(), jane.Hash+" in Caddy's storage is damaged, or was written by a later version") {
+				t.Error(err)
+			}
+			if !l.Has("jane@example.org") {
+				t.Error("she isn't forgotten any more")
+			}
+			if err := l.Load(ctx, storage); err != nil {
+				t.Errorf("again: %v", err)
+			}
+			if _, err := l.Add(ctx, storage, "john"); err != nil || !l.Has("john") {
+				t.Errorf("another: %v", err)
+			}
+			if now, err := os.ReadFile(file); err != nil || string(now) != text {
+				t.Errorf("it was changed: %q, %v", now, err)
+			}
+			if again, err := l.Add(ctx, storage, "jane@example.org"); err != nil || again.Since.IsZero() {
+				t.Errorf("forgotten again: %+v, %v", again, err)
+			}
+		})
+	}
+}
+
 // TestMatch tells a person's records by the name, and by the anonymous identity
 // that became it.
 func TestMatch(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 //
 // Since an entry lies in one sector, a disk writes all of it or nothing.
 const (
-	magic      = "TUalias1"
+	magic      = "TUalias1" // its last character is the version
 	headerSize = 32
 	entrySize  = 16
 
@@ -70,11 +70,22 @@ func (t *table) load(path string) error {
 	if err != nil {
 		return err
 	}
+	if later(content) {
+		return errLater
+	}
 	t.parse(content)
 	if t.lost != nil || t.size == int64(len(content)) {
 		return nil
 	}
 	return file.Truncate(t.size) // what a crash has left at the end
+}
+
+var errLater = errors.New("it was written by a later version of this module: use that version, or another path for the queue")
+
+// later reports whether a later version has written the file.
+func later(content []byte) bool {
+	last := len(magic) - 1
+	return len(content) > last && string(content[:last]) == magic[:last] && content[last] > magic[last] && content[last] <= '9'
 }
 
 // lose says that claims may be lost. None of those who may have had one gets

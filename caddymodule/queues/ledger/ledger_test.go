@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -218,6 +219,30 @@ func TestDamage(t *testing.T) {
 	zeroed := append([]byte(nil), whole...)
 	clear(zeroed[headerSize : headerSize+2*entrySize])
 	check("two entries zeroed", zeroed)
+}
+
+// What a later version has written stays as it is, and no alias is sent
+// meanwhile.
+func TestLaterVersion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := openAt(t, dir, 1000, newClock().now)
+	claim(t, l, 1, 1)
+	whole, name := content(t, dir), l.Name()
+	later := append([]byte(nil), whole...)
+	later[len(magic)-1]++
+	dir = left(t, later)
+	after := openAt(t, dir, 1000, newClock().now)
+	if first, err := after.Claim(t.Context(), name, identity(2), begun.Add(time.Second)); first || !errors.Is(err, errLater) {
+		t.Errorf("%v, %v", first, err)
+	}
+	if now := content(t, dir); !bytes.Equal(now, later) {
+		t.Error("it was changed")
+	}
+	back := openAt(t, left(t, whole), 1000, newClock().now)
+	if claim(t, back, 1, 1) {
+		t.Error("the version that has written it forgot what it says")
+	}
 }
 
 // Without its file, and with another one's, a ledger doesn't know what it has
