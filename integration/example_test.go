@@ -12,19 +12,25 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
-// TestExample runs Caddyfile.example, on other ports.
-func TestExample(t *testing.T) {
-	t.Parallel()
+// startExample starts a Caddy with Caddyfile.example, on other ports.
+func startExample(t *testing.T, build func() (string, error)) *harness.Caddy {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(harness.Root(), "Caddyfile.example"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := harness.NewCaddy(t, harness.Build, nil)
+	c := harness.NewCaddy(t, build, nil)
 	c.Caddyfile = strings.NewReplacer(
 		":8080", fmt.Sprintf(":%d", c.Port), "8081", fmt.Sprint(harness.FreePort(t)),
 		"\n{\n", "\n{\n\tadmin "+c.Admin+"\n\tdefault_bind 127.0.0.1\n\tskip_install_trust\n",
 	).Replace(string(text))
 	c.Start()
+	return c
+}
+
+func TestExample(t *testing.T) {
+	t.Parallel()
+	c := startExample(t, harness.Build)
 	v := harness.NewVisitor(t)
 	v.Open(c.URL + "/offer?kme=Visited")
 	p := v.Open(c.URL + "/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top")

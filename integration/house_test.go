@@ -36,7 +36,7 @@ var floors = []string{
 	"caddymodule/trackers/posthog", "caddymodule/trackers/segment", "caddymodule/trackers/webhook",
 	"caddymodule/forgetting",
 	"caddymodule/strip", "caddymodule/response", "caddymodule/queuepool", "caddymodule/metrics", "caddymodule/app", "caddymodule/handler",
-	"caddymodule/admin", "caddymodule/explain", "caddymodule/links", "caddymodule/console", "caddymodule/commands",
+	"caddymodule/admin", "caddymodule/explain", "caddymodule/links", "caddymodule/doctor", "caddymodule/console", "caddymodule/commands",
 	"caddymodule", "",
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -30,6 +31,7 @@ func init() {
 // rules for access to its admin endpoint.
 //
 //	GET    /tagged_urls/status               what is queued, and how trackers do
+//	GET    /tagged_urls/ready                whether hits are recorded, for probes
 //	POST   /tagged_urls/retry                deliver now, not after the backoff
 //	GET    /tagged_urls/dead_letters         what was given up, oldest first
 //	POST   /tagged_urls/dead_letters/retry   queue it again
@@ -37,7 +39,7 @@ func init() {
 //	GET    /tagged_urls/forget               who asked to be forgotten: hashes
 //	POST   /tagged_urls/forget               forget a person, or undo that
 //
-// All but the first take `?tracker=<id>`, those for dead letters also
+// All but the first two take `?tracker=<id>`, those for dead letters also
 // `?id=<id>`, and the list `?limit=<n>` (default 100). What a dead letter says
 // of a person is only shown with `?content=true`.
 type API struct{}
@@ -71,6 +73,7 @@ func (API) Routes() []caddy.AdminRoute {
 	type methods = map[string]func(*http.Request) (any, error)
 	return []caddy.AdminRoute{
 		route("status", methods{http.MethodGet: getStatus}),
+		{Pattern: "/tagged_urls/ready", Handler: caddy.AdminHandlerFunc(ready)},
 		route("retry", methods{http.MethodPost: retryNow}),
 		route("dead_letters", methods{http.MethodGet: listDeadLetters, http.MethodDelete: deleteDeadLetters}),
 		route("forget", methods{http.MethodGet: listForgotten, http.MethodPost: forget}),
@@ -85,6 +88,9 @@ type Status struct {
 	// CookieKeyError says why there is no key for cookies. Hits are recorded
 	// as with `cookie off` meanwhile.
 	CookieKeyError string `json:"cookie_key_error,omitempty"`
+	// Untrusted counts hits that came with X-Forwarded-For from what isn't in
+	// trusted_proxies.
+	Untrusted int64 `json:"untrusted_forwarded,omitempty"`
 }
 
 // TrackerStatus is one tracker's.
@@ -109,7 +115,7 @@ func getStatus(*http.Request) (any, error) { return ReadStatus(), nil }
 // ReadStatus asks the queues that are used, and the trackers.
 func ReadStatus() Status {
 	status := queuepool.Process.Status()
-	answer := Status{Queues: status.Queues, Trackers: []TrackerStatus{}}
+	answer := Status{Queues: status.Queues, Trackers: []TrackerStatus{}, Untrusted: handler.UntrustedForwarded()}
 	if status.KeyError != nil {
 		answer.CookieKeyError = status.KeyError.Error()
 	}

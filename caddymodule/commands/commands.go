@@ -20,11 +20,11 @@ func init() {
 Commands for the tagged_urls directive, which records links such as
 https://example.com/offer?kme=Clicked+Link&kmi=john.smith&km_Link+Location=top
 
-explain, link and key need no running server. The others ask the
+explain, doctor, link and key need no running server. The others ask the
 running one, by its admin API.
 `,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(explainCommand(), linkCommand(), keyCommand(), statusCommand(), retryCommand(), deadLettersCommand(), forgetCommand(), consoleCommand())
+			cmd.AddCommand(explainCommand(), doctorCommand(), linkCommand(), keyCommand(), statusCommand(), retryCommand(), deadLettersCommand(), forgetCommand(), consoleCommand())
 			withTerminal(cmd)
 		},
 	})

@@ -90,7 +90,7 @@ func TestCommandsDescribeThemselves(t *testing.T) {
 	if err := doc.GenManTree(newCommands(t), &doc.GenManHeader{Title: "Caddy", Section: "8"}, manual); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"explain", "link", "status", "retry", "dead-letters", "dead-letters list", "dead-letters retry", "dead-letters delete"} {
+	for _, name := range []string{"explain", "doctor", "link", "status", "retry", "dead-letters", "dead-letters list", "dead-letters retry", "dead-letters delete"} {
 		command := "caddy_tagged-urls_" + strings.ReplaceAll(name, " ", "_")
 		if !strings.Contains(script.String(), "_"+command+"()") {
 			t.Errorf("%s isn't completed", name)

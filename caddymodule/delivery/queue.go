@@ -253,6 +253,13 @@ type Retainer interface {
 	Keep(maxAge time.Duration) error
 }
 
+// Local is an [Opener] that keeps records on this machine's own disk, or may.
+type Local interface {
+	// Directory returns where, and how many bytes it may take up there. It is
+	// empty if there is none.
+	Directory() (path string, maxBytes int64)
+}
+
 // ExistenceChecker is an [Opener] that can tell whether there is something to
 // open. A queue that was used before isn't made anew because its volume is
 // missing.

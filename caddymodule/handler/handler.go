@@ -368,6 +368,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		hit.first = h
 		hit.keep(r, h.placeholdersUsed)
 		hit.countDroppedTags()
+		countUntrusted(r)
 	} else {
 		hit.span = trace.SpanFromContext(r.Context())
 		if !hit.tagged && tagged(r, arrived) { // by a rewrite

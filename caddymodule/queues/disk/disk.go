@@ -88,6 +88,9 @@ func (q *Queue) Key() string { return q.path }
 // Resolved implements [delivery.Resolver].
 func (q *Queue) Resolved() any { return &Queue{Path: q.path, MaxSize: q.MaxSize} }
 
+// Directory implements [delivery.Local].
+func (q *Queue) Directory() (path string, maxBytes int64) { return files.Resolve(q.path), q.maxSize() }
+
 // Exists implements [delivery.ExistenceChecker].
 func (q *Queue) Exists() bool {
 	for _, path := range []string{filepath.Join(q.path, lockName), files.Resolve(q.path) + boltqueue.BesideSuffix, q.former} {
@@ -163,5 +166,6 @@ var (
 	_ caddyfile.Unmarshaler     = (*Queue)(nil)
 	_ delivery.Opener           = (*Queue)(nil)
 	_ delivery.ExistenceChecker = (*Queue)(nil)
+	_ delivery.Local            = (*Queue)(nil)
 	_ delivery.Resolver         = (*Queue)(nil)
 )

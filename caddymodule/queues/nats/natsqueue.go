@@ -344,6 +344,7 @@ var (
 	_ caddy.Provisioner = (*Queue)(nil)
 	_ caddy.Validator   = (*Queue)(nil)
 	_ delivery.Opener   = (*Queue)(nil)
+	_ delivery.Local    = (*Queue)(nil)
 
 	_ delivery.Retainer = (*Queue)(nil)
 )

@@ -247,3 +247,11 @@ func (q *openQueue) handOverSoon(why error) {
 	default:
 	}
 }
+
+// Directory implements [delivery.Local]: that of the fallback.
+func (q *Queue) Directory() (path string, maxBytes int64) {
+	if local, ok := q.fallback.(delivery.Local); ok {
+		return local.Directory()
+	}
+	return "", 0
+}
