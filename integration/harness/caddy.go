@@ -122,15 +122,21 @@ func (c *Caddy) Command() (binary string, env []string) {
 // wrapper is given, a program and its arguments, that starts Caddy.
 func (c *Caddy) Start(wrapper ...string) {
 	c.t.Helper()
-	if c.Process != nil {
-		c.earlier = append(c.earlier, c.output()...)
-	}
 	file := filepath.Join(c.Home, "Caddyfile")
 	if err := os.WriteFile(file, []byte(c.Caddyfile), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
 	binary, env := c.Command()
-	command := append(slices.Clone(wrapper), binary, "run", "--config", file)
+	c.StartAs(env, append(slices.Clone(wrapper), binary, "run", "--config", file)...)
+}
+
+// StartAs starts Caddy by a command line of the test's own, and waits until it
+// serves.
+func (c *Caddy) StartAs(env []string, command ...string) {
+	c.t.Helper()
+	if c.Process != nil {
+		c.earlier = append(c.earlier, c.output()...)
+	}
 	c.Process = StartProcess(c.t, "Caddy", env, command[0], command[1:]...)
 	Eventually(c.t, "Caddy to serve", func() bool {
 		if !c.Running() {
