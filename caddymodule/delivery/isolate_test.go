@@ -127,7 +127,7 @@ func TestPoison(t *testing.T) {
 				began := time.Now()
 				e.Use(one("a", p, 32))
 				for _, n := p.count(); n < good && time.Since(began) < test.within; _, n = p.count() {
-					elapse(10 * time.Millisecond)
+					elapse(test.within / 1000)
 				}
 				requests, delivered := p.count()
 				t.Logf("%d requests and %v for %d records of %d", requests, time.Since(began), delivered, len(all))

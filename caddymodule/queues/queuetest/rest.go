@@ -249,7 +249,7 @@ func closed(q *queue) {
 // traffic lets many put and many take, with all kinds of outcomes.
 func traffic(q *queue) {
 	const (
-		producers, each = 8, 100
+		producers, each = 8, 30
 		consumers       = 4
 		destinations    = 3
 	)

@@ -157,7 +157,7 @@ func takeOwn(q *queue) {
 }
 
 func takeOnce(q *queue) {
-	const n = 200
+	const n = 60
 	taken := make(chan int, n)
 	var callers sync.WaitGroup
 	ctx, cancel := context.WithCancel(q.context())
