@@ -1,6 +1,10 @@
 package disk
 
-import "github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+import (
+	"fmt"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+)
 
 // Forget implements [delivery.Forgetter]. Deliveries wait meanwhile, visitors
 // don't.
@@ -16,7 +20,23 @@ func (q *openQueue) Forget(match func(*delivery.Record) bool) (f delivery.Forgot
 		}
 	}
 	q.erase()
-	return f, nil
+	return f, q.replaceCondemned()
+}
+
+// replaceCondemned copies what is needed of files that can't be written: that
+// something of them isn't needed is only known in memory.
+func (q *openQueue) replaceCondemned() error {
+	for _, s := range q.list(nil) {
+		if !s.condemned.Load() {
+			continue
+		}
+		q.retire(s)
+		if err := q.merge([]*segment{s}); err != nil {
+			return fmt.Errorf("what was deleted is still in %s, which can't be written: %w", s.path, err)
+		}
+	}
+	q.removeSettled()
+	return nil
 }
 
 func (q *openQueue) forget(d *destination, match func(*delivery.Record) bool, f *delivery.Forgotten) (err error) {
