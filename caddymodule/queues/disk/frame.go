@@ -192,16 +192,18 @@ func (b *frames) reset() {
 // slot is what becomes of a frame. It is changed in place: that needs no
 // space, and one sector. Its encoding is
 //
-//	offset of the frame (4 bytes), number of the destination (2), state and
-//	attempts (2), due (4), CRC-32C of that (4)
+//	offset of the frame (4 bytes), number of the destination (2), state (3
+//	bits), requeued (1), attempts (12), due (4 bytes), CRC-32C of that (4)
 type slot struct {
 	at          uint32 // where the frame begins
 	destination uint16
 	state       state
 	attempts    int // at most maxAttempts are counted
 	// due is in seconds since 1970: of a record when it is tried (again), or 0;
-	// of a dead letter when it died, of one that was requeued when that was.
-	due uint32
+	// of a dead letter when it died, of one that was requeued when that was. So
+	// when that is tried again is only known in memory.
+	due      uint32
+	requeued bool
 }
 
 type state uint8
@@ -216,7 +218,7 @@ const (
 
 const (
 	slotSize    = 16
-	maxAttempts = 1<<13 - 1
+	maxAttempts = 1<<12 - 1
 )
 
 // initial is a frame's slot before anything becomes of it.
@@ -234,7 +236,11 @@ func (f frame) initial(at int64) slot {
 func (s slot) encode(b []byte, seed, number uint32) {
 	order.PutUint32(b, s.at)
 	order.PutUint16(b[4:], s.destination)
-	order.PutUint16(b[6:], uint16(s.state)<<13|uint16(min(s.attempts, maxAttempts)))
+	requeued := uint16(0)
+	if s.requeued {
+		requeued = maxAttempts + 1
+	}
+	order.PutUint16(b[6:], uint16(s.state)<<13|requeued|uint16(min(s.attempts, maxAttempts)))
 	order.PutUint32(b[8:], s.due)
 	order.PutUint32(b[12:], crc32.Update(seed+number, castagnoli, b[:12]))
 }
@@ -243,10 +249,10 @@ func decodeSlot(b []byte, seed, number uint32) (s slot, ok bool) {
 	if order.Uint32(b[12:]) != crc32.Update(seed+number, castagnoli, b[:12]) {
 		return s, false
 	}
-	stateAndAttempts := order.Uint16(b[6:])
+	was := order.Uint16(b[6:])
 	return slot{
 		at: order.Uint32(b), destination: order.Uint16(b[4:]), due: order.Uint32(b[8:]),
-		state: state(stateAndAttempts >> 13), attempts: int(stateAndAttempts & maxAttempts),
+		state: state(was >> 13), requeued: was&(maxAttempts+1) != 0, attempts: int(was & maxAttempts),
 	}, true
 }
 

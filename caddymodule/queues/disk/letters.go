@@ -161,7 +161,7 @@ func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	n, err := q.choose(filter, func(l *lease) error {
 		requeued[l.destination] = true
 		to := l.was
-		to.state, to.attempts, to.due = waiting, 0, uint32(now/1000)
+		to.state, to.attempts, to.due, to.requeued = waiting, 0, uint32(now/1000), true
 		return q.become(l, to)
 	})
 	q.files.RLock()

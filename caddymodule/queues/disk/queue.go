@@ -32,6 +32,10 @@ type openQueue struct {
 
 	intake // where puts wait for the committer
 
+	// burying is held for reading while records become dead letters, before
+	// files.
+	burying sync.RWMutex
+
 	closing    chan struct{}
 	background sync.WaitGroup
 	closeOnce  sync.Once

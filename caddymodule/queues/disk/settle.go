@@ -16,6 +16,8 @@ func (q *openQueue) Settle(settlements ...delivery.Settlement) error {
 	if q.isClosed() {
 		return delivery.ErrClosed
 	}
+	q.burying.RLock()
+	defer q.burying.RUnlock()
 	if err := q.bury(settlements); err != nil {
 		return err
 	}
@@ -73,7 +75,9 @@ func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
 		to.attempts = min(to.attempts+1, maxAttempts)
 	case s.Outcome == delivery.Retry:
 		due = millis(s.RetryAt.Add(time.Millisecond - 1)) // not too early
-		to.attempts, to.due = min(to.attempts+1, maxAttempts), seconds(due)
+		if to.attempts = min(to.attempts+1, maxAttempts); !to.requeued {
+			to.due = seconds(due)
+		}
 	}
 	if to != l.was {
 		if err := q.become(l, to); err != nil {
@@ -118,7 +122,7 @@ func (q *openQueue) become(l *lease, to slot) error {
 // as is the slot with another state.
 func (s slot) as(state state) slot {
 	if s.state = state; state == dead {
-		s.due = seconds(millis(time.Now()))
+		s.due, s.requeued = seconds(millis(time.Now())), false
 	}
 	return s
 }

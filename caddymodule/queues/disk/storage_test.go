@@ -195,6 +195,45 @@ func TestSlotCantBeWritten(t *testing.T) {
 	})
 }
 
+// TestForgetCantBeWritten forgets what is in a file that can't be written. Who
+// was told so relies on it, also after a crash.
+func TestForgetCantBeWritten(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"killed", "lost"} {
+		for _, others := range []int{0, 10} {
+			inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+				prefill(t, q, "d", 1)
+				prefill(t, q, "other", 1+others)
+				s, broken := q.list(nil)[0], true
+				m.mu.Lock()
+				m.fail = func(op, name string) error {
+					if broken && (op == "write" && name == s.path || op == "allocate") {
+						return syscall.EIO
+					}
+					return nil
+				}
+				m.mu.Unlock()
+				match := func(r *delivery.Record) bool { return number(r) == 0 }
+				f, err := q.Forget(match)
+				if f.Waiting != 2 || (err == nil) != (others == 0) {
+					t.Errorf("it deleted %+v, %v", f, err)
+				}
+				m.mu.Lock()
+				broken = false
+				m.mu.Unlock()
+				if _, err := q.Forget(match); err != nil {
+					t.Error(err)
+				}
+				q = again(t, m.after(how, rand.New(rand.NewPCG(1, 2))), q.path)
+				defer q.Close()
+				if there, _ := contents(t, q); there[0] > 0 || sum(there) != others {
+					t.Errorf("%s: %d of it and %d others wait again, want %d", how, there[0], sum(there)-there[0], others)
+				}
+			})
+		}
+	}
+}
+
 // TestWrittenAgain kills the queue after a batch was written again to another
 // file, as its sync had failed: it counts once, however the disk is left.
 func TestWrittenAgain(t *testing.T) {
@@ -270,6 +309,58 @@ func TestGivenUpOnce(t *testing.T) {
 				t.Errorf("%d were taken after they were requeued, %v", len(items), err)
 			}
 		})
+	}
+}
+
+// TestGivenUpWhileSealed stops the queue when a record has become a dead letter
+// and still waits where it was, while the letter's file is being sealed.
+func TestGivenUpWhileSealed(t *testing.T) {
+	t.Parallel()
+	m, path := newMemFS(), t.TempDir()
+	q, err := open(path, "", 4<<20, m, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	prefill(t, q, "d", 1)
+	closeSegment(q)
+	items, err := q.Take(t.Context(), "d", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := q.all("d")[0]
+	d.mu.Lock() // so that the slot isn't written yet
+	settled, sealed := make(chan error, 1), make(chan struct{})
+	go func() { settled <- q.Settle(delivery.Settlement{Item: items[0], Outcome: delivery.Dead}) }()
+	eventually(t, "there is a dead letter", func() bool {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return d.dead.records == 1
+	})
+	closeSegment(q)
+	go func() {
+		q.sealFull()
+		close(sealed)
+	}()
+	select {
+	case <-sealed:
+	case <-time.After(100 * time.Millisecond): // it waits for the slot
+	}
+	var crashed []*memFS
+	for _, how := range []string{"killed", "lost"} {
+		crashed = append(crashed, m.after(how, rand.New(rand.NewPCG(1, 2))))
+	}
+	d.mu.Unlock()
+	if err := <-settled; err != nil {
+		t.Error(err)
+	}
+	<-sealed
+	for _, m := range crashed {
+		q := again(t, m, path)
+		defer q.Close()
+		if there, dead := contents(t, q); sum(there) != 0 || sum(dead) != 1 {
+			t.Errorf("the record waits %d times, and is a dead letter %d times", sum(there), sum(dead))
+		}
 	}
 }
 

@@ -268,7 +268,7 @@ func (t *taking) lease(r ref, slot slot) {
 	if f.kind == kindLetter {
 		payload = letterOf(f, payload).record
 	}
-	if f.kind == kindLetter || slot.attempts == 0 { // it was requeued
+	if slot.requeued || slot.attempts == 0 {
 		item.Queued = time.UnixMilli(max(f.time, slot.dueAt()))
 	}
 	if err := item.Record.UnmarshalBinary(payload); err != nil {
@@ -307,7 +307,7 @@ func (q *openQueue) findOldest(d *destination) {
 		if f, _, err := r.segment.frame(slot.slot, &buffer); err == nil {
 			q.mu.Lock()
 			d.oldest, d.oldestIs = f.time, r
-			if f.kind == kindLetter {
+			if slot.requeued {
 				d.oldest = slot.dueAt()
 			}
 			q.mu.Unlock()

@@ -97,24 +97,28 @@ func (q *openQueue) failed(what string, s *segment, err error) {
 // letter in one of them has to be settled durably where it was before: a start
 // doesn't look for that in what is sealed.
 func (q *openQueue) sealFull() {
+	if len(q.full()) == 0 {
+		return
+	}
+	q.burying.Lock()
+	defer q.burying.Unlock()
 	q.files.RLock()
 	defer q.files.RUnlock()
-	synced := false
-	for _, s := range q.list(nil) {
-		q.mu.Lock()
-		full := s != q.active && s.live > 0
-		q.mu.Unlock()
-		s.mu.Lock()
-		full = full && s.slots != nil && !s.condemned.Load()
-		s.mu.Unlock()
-		if full && !synced {
-			q.syncDirty()
-			synced = true
-		}
-		if full {
-			q.failed("a file of the queue can't be sealed; what is in it is copied", s, s.seal())
-		}
+	q.syncDirty()
+	for _, s := range q.full() {
+		q.failed("a file of the queue can't be sealed; what is in it is copied", s, s.seal())
 	}
+}
+
+// full returns the segments that are to be sealed.
+func (q *openQueue) full() []*segment {
+	return slices.DeleteFunc(q.list(nil), func(s *segment) bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		return s == q.active || s.live <= 0 || s.slots == nil || s.condemned.Load()
+	})
 }
 
 // makeSpare makes the next segment before it is needed: visitors mustn't wait

@@ -154,8 +154,12 @@ func requeue(q *queue) {
 		q.Fatalf("requeued %d (%v), want 1", n, err)
 	}
 	items := q.expect("old", 6)
-	if queued := items[0].Queued; queued.Before(requeued.Add(-precision)) {
-		q.Errorf("requeued at %v, but queued at %v", requeued, queued)
+	for attempts := range 2 { // it ages from then on, also while it is tried again
+		if queued := items[0].Queued; queued.Before(requeued.Add(-precision)) || queued.After(requeued.Add(precision)) || items[0].Attempts != attempts {
+			q.Errorf("requeued at %v, but queued at %v; %d attempts, want %d", requeued, queued, items[0].Attempts, attempts)
+		}
+		q.settle(delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(2 * precision)}, items...)
+		items = q.expect("old", 6)
 	}
 	q.settle(delivery.Settlement{Outcome: delivery.Done}, items...)
 
