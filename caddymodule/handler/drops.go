@@ -17,9 +17,6 @@ import (
 func (h *Handler) dropped(hit *hit, records int, err error) {
 	reason := dropReason(err)
 	hit.count(&outcome{"dropped", reason})
-	if hit.met != nil && hit.met.waits && hit.outcome.Load() != waiting {
-		h.app.Evidence().Withdraw(hit.met.visit.Record)
-	}
 	metrics.DroppedRecords.WithLabelValues(string(reason)).Add(float64(records))
 	drops.log(h.log, reason, err)
 }

@@ -291,7 +291,7 @@ func (h *Handler) provisionOptions() (err error) {
 		EmailKey:      []byte(key),
 		SealKeys:      sealKeys,
 		SealedOnly:    h.IdentityPlain == "drop",
-		Events:        h.Events,
+		Events:        h.listedEvents(),
 		Properties:    h.Properties,
 		Forgotten:     h.forgotten,
 	})

@@ -51,7 +51,9 @@ func (a *testHost) Evidence() *scanners.Memory { return a.evidence }
 func (a *testHost) Recorded([]*delivery.Record) {}
 
 func newTestHost(post func(done func(error)) delivery.Posted) *testHost {
-	return &testHost{Queue: deliverytest.NewQueue(), keys: tagging.NewKeys([]byte("secret")), post: post, evidence: scanners.New(100)}
+	a := &testHost{Queue: deliverytest.NewQueue(), keys: tagging.NewKeys([]byte("secret")), post: post, evidence: scanners.New(100)}
+	a.evidence.KeepTime()
+	return a
 }
 
 // takes is a queue that has taken a hit at once.

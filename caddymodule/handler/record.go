@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"encoding/binary"
 	"net"
 	"net/http"
 	"slices"
@@ -187,10 +188,14 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 // it if not. What tells records apart is also the trackers, as another
 // directive's may not have had it.
 func (h *Handler) seen(hit *hit, site, event string, properties []tagging.Property, window time.Duration) bool {
+	what := append(make([]byte, 0, 128), site...)
 	for _, tracker := range h.trackers {
-		site += " " + tracker.ID
+		what = append(append(what, ' '), tracker.ID...)
 	}
-	key := recentHits.Key(site+hit.met.clientKey(), hit.person.ID, event, properties)
+	if client := hit.met.client(); client != 0 {
+		what = binary.BigEndian.AppendUint64(what, client)
+	}
+	key := recentHits.Key(string(what), hit.person.ID, event, properties)
 	if recentHits.Seen(key, hit.time, window) {
 		return true
 	}

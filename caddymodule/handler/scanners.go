@@ -1,13 +1,12 @@
 package handler
 
 import (
-	"crypto/rand"
 	"hash/maphash"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +45,8 @@ func (h *Handler) meet(hit *hit, r *http.Request, site string, b tagging.Browser
 	e.visit.At = hit.time
 	network, address, ok := clientNetwork(r)
 	if ok {
-		e.visit.Client = keys.Evidence("client", site, network.String(), r.UserAgent())
+		bits := network.Addr().As16()
+		e.visit.Client = keys.Evidence("client", site, string(bits[:]), r.UserAgent())
 		if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && remote.Addr().Unmap().WithZone("") == address {
 			e.visit.Conn = maphash.String(clientSeed, r.RemoteAddr) | 1 // else it is a proxy's
 		}
@@ -60,7 +60,7 @@ func (h *Handler) meet(hit *hit, r *http.Request, site string, b tagging.Browser
 	case e.known:
 	case ok && h.scan.listed(address):
 		e.verdict = scanners.Network
-	case h.app.Evidence().Decoyed(hit.time, e.visit.Client):
+	case h.scan.Decoy && h.app.Evidence().Decoyed(hit.time, e.visit.Client):
 		e.verdict = scanners.Decoy
 	}
 	e.reason = h.unmask(hit)
@@ -76,6 +76,15 @@ func (s *scanner) listed(address netip.Addr) bool {
 	return false
 }
 
+// listedEvents are those that a site records, and the decoy's, which has to be
+// read to be known.
+func (h *Handler) listedEvents() []string {
+	if len(h.Events) == 0 || h.scan == nil || !h.scan.Decoy {
+		return h.Events
+	}
+	return append(slices.Clip(h.Events), h.scan.decoy)
+}
+
 // unmask returns why a hit isn't recorded, or "": it is a decoy's, or is known to
 // be a scanner's at once.
 func (h *Handler) unmask(hit *hit) tagging.Reason {
@@ -83,7 +92,7 @@ func (h *Handler) unmask(hit *hit) tagging.Reason {
 	switch {
 	case h.scan.decoy != "" && hit.tags.Event == h.scan.decoy:
 		// A browser that was known before shows somebody who is curious.
-		if young := !e.cookie.None() && hit.time.Sub(e.cookie.Made) < h.scan.Wait(); !e.known || young {
+		if young := !e.cookie.None() && hit.time.Sub(e.cookie.Made).Abs() < h.scan.Wait(); !e.known || young {
 			h.app.Evidence().Opened(hit.time, e.visit.Client)
 		}
 		return reasonScannerDecoy
@@ -112,7 +121,9 @@ func (h *Handler) witness(hit *hit, r *http.Request, landed []*delivery.Record) 
 	e := hit.met
 	records := landed
 	if n := len(hit.records); n > 0 && hit.records[n-1].Kind != delivery.Alias {
-		records = append(slices.Clip(records), hit.records[n-1])
+		if records = hit.records[n-1:]; len(landed) > 0 {
+			records = slices.Concat(records, landed)
+		}
 	}
 	if e.verdict != scanners.Person {
 		for _, record := range records {
@@ -122,17 +133,17 @@ func (h *Handler) witness(hit *hit, r *http.Request, landed []*delivery.Record) 
 	}
 	if !e.seen && e.visit.Person != 0 && hit.navigation { // only that gets a cookie to bring back
 		e.seen = true
-		h.testify(hit, r, len(records) > 0)
+		h.testify(hit, r, records)
 	}
 	if e.waits {
 		for _, record := range records { // one verdict for all
-			copy(record.ID[:], e.visit.Record[:])
+			e.visit.Record.Put(&record.ID)
 		}
 	}
 }
 
 // testify tells what a hit shows.
-func (h *Handler) testify(hit *hit, r *http.Request, recorded bool) {
+func (h *Handler) testify(hit *hit, r *http.Request, records []*delivery.Record) {
 	e, evidence := hit.met, h.app.Evidence()
 	if e.known {
 		if !e.cookie.None() && fromElsewhere(r) {
@@ -140,14 +151,15 @@ func (h *Handler) testify(hit *hit, r *http.Request, recorded bool) {
 		}
 		return
 	}
-	rand.Read(e.visit.Record[:])
 	var done func(scanners.Verdict)
-	if recorded {
+	if len(records) == 0 {
+		e.visit.Record = scanners.Key(rand.Uint64())
+	} else {
+		e.visit.Record = scanners.KeyOf(records[0].ID)
 		e.waits, e.notBefore = true, hit.time.Add(h.scan.Wait())
-	}
-	if e.waits && !hit.dry() {
-		done = func(v scanners.Verdict) { h.judged(hit, v) }
-		time.AfterFunc(h.scan.Wait(), func() { evidence.Expire(time.Now()) })
+		if !hit.dry() {
+			done = func(v scanners.Verdict) { h.judged(hit, v) }
+		}
 	}
 	evidence.Note(hit.time, e.visit, h.scan.Rules, done)
 }
@@ -184,37 +196,35 @@ func (h *hit) becomes() *outcome {
 	}
 }
 
-// judged counts a hit that has waited.
+// judged counts a hit that has waited, unless the queue didn't take it.
 func (h *Handler) judged(hit *hit, v scanners.Verdict) {
-	became := outcome{recorded.word, scannerReason(v)}
+	if before := hit.outcome.Load(); before != nil && before != waiting {
+		return
+	}
+	became, records := recorded, hit.posted
 	if v != scanners.Person {
 		hit.queued.untake()
+		became, records = &outcome{recorded.word, scannerReason(v)}, make([]*delivery.Record, len(hit.posted))
+		for i, r := range hit.posted {
+			records[i] = scanners.Mark(r, v)
+		}
 	}
 	if v != scanners.Person && h.scan.Drop {
 		became.word = "skipped"
 	} else if hit.emitted.CompareAndSwap(false, true) {
-		h.app.Recorded(hit.judgedRecords(v))
+		h.app.Recorded(records)
 	}
-	hit.outcome.Store(&became)
-	hit.tell(&became)
+	hit.outcome.Store(became)
+	hit.tell(became)
 }
 
-// judgedRecords are the hit's as they are delivered.
-func (h *hit) judgedRecords(v scanners.Verdict) []*delivery.Record {
-	records := make([]*delivery.Record, len(h.posted))
-	for i, r := range h.posted {
-		records[i] = scanners.Mark(r, v)
-	}
-	return records
-}
-
-// clientKey tells clients apart where the same hit counts once: what a scanner
-// has opened mustn't hide that a person opens it.
-func (e *encounter) clientKey() string {
+// client tells clients apart where the same hit counts once, unless it is 0: what
+// a scanner has opened mustn't hide that a person opens it.
+func (e *encounter) client() uint64 {
 	if e == nil || e.visit.Person == 0 {
-		return ""
+		return 0
 	}
-	return strconv.FormatUint(e.visit.Client, 36)
+	return e.visit.Client
 }
 
 // fromElsewhere reports whether a navigation came from another site, a mail, or

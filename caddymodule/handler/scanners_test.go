@@ -3,8 +3,10 @@ package handler
 import (
 	"crypto/rand"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -254,6 +256,123 @@ func TestScannersTakeNoNames(t *testing.T) {
 			}
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
+		})
+	}
+}
+
+// TestClickAnHourLater: after a scanner has opened all of a mail's links, the
+// person does, also where both have one address.
+func TestClickAnHourLater(t *testing.T) {
+	for _, ip := range []string{"203.0.113.1", "203.0.113.2"} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newTestHost(takes)
+			h := a.scanning(t, Scanners{Action: "mark", Decoy: "D"})
+			open := func(link int, ip string) *hit {
+				hit, _ := h.serve(from(a.navigation(fmt.Sprintf("http://example.com/?kme=E&kmi=ann&km_link=%d", link)), ip))
+				return hit
+			}
+			var hits []*hit
+			for link := range 8 {
+				hits = append(hits, open(link, "203.0.113.1"))
+				time.Sleep(375 * time.Millisecond)
+			}
+			time.Sleep(time.Hour)
+			hits = append(hits, open(3, ip))
+			time.Sleep(time.Minute)
+			for i, hit := range hits {
+				want := tagging.Reason("scanner_links")
+				if i == 8 {
+					want = ""
+				}
+				if o := hit.outcome.Load(); o.word != "recorded" || o.reason != want {
+					t.Errorf("hit %d was %s %s, want recorded %s", i, o.word, o.reason, want)
+				}
+			}
+		})
+	}
+}
+
+// TestThousandClicks: those of a mailing within ten minutes, every fifth out of
+// one office, are people's; within a minute by one gateway, all are a scanner's.
+func TestThousandClicks(t *testing.T) {
+	for name, test := range map[string]struct {
+		within time.Duration
+		ip     func(i int) string
+		reason tagging.Reason
+	}{
+		"people": {10 * time.Minute, func(i int) string {
+			if i%5 == 0 {
+				return "203.0.113.1"
+			}
+			return fmt.Sprintf("198.51.%d.%d", i/250, i%250)
+		}, ""},
+		"a gateway": {time.Minute, func(int) string { return "203.0.113.1" }, "scanner_people"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 1000
+				a := newTestHost(takes)
+				a.evidence = scanners.New(n)
+				a.evidence.KeepTime()
+				h := a.scanning(t, Scanners{Action: "mark"})
+				random := mathrand.New(mathrand.NewPCG(16, 2))
+				var when []time.Duration
+				for range n {
+					when = append(when, time.Duration(random.Int64N(int64(test.within))))
+				}
+				slices.Sort(when)
+				began := time.Now()
+				var hits []*hit
+				for i, at := range when {
+					time.Sleep(time.Until(began.Add(at)))
+					hit, _ := h.serve(from(a.navigation(fmt.Sprintf("http://example.com/?kme=E&kmi=customer%d", i)), test.ip(i)))
+					hits = append(hits, hit)
+				}
+				time.Sleep(time.Minute)
+				for i, hit := range hits {
+					if o := hit.outcome.Load(); o.word != "recorded" || o.reason != test.reason {
+						t.Fatalf("click %d was %s %s, want recorded %s", i, o.word, o.reason, test.reason)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestDecoyIsRecognized, whatever events the site records; and by a browser that
+// was known before, also if the clock has been set back since.
+func TestDecoyIsRecognized(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		age     time.Duration // of the cookie that opens it; 0: none does
+		scanner bool
+	}{
+		"a stranger":                {0, true},
+		"one that keeps cookies":    {5 * time.Second, true},
+		"somebody curious":          {time.Hour, false},
+		"of tomorrow":               {-24 * time.Hour, false},
+		"of a clock that is behind": {-time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newTestHost(takes)
+			h := a.directive(rand.Text())
+			h.Scanners, h.Events = Scanners{Action: "mark", Decoy: "Opened Decoy"}, []string{"Clicked*"}
+			if err := h.provisionOptions(); err != nil {
+				t.Fatal(err)
+			}
+			var cookies []string
+			if test.age != 0 {
+				cookies = []string{"tu_id", a.keys.Seal(tagging.Cookie{Anonymous: tagging.Anonymous{1}, Made: time.Now().Add(-test.age)}, tagging.Scope{Name: "example.com"})}
+			}
+			decoy, _ := h.serve(from(a.navigation("http://example.com/?kme=Opened+Decoy", cookies...), "203.0.113.1"))
+			if decoy.unsent != reasonScannerDecoy || len(a.entries) != 0 {
+				t.Errorf("the decoy's hit wasn't sent because of %q, and %d were", decoy.unsent, len(a.entries))
+			}
+			clicked, _ := h.serve(from(a.navigation("http://example.com/?kme=Clicked+it&kmi=ann"), "203.0.113.1"))
+			if scanner := clicked.met.verdict == scanners.Decoy; scanner != test.scanner {
+				t.Errorf("who opens it is a scanner: %v, want %v", scanner, test.scanner)
+			}
 		})
 	}
 }

@@ -78,10 +78,12 @@ var Process = New(registryFile)
 
 // New returns an empty pool. It notes in a file which queues are used.
 func New(file func() string) *Pool {
-	return &Pool{
+	p := &Pool{
 		registry: registry{file: file}, evidence: scanners.New(scanners.DefaultSize), forgotten: forgetting.Process,
 		storages: make(map[string]*storage),
 	}
+	p.evidence.KeepTime()
+	return p
 }
 
 // Lease is a configuration's hold on its queue.

@@ -18,10 +18,20 @@ const (
 )
 
 // person is what is known of an identity's links.
-type person struct{ hits []*hit } // by arrival
+type person struct {
+	hits  []*hit         // by arrival
+	keeps map[uint64]int // clients that have brought our cookie, and how often; nil: none
+	one   [1]*hit        // room for the only one that most have
+}
 
 // add adds a hit. Those of other nodes may be late.
 func (p *person) add(h *hit) {
+	if h.browser {
+		if p.keeps == nil {
+			p.keeps = make(map[uint64]int)
+		}
+		p.keeps[h.Client]++
+	}
 	at := len(p.hits)
 	for at > 0 && p.hits[at-1].At.After(h.At) {
 		at--
@@ -29,9 +39,13 @@ func (p *person) add(h *hit) {
 	p.hits = slices.Insert(p.hits, at, h)
 }
 
-// keeps reports whether the hit's client has brought our cookie lately.
-func (p *person) keeps(h *hit) bool {
-	return h.Client != 0 && slices.ContainsFunc(p.hits, func(other *hit) bool { return other.browser && other.Client == h.Client })
+func (p *person) remove(h *hit) {
+	p.hits = remove(p.hits, h)
+	if h.browser {
+		if p.keeps[h.Client]--; p.keeps[h.Client] == 0 {
+			delete(p.keeps, h.Client)
+		}
+	}
 }
 
 // last are the hits that are looked at.

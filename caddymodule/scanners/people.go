@@ -6,42 +6,71 @@ import "slices"
 type client struct {
 	hits []*hit // all that wait, in order of arrival
 
-	// window are those of the last window that count, and persons how many of
-	// them each has. The first ones of the window are known to be a scanner's.
-	window  []*hit
-	persons map[uint64]int
-	judged  int
+	// The last window begins with hits[from]. Those before judged are known to
+	// be a scanner's, if they count.
+	from, judged int
+	counted      int            // how many count
+	persons      map[uint64]int // how many of these each has; nil: they were never enough
+	one          [1]*hit        // room for the only one that most have
 }
 
-// count counts a hit, and judges what came with it.
+// count counts the last hit, and judges what came with it.
 func (c *client) count(h *hit) {
 	limit := h.rules.People
-	for len(c.window) > 0 && h.At.Sub(c.window[0].At) >= limit.Window {
-		c.discount(c.window[0])
+	for ; c.from < len(c.hits)-1 && h.At.Sub(c.hits[c.from].At) >= limit.Window; c.from++ {
+		c.discount(c.hits[c.from])
 	}
-	c.window = append(c.window, h)
-	c.persons[h.Person]++
-	if limit.N == 0 || len(c.persons) < limit.N {
+	h.counts = true
+	c.counted++
+	if limit.N == 0 || c.counted < limit.N {
 		return
 	}
-	for _, h := range c.window[c.judged:] {
-		h.people = true
+	if c.persons != nil {
+		c.persons[h.Person]++
+	} else {
+		c.persons = make(map[uint64]int)
+		for _, h := range c.hits[c.from:] {
+			if h.counts {
+				c.persons[h.Person]++
+			}
+		}
 	}
-	c.judged = len(c.window)
+	if len(c.persons) < limit.N {
+		return
+	}
+	for _, h := range c.hits[max(c.from, c.judged):] {
+		h.people = h.people || h.counts
+	}
+	c.judged = len(c.hits)
 }
 
 // discount makes a hit count no more, if it did.
 func (c *client) discount(h *hit) {
-	at := slices.Index(c.window, h)
+	if !h.counts {
+		return
+	}
+	h.counts = false
+	c.counted--
+	if c.persons == nil {
+		return
+	}
+	if c.persons[h.Person]--; c.persons[h.Person] == 0 {
+		delete(c.persons, h.Person)
+	}
+}
+
+func (c *client) remove(h *hit) {
+	c.discount(h)
+	at := slices.Index(c.hits, h)
 	if at < 0 {
 		return
 	}
-	c.window = remove(c.window, h)
+	c.hits = remove(c.hits, h)
+	if at < c.from {
+		c.from--
+	}
 	if at < c.judged {
 		c.judged--
-	}
-	if c.persons[h.Person]--; c.persons[h.Person] <= 0 {
-		delete(c.persons, h.Person)
 	}
 }
 

@@ -1,7 +1,6 @@
 package scanners_test
 
 import (
-	"encoding/binary"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -31,10 +30,7 @@ func newWorld(rules scanners.Rules) *world {
 	return &world{Memory: scanners.New(1000), rules: rules, now: start, told: make(map[int]scanners.Verdict)}
 }
 
-func record(n int) (id scanners.Key) {
-	binary.BigEndian.PutUint64(id[:], uint64(n)+1)
-	return id
-}
+func record(n int) scanners.Key { return scanners.Key(n + 1) }
 
 // visit is a step of a story: what happens after so many milliseconds.
 type visit struct {
@@ -147,6 +143,9 @@ func TestLinks(t *testing.T) {
 		"a browser that knew the person before":            {append(spread(3, 40, nil), visit{after: 120, person: 1, link: 4, client: 1, brings: 99}), none(3)},
 		"another one's cookie says nothing":                {append(spread(3, 40, nil), visit{after: 120, person: 1, link: 4, client: 2, brings: 99}), all(3)},
 		"a cookie comes back by another address":           {append(spread(3, 40, nil), visit{after: 120, person: 1, link: 4, client: 2, brings: 2}), none(3)},
+		"without addresses, and the cookie comes back":     {append(spread(3, 40, func(i int, v *visit) { v.client = 0 }), visit{after: 120, person: 1, link: 4, brings: 2}), none(3)},
+		"without addresses, known before":                  {append(spread(3, 40, func(i int, v *visit) { v.client = 0 }), visit{after: 120, person: 1, link: 4, brings: 99}), none(3)},
+		"without addresses, somebody else's cookie":        {append(spread(3, 40, func(i int, v *visit) { v.client = 0 }), visit{after: 120, person: 2, link: 4, brings: 99}), all(3)},
 		"scanners reload a link":                           {append(spread(3, 40, nil), visit{after: 120, person: 1, link: 2, client: 1, brings: 2}), all(3)},
 		"two mail programs":                                {spread(2, 100, func(i int, v *visit) { v.client = uint64(i) + 1 }), none(2)},
 		"two mail programs, one of them with tabs":         {append(spread(3, 40, func(i int, v *visit) { v.client = uint64(i/2) + 1 }), visit{after: 120, person: 1, link: 4, client: 1, brings: 2}), none(3)},
@@ -280,6 +279,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range n {
 		m.Note(start, scanners.Visit{Record: record(i), At: start, Person: uint64(i) + 1, Link: 1, Client: 1}, defaults, func(scanners.Verdict) { told[i]++ })
 	}
+	m.Expire(start)
 	if len(told) != n-size {
 		t.Errorf("%d were judged early, want %d", len(told), n-size)
 	}
@@ -295,21 +295,6 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	if scannersKnown != size {
 		t.Errorf("%d verdicts are known, want %d", scannersKnown, size)
-	}
-}
-
-func TestWithdraw(t *testing.T) {
-	t.Parallel()
-	w := newWorld(defaults)
-	for n, v := range spread(3, 100, nil) {
-		w.tell(n, v)
-		w.Answered(w.now, record(n), uint64(n)+1)
-	}
-	w.Withdraw(record(1))
-	w.Withdraw(record(9))
-	w.Expire(start.Add(time.Minute))
-	if want := map[int]scanners.Verdict{0: scanners.Links, 2: scanners.Links}; !maps.Equal(w.told, want) {
-		t.Errorf("told %v, want %v", w.told, want)
 	}
 }
 
