@@ -101,12 +101,13 @@ http://:%s {
 	}
 }
 
-// directive is the site's line, with a tracker.
-func directive(t *tracker, concurrency int) string {
+// directive is the site's line, with a tracker, and maybe options.
+func directive(t *tracker, concurrency int, options ...string) string {
 	if concurrency == 0 {
 		concurrency = delivery.DefaultConcurrency
 	}
-	return fmt.Sprintf("tagged_urls {\n\ttracker kissmetrics {env.KEY} {\n\tendpoint %s\n\tid load\n\tconcurrency %d\n}\n}", t.url(), concurrency)
+	return fmt.Sprintf("tagged_urls {\n\ttracker kissmetrics {env.KEY} {\n\tendpoint %s\n\tid load\n\tconcurrency %d\n}\n%s\n}",
+		t.url(), concurrency, strings.Join(options, "\n"))
 }
 
 // pause stops the process where it is, so that it takes no time from another;

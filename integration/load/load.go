@@ -54,13 +54,15 @@ func measureLoad() error {
 		directed      bool
 		distance      time.Duration
 		backlog       int
+		option        string
 	}{
-		{"bare Caddy", *binary, false, 0, 0},
-		{"floor", floor, false, 0, 0},
-		{"tracker hangs", *binary, true, hangs, 0},
-		{"tracker 50 ms away", *binary, true, 50 * time.Millisecond, 0},
-		{"tracker near", *binary, true, 0, 0},
-		{"a backlog waits", *binary, true, 50 * time.Millisecond, *backlog},
+		{"bare Caddy", *binary, false, 0, 0, ""},
+		{"floor", floor, false, 0, 0, ""},
+		{"tracker hangs", *binary, true, hangs, 0, ""},
+		{"hangs, scanners mark", *binary, true, hangs, 0, "scanners mark"},
+		{"tracker 50 ms away", *binary, true, 50 * time.Millisecond, 0, ""},
+		{"tracker near", *binary, true, 0, 0, ""},
+		{"a backlog waits", *binary, true, 50 * time.Millisecond, *backlog, ""},
 	} {
 		if c.directed && !strings.Contains(c.name, *cases) {
 			continue
@@ -76,7 +78,7 @@ func measureLoad() error {
 				return err
 			}
 			defer t.stop()
-			if line = directive(t, 0); c.distance == 0 {
+			if line = directive(t, 0, c.option); c.distance == 0 {
 				p.near = t
 			}
 		}
@@ -147,6 +149,10 @@ func loadInTurns(parties []*party, visitors int) error {
 			both = append(both, near.throughput[i]*round.Seconds()/(round.Seconds()+near.drained[i]))
 		}
 		fmt.Printf("  hits accepted and delivered: %.0f a second\n", spreadOf(both).median)
+	}
+	if marks, hanging := named["hangs, scanners mark"], named["tracker hangs"]; marks != nil && hanging != nil {
+		fmt.Printf("  scanners mark to none: %s pages/s, target >= 0.98; CPU a page %s\n",
+			precise(spreadOf(marks.ratios(hanging))), precise(spreadOf(ratio(marks.cpu, hanging.cpu))))
 	}
 	return nil
 }
