@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"maps"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +47,26 @@ func (b *chromium) tabs(links []string, profiles []cdp.BrowserContextID) {
 	opening.Wait()
 }
 
+var scannersProfiles = flag.Bool("scanners.profiles", false, "open each of a scanner's links in a browser process with a profile of its own")
+
+// processes opens each link in a browser of its own, all at once.
+func processes(t *testing.T, links []string) {
+	t.Helper()
+	path := harness.Need(t, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+	var opening sync.WaitGroup
+	for _, link := range links {
+		profile := t.TempDir()
+		opening.Go(func() {
+			out, err := exec.CommandContext(t.Context(), path, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
+				"--ignore-certificate-errors", "--user-data-dir="+profile, "--user-agent="+harness.UserAgent, "--dump-dom", link).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "<title>page</title>") {
+				t.Errorf("opening %s: %v\n%s", link, err, out)
+			}
+		})
+	}
+	opening.Wait()
+}
+
 // mailOf is the links of a mail to somebody.
 func mailOf(site, who string, n int) (links []string) {
 	for i := range n {
@@ -67,7 +89,7 @@ func TestScannersBrowser(t *testing.T) {
 			endpoint $TRACKER
 		}
 		scanners $ACTION {
-			links 3 8s
+			links 3 $WINDOW
 			people 15 8s
 		}
 	}
@@ -76,8 +98,12 @@ func TestScannersBrowser(t *testing.T) {
 }
 `
 	plain := strings.Replace(site, "tls internal", "", 1)
+	window := "8s"
+	if *scannersProfiles { // browsers take their time to start
+		window = "30s"
+	}
 	trk := harness.StartTracker(t)
-	c := harness.NewCaddy(t, harness.Build, harness.Vars{"TRACKER": trk.URL, "TLS": fmt.Sprint(harness.FreePort(t))})
+	c := harness.NewCaddy(t, harness.Build, harness.Vars{"WINDOW": window, "TRACKER": trk.URL, "TLS": fmt.Sprint(harness.FreePort(t))})
 	var sites string
 	for _, action := range []string{"mark", "drop"} {
 		sites += strings.ReplaceAll("http://"+action+".localhost:$PORT"+plain+"https://"+action+".localhost:$TLS"+site, "$ACTION", action)
@@ -92,8 +118,13 @@ func TestScannersBrowser(t *testing.T) {
 	const n = 8
 	want := map[string]int{}
 	for i, url := range urls {
-		profiles := b.profiles(n)
-		b.tabs(mailOf(url, fmt.Sprint("scanned-", i), n), profiles)
+		var profiles []cdp.BrowserContextID
+		if scanned := mailOf(url, fmt.Sprint("scanned-", i), n); *scannersProfiles {
+			processes(t, scanned)
+		} else {
+			profiles = b.profiles(n)
+			b.tabs(scanned, profiles)
+		}
 		b.tabs(mailOf(url, fmt.Sprint("person-", i), n), nil)
 		want[fmt.Sprintf("person-%d ", i)] = n
 		if strings.Contains(url, "mark") {

@@ -1,10 +1,15 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
@@ -158,4 +163,106 @@ func TestScannersKilled(t *testing.T) {
 	harness.Eventually(t, "what waited when Caddy was stopped", func() bool {
 		return maps.Equal(counted(t, trk), map[string]int{"killed": 4, "stopped": 4})
 	})
+}
+
+var scannersMinutes = flag.Bool("scanners.minutes", false, "let the clicks of a mailing take ten minutes, with the default windows")
+
+// TestScannersThousand: a thousand clicks of different people, every fifth out of
+// one office, are people's; the same by one gateway are all a scanner's. Limits
+// and clicks are a hundred times as fast as what they stand for.
+func TestScannersThousand(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	office, pace := "people 150 1s\nlinks 3 1s", 2500*time.Microsecond
+	if *scannersMinutes {
+		office, pace = "people 15 10s", 600*time.Millisecond
+	}
+	trk := harness.StartTracker(t)
+	at := func(host, options string) string {
+		return strings.Replace(scannerSite("mark", options), "127.0.0.1", host, 1) + "\n"
+	}
+	c := harness.StartCaddy(t, proxied, at("people.test", office)+at("gateway.test", "people 15 8s\nlinks 3 8s"), harness.Vars{"TRACKER": trk.URL})
+	stranger := harness.NewVisitor(t)
+	stranger.Client.Jar = nil
+	stranger.Client.Transport.(*http.Transport).MaxIdleConnsPerHost = n
+	paced := time.NewTicker(pace)
+	defer paced.Stop()
+	var clicks errgroup.Group
+	clicks.SetLimit(16)
+	click := func(host, ip, who string) {
+		clicks.Go(func() error {
+			_, err := stranger.Try(mailOf(c.URL, who, 1)[0], "Host", host, "X-Forwarded-For", ip, "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+			return err
+		})
+	}
+	want := map[string]int{}
+	for i := range n {
+		<-paced.C
+		ip := "203.0.113.1"
+		if i%5 > 0 {
+			ip = fmt.Sprintf("198.51.%d.%d", i/250, i%250)
+		}
+		click("people.test", ip, fmt.Sprint("person", i))
+		want[fmt.Sprint("person", i)] = 1
+		if !*scannersMinutes {
+			click("gateway.test", "203.0.113.1", fmt.Sprint("scanned", i))
+			want[fmt.Sprintf("scanned%d people", i)] = 1
+		}
+	}
+	if err := clicks.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	c.Drained()
+	if got := counted(t, trk); !maps.Equal(got, want) {
+		for who, n := range got {
+			if n == want[who] {
+				delete(got, who)
+				delete(want, who)
+			}
+		}
+		t.Errorf("the tracker took\n\t%v\nwhere it should have taken\n\t%v", got, want)
+	}
+}
+
+// TestScannersLand: what is recorded of an arrival is a scanner's if the visit
+// is. What a link says of a person is true all the same.
+func TestScannersLand(t *testing.T) {
+	t.Parallel()
+	trk := harness.StartTracker(t)
+	at := func(host, action string) string {
+		return strings.NewReplacer("127.0.0.1", host, "scanners", "landing all\n\t\tscanners").Replace(scannerSite(action, "links 3 8s\npeople 15 8s")) + "\n"
+	}
+	c := harness.StartCaddy(t, "", at("mark.test", "mark")+at("drop.test", "drop"), harness.Vars{"TRACKER": trk.URL})
+	want := map[string]int{}
+	for _, host := range []string{"mark.test", "drop.test"} {
+		reader := harness.NewVisitor(t)
+		for i, link := range mailOf(c.URL, "scanned@"+host, 3) {
+			link += fmt.Sprint("&utm_source=news&utm_medium=email&utm_campaign=sale", i)
+			from := []string{"Host", host, "Referer", fmt.Sprintf("https://mail%d.example/", i)}
+			openFresh(t, link, from...)
+			if host == "mark.test" {
+				want["scanned@mark.test Clicked links"]++
+				want["scanned@mark.test Ad Campaign Hit links"]++
+				want["scanned@mark.test Visited Site links"]++
+				want["scanned@mark.test /s"]++
+			}
+			reader.Open(strings.Replace(link, "scanned", "reader", 1), from...)
+			want["reader@"+host+" Clicked"]++
+			want["reader@"+host+" Ad Campaign Hit"]++
+			want["reader@"+host+" /s"]++
+		}
+		want["reader@"+host+" Visited Site"]++
+	}
+	c.Drained()
+	got := map[string]int{}
+	for _, r := range trk.Records(t) {
+		what := r.Name
+		if r.Path == "/s" {
+			what = r.Path
+		}
+		got[strings.TrimSpace(r.Person+" "+what+" "+r.Properties["Scanner"])]++
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the tracker took\n\t%v\nwant\n\t%v", got, want)
+	}
 }

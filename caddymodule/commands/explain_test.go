@@ -62,6 +62,9 @@ func TestExplainPrints(t *testing.T) {
 		{"landing_nothing", []string{"https://landing.example/image.png", "-H", "Sec-Fetch-Mode: no-cors", "-H", "Sec-Fetch-Dest: image"}},
 		{"landing_prefetch", []string{"https://landing.example/", "-H", "Sec-Purpose: prefetch"}},
 		{"landing_bot", []string{"https://landing.example/", "-H", "User-Agent: curl/8.5.0"}},
+		{"scanners", []string{"https://scanners.example/?kme=Clicked&kmi=john"}},
+		{"scanners_decoy", []string{"https://scanners.example/?kme=Opened+Decoy&kmi=john"}},
+		{"scanners_known", []string{"https://scanners.example/?kme=Clicked&kmi=john", "-b", "km_ai=" + strings.Repeat("Cd0", 9)}},
 		{"event_pdf", []string{"https://landing.example/flyer.pdf"}},
 		{"event_range", []string{"https://landing.example/flyer.pdf", "-H", "Sec-Fetch-Mode: no-cors", "-H", "Sec-Fetch-Dest: video", "-H", "Range: bytes=0-"}},
 	} {

@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
@@ -64,8 +66,8 @@ func (e *Explanation) Sections() []Section {
 		hit = hit || record.Kind != delivery.Alias.String()
 	}
 	p.optional("Nothing", e.Recorded.Explanation)
-	if wait := time.Duration(e.Recorded.WaitSeconds * float64(time.Second)); wait > 0 {
-		p.line("Waits", fmt.Sprintf("%s in the queue, because %s", wait, e.Recorded.WaitReason))
+	if wait := caddy.Duration(e.Recorded.WaitSeconds * float64(time.Second)); wait > 0 {
+		p.line("Waits", fmt.Sprintf("%s in the queue, because %s", caddyDuration(wait), e.Recorded.WaitReason))
 	}
 	if once := time.Duration(e.Recorded.OnceSeconds * float64(time.Second)); hit && once > 0 {
 		p.line("Once", fmt.Sprintf("the same again within %s isn't recorded", once))
