@@ -3,7 +3,6 @@ package disk
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -121,13 +120,13 @@ func (q *openQueue) merge(group []*segment) error {
 // copying is what is copied to a new segment.
 type copying struct {
 	frames
-	q     *openQueue
-	moved map[ref]uint32 // the new slots
+	q      *openQueue
+	leased map[*lease]uint32 // the new slots
 }
 
 func (q *openQueue) newCopying() *copying {
 	in := newHoldings()
-	return &copying{frames: frames{in: &in, at: segmentHeader}, q: q, moved: make(map[ref]uint32)}
+	return &copying{frames: frames{in: &in, at: segmentHeader}, q: q, leased: make(map[*lease]uint32)}
 }
 
 // add adds a frame of a destination.
@@ -154,17 +153,24 @@ func (c *copying) collect(s *segment) error {
 			continue
 		}
 		d, r := of[old.destination], ref{s, uint32(i)}
+		l := d.leases[r]
 		f, payload, err := s.frame(old, &buffer)
 		if errors.Is(err, errDamaged) {
 			c.q.lose(&lease{ref: r, destination: d, was: old}, err)
+			if l != nil {
+				l.settled.Store(true)
+				delete(d.leases, r)
+			}
 			continue
 		}
 		if err == nil {
 			err = c.add(d, f, old, payload)
-			c.moved[r] = uint32(len(c.slots) - 1)
 		}
 		if err != nil {
 			return err
+		}
+		if l != nil {
+			c.leased[l] = c.count() - 1
 		}
 	}
 	return nil
@@ -206,18 +212,11 @@ func (c *copying) replace(group []*segment, to *segment) {
 	for _, d := range q.destinations {
 		d.oldestIs = ref{}
 		d.lookAgain()
-		for r, l := range maps.Clone(d.leases) {
-			number, ok := c.moved[r]
-			if !slices.Contains(group, l.segment) {
-				continue
-			}
-			delete(d.leases, r)
-			if !ok { // it was damaged
-				l.settled.Store(true)
-				continue
-			}
-			l.ref, l.was.at = ref{to, number}, c.slots[number].at
-			d.leases[l.ref] = l
-		}
+	}
+	for l, number := range c.leased {
+		leases := l.destination.leases
+		delete(leases, l.ref)
+		l.ref, l.was = ref{to, number}, c.slots[number]
+		leases[l.ref] = l
 	}
 }

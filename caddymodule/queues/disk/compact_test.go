@@ -1,9 +1,13 @@
 package disk
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
@@ -44,6 +48,72 @@ func TestCompactAroundTheScan(t *testing.T) {
 			t.Errorf("got %d records, %v", len(items), err)
 		}
 	})
+}
+
+// TestCompactLeased copies segments in which destinations have other numbers
+// than in the copy, while their records are leased: what becomes of those is
+// noted for whom they are.
+func TestCompactLeased(t *testing.T) {
+	t.Parallel()
+	for _, outcome := range []delivery.Outcome{delivery.Retry, delivery.Dead} {
+		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+			var items []delivery.Item
+			for n := range 6 { // so that each is the first one somewhere
+				for _, d := range []int{n % 3, (n + 1) % 3} {
+					if err := q.Put(t.Context(), delivery.Entry{Destination: fmt.Sprint("d", d), Record: typical(d)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				closeSegment(q)
+			}
+			for d := range 3 {
+				some, err := q.Take(t.Context(), fmt.Sprint("d", d), 3)
+				if err != nil {
+					t.Fatal(err)
+				}
+				items = append(items, some...)
+			}
+			q.sealFull()
+			time.Sleep(time.Minute)
+			if n := len(q.list(nil)); n != 1 {
+				t.Fatalf("there are %d segments", n)
+			}
+			q.often = zap.NewNop()
+			m.mu.Lock()
+			m.fail = func(op, name string) error { // so that letters are where the records are
+				if op == "allocate" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			m.mu.Unlock()
+			settle(t, q, delivery.Settlement{Outcome: outcome}, items...)
+			q2 := again(t, m.after("killed", rand.New(rand.NewPCG(1, 2))), q.path)
+			defer q2.Close()
+			if err := q2.RetryNow(""); err != nil {
+				t.Fatal(err)
+			}
+			for d := range 3 {
+				items, _, err := q2.take(q2.destinations[fmt.Sprint("d", d)], 9)
+				letters := 0
+				if err := q2.DeadLetters(fmt.Sprint("d", d), func(l delivery.DeadLetter) bool {
+					letters++
+					items = append(items, delivery.Item{Entry: l.Entry})
+					return true
+				}); err != nil || (letters == 3) != (outcome == delivery.Dead) {
+					t.Errorf("%d dead letters, %v", letters, err)
+				}
+				if err != nil || len(items) != 4 {
+					t.Errorf("%d records for d%d, want 4 (%v)", len(items), d, err)
+				}
+				for _, i := range items {
+					if number(i.Record) != d {
+						t.Errorf("d%d got record %d", d, number(i.Record))
+					}
+				}
+			}
+		})
+	}
 }
 
 // TestCompactDamaged copies segments in which something is damaged that is
