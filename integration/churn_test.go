@@ -33,7 +33,7 @@ func TestChurn(t *testing.T) {
 		return fmt.Sprintf("http://:$PORT {\n\theader X-Trackers %d\n\ttagged_urls {\n%s\t}\n\trespond page\n}\n", choice, &b)
 	}
 	global := func(queue string, seconds int) string {
-		return fmt.Sprintf("tagged_urls {\n\t\tqueue_timeout 20s\n\t\tmax_age %dh\n\t\tqueue disk {\n\t\t\tpath %s/%s\n\t\t}\n\t}", 24+seconds, dir, queue)
+		return fmt.Sprintf("tagged_urls {\n\t\tmax_age %dh\n\t\tqueue disk {\n\t\t\tpath %s/%s\n\t\t}\n\t}", 24+seconds, dir, queue)
 	}
 	c := harness.StartCaddy(t, global("a.db", 0), site(all), nil)
 	goroutines, same := 0, 0
@@ -109,7 +109,7 @@ func TestQueueMovesAllTheTime(t *testing.T) {
 		}
 	})
 	config := func(i int) (global, site string) {
-		return fmt.Sprintf("tagged_urls {\n\t\tqueue_timeout 20s\n\t\tqueue disk {\n\t\t\tpath %s/%d.db\n\t\t}\n\t}", dir, i%3), `
+		return fmt.Sprintf("tagged_urls {\n\t\tqueue disk {\n\t\t\tpath %s/%d.db\n\t\t}\n\t}", dir, i%3), `
 http://:$PORT {
 	route {
 		forward_auth $BEFORE {

@@ -104,7 +104,7 @@ func TestDeadLettersTell(t *testing.T) {
 // the queue, and hits are recorded on and on. The oldest give way.
 func TestDeadLettersAreBounded(t *testing.T) {
 	t.Parallel()
-	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 20s\n\t\tqueue disk {\n\t\t\tmax_size 4MiB\n\t\t}\n\t}", shop)
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tmax_size 4MiB\n\t\t}\n\t}", shop)
 	trk.Respond(harness.AnswerStatus(400))
 	v := harness.NewVisitor(t)
 	const hits = 200

@@ -388,7 +388,7 @@ func (f fault) explained(t *testing.T, lines []string, state harness.TrackerStat
 // that is retried has as long again, so it can still be delivered.
 func TestTooOld(t *testing.T) {
 	t.Parallel()
-	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 20s\n\t\tmax_age 1s\n\t}", shop)
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tmax_age 1s\n\t}", shop)
 	trk.Respond(harness.AnswerStatus(500))
 	harness.NewVisitor(t).Load(c.URL+"/?kme=E&kmi=ann", "image")
 	dies := func() {

@@ -49,7 +49,7 @@ func TestStorageCannotBeWritten(t *testing.T) {
 	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, trk, upstream := startShop(t, "storage file_system {\n\t\troot "+dir+"\n\t}\n\ttagged_urls {\n\t\tqueue_timeout 20s\n\t\tqueue disk {\n\t\t\tpath "+
+	c, trk, upstream := startShop(t, "storage file_system {\n\t\troot "+dir+"\n\t}\n\ttagged_urls {\n\t\tqueue disk {\n\t\t\tpath "+
 		filepath.Join(dir, "queue.db")+"\n\t\t}\n\t}", shop)
 	if p := c.Serves(t, "/?kme=Without&kmi=ann"); p.SetCookie("tu_id") != nil || upstream.LastTarget() != "/?kme=Without" {
 		t.Errorf("cookies %v, the site behind got %s", p.Header["Set-Cookie"], upstream.LastTarget())

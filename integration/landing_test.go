@@ -60,7 +60,7 @@ func startLandingShop(t *testing.T, landing string) (*harness.Caddy, *harness.Tr
 	t.Helper()
 	sites := strings.Replace(landingShop, "$LANDING", landing, 1)
 	trk, upstream := harness.StartTracker(t), harness.StartUpstream(t)
-	return harness.StartCaddy(t, "tagged_urls {\nqueue_timeout 20s\nsecret \""+landingSecret+"\"\n}", sites, harness.Vars{
+	return harness.StartCaddy(t, "tagged_urls {\nsecret \""+landingSecret+"\"\n}", sites, harness.Vars{
 		"TRACKER": trk.URL, "UPSTREAM": upstream.Addr, "FILES": t.TempDir(),
 	}), trk, upstream
 }

@@ -45,7 +45,7 @@ func TestTerminate(t *testing.T) {
 
 // drainFor are global options.
 func drainFor(drain string) string {
-	return "tagged_urls {\n\t\tqueue_timeout 20s\n\t\tshutdown_drain " + drain + "\n\t}"
+	return "tagged_urls {\n\t\tshutdown_drain " + drain + "\n\t}"
 }
 
 // single is the shop with a tracker that gets one record at a time, and may

@@ -73,17 +73,14 @@ func StartCaddy(t *testing.T, global, sites string, v Vars) *Caddy {
 	return c
 }
 
-// patientQueue keeps hits from being dropped where the machine is busy.
-const patientQueue = `
-	tagged_urls {
-		queue_timeout 20s
-	}`
-
-// Expand returns a whole Caddyfile. Where the tests have no options of their
-// own for the app, the queue is patient.
+// Expand returns a whole Caddyfile. Unless a test says how long hits wait for
+// the queue, they wait as long as a busy machine may need.
 func (c *Caddy) Expand(global, sites string) string {
 	if !strings.Contains(global, "tagged_urls {") {
-		global += patientQueue
+		global += "\n\ttagged_urls {\n\t}"
+	}
+	if !strings.Contains(global, "queue_timeout") {
+		global = strings.Replace(global, "tagged_urls {", "tagged_urls {\n\t\tqueue_timeout 20s", 1)
 	}
 	return os.Expand(`{
 	admin `+c.Admin+`
