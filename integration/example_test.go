@@ -28,6 +28,7 @@ func startExample(t *testing.T, build func() (string, error)) *harness.Caddy {
 	return c
 }
 
+// TestExample opens links of Caddyfile.example.
 func TestExample(t *testing.T) {
 	t.Parallel()
 	c := startExample(t, harness.Build)
