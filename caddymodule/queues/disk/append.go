@@ -52,7 +52,7 @@ func (q *openQueue) commit(puts []*put) {
 		} else if w.segment != nil {
 			// What is in doubt is written again, somewhere else. It is never
 			// believed that a second sync works.
-			q.condemn(w.segment, err)
+			q.condemn(w.segment, "a file of the queue can't be written; another one is begun", err)
 			if failures++; failures < 2 && q.void(w.segment) == nil {
 				continue
 			}
@@ -234,7 +234,7 @@ func (w *writing) publish() {
 	s.count, s.end = uint32(len(s.slots)), w.end()
 	s.mu.Unlock()
 	q.mu.Lock()
-	half := s.end > s.size/2
+	half := w.at <= s.size/2 && s.end > s.size/2
 	q.hold(s, &w.frames)
 	q.mu.Unlock()
 	for i, f := range w.heads {
@@ -242,7 +242,7 @@ func (w *writing) publish() {
 			w.of[i].signal()
 		}
 	}
-	if half {
+	if half { // the next one will be needed
 		q.wakeUpkeep()
 	}
 }
@@ -262,14 +262,18 @@ func (q *openQueue) void(s *segment) error {
 	return s.use(q.fs, name, segmentSuffix)
 }
 
-// condemn takes a segment out of use after an error.
-func (q *openQueue) condemn(s *segment, why error) {
+// condemn takes a segment out of use, if there is an error.
+func (q *openQueue) condemn(s *segment, what string, why error) {
+	if why == nil {
+		return
+	}
 	s.condemn(why)
 	s.dirty.Store(false)
-	if q.retire(s) && !errors.Is(why, errMoved) {
-		q.logger.Error("a file of the queue can't be written; another one is begun", zap.String("path", s.path), zap.Error(why))
-	}
+	q.retire(s)
 	q.wakeUpkeep()
+	if !errors.Is(why, errMoved) {
+		q.logger.Error(what, zap.String("path", s.path), zap.Error(why))
+	}
 }
 
 // last returns the segment that frames are added to, or nil.
@@ -282,13 +286,11 @@ func (q *openQueue) last() *segment {
 	return q.active
 }
 
-// retire has no more frames added to a segment. It says whether some were.
-func (q *openQueue) retire(s *segment) bool {
+// retire has no more frames added to a segment.
+func (q *openQueue) retire(s *segment) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.active != s {
-		return false
+	if q.active == s {
+		q.active = nil
 	}
-	q.active = nil
-	return true
 }

@@ -41,7 +41,9 @@ func (s *story) put(size int) error {
 	var group []int
 	for range 1 + s.r.IntN(3) {
 		group = append(group, s.n)
-		entries = append(entries, delivery.Entry{Destination: fmt.Sprint("d", s.n%2), Record: bulky(s.n, s.r.IntN(size))})
+		e := delivery.Entry{Destination: fmt.Sprint("d", s.n%2), Record: bulky(s.n, s.r.IntN(size))}
+		e.Record.Site = "for " + e.Destination
+		entries = append(entries, e)
 		s.n++
 	}
 	s.groups = append(s.groups, group)
@@ -124,6 +126,12 @@ func newStory(q *openQueue, m *memFS, seed uint64) *story {
 func contents(t *testing.T, q *openQueue) (waiting, dead map[int]int) {
 	t.Helper()
 	waiting, dead = map[int]int{}, map[int]int{}
+	count := func(counts map[int]int, e delivery.Entry) {
+		if d, ok := strings.CutPrefix(e.Record.Site, "for "); ok && d != e.Destination {
+			t.Errorf("record %d for %s is %s's", number(e.Record), e.Destination, d)
+		}
+		counts[number(e.Record)]++
+	}
 	if err := q.RetryNow(""); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +145,7 @@ func contents(t *testing.T, q *openQueue) (waiting, dead map[int]int) {
 				break
 			}
 			for _, i := range items {
-				waiting[number(i.Record)]++
+				count(waiting, i.Entry)
 			}
 		}
 	}
@@ -153,7 +161,7 @@ func contents(t *testing.T, q *openQueue) (waiting, dead map[int]int) {
 		t.Errorf("%d records are counted as waiting, and %d are there", counted, sum(waiting))
 	}
 	if err := q.DeadLetters("", func(l delivery.DeadLetter) bool {
-		dead[number(l.Record)]++
+		count(dead, l.Entry)
 		return true
 	}); err != nil {
 		t.Fatal(err)

@@ -217,10 +217,6 @@ func (s *segment) slotAt(number uint32) int64 { return s.size - slotSize*(int64(
 func (s *segment) set(number uint32, to slot) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.setLocked(number, to)
-}
-
-func (s *segment) setLocked(number uint32, to slot) error {
 	if !s.condemned.Load() {
 		var b [slotSize]byte
 		to.encode(b[:], s.seed, number)

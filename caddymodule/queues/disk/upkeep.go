@@ -83,16 +83,6 @@ func (q *openQueue) isStillThere() bool {
 	return q.isThere()
 }
 
-// failed takes note of an error of the storage. What failed is tried again
-// after a while.
-func (q *openQueue) failed(what string, s *segment, err error) {
-	if err == nil {
-		return
-	}
-	q.logger.Warn(what, zap.String("path", s.path), zap.Error(err))
-	q.condemn(s, err)
-}
-
 // sealFull seals the segments that nothing is added to any more. What is a dead
 // letter in one of them has to be settled durably where it was before: a start
 // doesn't look for that in what is sealed.
@@ -106,7 +96,7 @@ func (q *openQueue) sealFull() {
 	defer q.files.RUnlock()
 	q.syncDirty()
 	for _, s := range q.full() {
-		q.failed("a file of the queue can't be sealed; what is in it is copied", s, s.seal())
+		q.condemn(s, "a file of the queue can't be sealed; what is in it is copied", s.seal())
 	}
 }
 
@@ -160,7 +150,7 @@ func (q *openQueue) syncSlots() {
 func (q *openQueue) syncDirty() {
 	for _, s := range q.list(nil) {
 		if s.dirty.Swap(false) {
-			q.failed("a file of the queue can't be synced; what is in it is copied", s, s.sync())
+			q.condemn(s, "a file of the queue can't be synced; what is in it is copied", s.sync())
 		}
 	}
 }
@@ -216,7 +206,7 @@ func (q *openQueue) erase() {
 		s.settled = 0
 		q.mu.Unlock()
 		if some && !s.condemned.Load() {
-			q.failed("what was delivered can't be erased from a file of the queue; what is needed is copied", s, s.erase())
+			q.condemn(s, "what was delivered can't be erased from a file of the queue; what is needed is copied", s.erase())
 		}
 	}
 }
@@ -249,13 +239,12 @@ func (s *segment) erase() error {
 	if err := s.sync(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now, err := s.readLocked(0, make([]slot, len(slots)))
-	for i := range now {
-		if err == nil && slots[i].state == settled {
-			err = s.setLocked(uint32(i), now[i].as(erased))
+	for i, slot := range slots {
+		if slot.state == settled {
+			if err := s.set(uint32(i), slot.as(erased)); err != nil {
+				return err
+			}
 		}
 	}
-	return err
+	return nil
 }
