@@ -48,7 +48,7 @@ func (e *Explanation) Sections() []Section {
 		p.line("Dropped", fmt.Sprintf("%d more", e.Tags.DroppedMore))
 	}
 	for _, c := range e.Changed {
-		p.line("Changed", strings.TrimSpace("By "+c.Tracker+" "+c.ID)+": "+c.Change)
+		p.line("Changed", "By "+trackerName(c.Tracker, c.ID)+": "+c.Change)
 	}
 	p.none("")
 
@@ -75,10 +75,7 @@ func (e *Explanation) Sections() []Section {
 
 	p.section("Sent")
 	for _, sent := range e.Sent {
-		name := sent.Tracker
-		if sent.ID != "" {
-			name += " " + sent.ID
-		}
+		name := trackerName(sent.Tracker, sent.ID)
 		for _, request := range sent.Requests {
 			p.line(name, request)
 		}
@@ -103,6 +100,14 @@ func (e *Explanation) Sections() []Section {
 	}
 	p.header(e.Response.Headers)
 	return p.sections
+}
+
+// trackerName is a tracker's module, and its id if that is another name.
+func trackerName(module, id string) string {
+	if id == "" || id == module {
+		return module
+	}
+	return module + " " + id
 }
 
 // Text returns the explanation for a terminal of 80 columns.

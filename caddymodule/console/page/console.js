@@ -8,7 +8,7 @@ const operates = "operate" in document.body.dataset;
 
 // make returns an element. Children are elements or text.
 function make(tag, attributes, ...children) {
-	const svg = ["svg", "rect", "line", "text", "circle"].includes(tag);
+	const svg = ["svg", "rect"].includes(tag);
 	const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
 	for (const [name, value] of Object.entries(attributes || {})) {
 		if (typeof value === "function") node.addEventListener(name, value);
@@ -197,7 +197,7 @@ const outcomes = { taken: "taken", unsent: "not sent", retry: "will be tried aga
 // answered is how a tracker answered, and when.
 function answered(answer) {
 	if (answer.outcome === "unsent") return [answer.kind, time(answer.time)];
-	return [answer.kind, time(answer.time), answer.status && "status " + answer.status, answer.took.toLocaleString("en") + " ms",
+	return [answer.kind, time(answer.time), answer.status && "status " + answer.status, answer.took ? answer.took.toLocaleString("en") + " ms" : "under 1 ms",
 		answer.attempts > 1 && "attempt " + answer.attempts].filter(Boolean);
 }
 function sent(row) {
@@ -411,26 +411,25 @@ function showState(state) {
 // chart draws an hour of minutes as stacked bars.
 function chart(title, history, lines, most) {
 	const names = Object.keys(lines).filter((name) => lines[name]);
-	const minutes = history.oldest.length, width = 600, height = 150, base = 130, from = 34, step = (width - from) / minutes;
+	const minutes = history.oldest.length;
 	const sums = Array.from({ length: minutes }, (_, i) => names.reduce((n, name) => n + Math.max(0, lines[name][i]), 0));
 	const top = Math.max(1, ...sums);
 	const total = (name) => most ? Math.max(0, ...lines[name]) : lines[name].reduce((n, v) => n + Math.max(0, v), 0);
 	const summary = names.length ? names.map((name) => name + " " + total(name).toLocaleString("en")).join(", ") : "nothing";
 	const bars = [];
 	for (let i = 0; i < minutes; i++) {
-		let y = base;
+		let y = 100;
 		names.forEach((name, n) => {
-			const h = Math.max(0, lines[name][i]) / top * (base - 14);
-			if (h <= 0) return;
-			y -= h;
-			bars.push(make("rect", { class: "c" + n % 6, x: (from + i * step + .5).toFixed(1), y: y.toFixed(1), width: (step - 1).toFixed(1), height: h.toFixed(1) }));
+			const height = Math.max(0, lines[name][i]) / top * 100;
+			if (height <= 0) return;
+			y -= height;
+			bars.push(make("rect", { class: "c" + n % 6, x: i + .1, y: y.toFixed(1), width: .8, height: height.toFixed(1) }));
 		});
 	}
 	return make("figure", { class: "card" }, make("figcaption", {}, title),
-		make("svg", { class: "chart", viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": title + ", in the last hour: " + (most ? "at most " : "") + summary },
-			make("line", { class: "axis", x1: from, x2: width, y1: base + .5, y2: base + .5 }), bars,
-			make("text", { x: from - 5, y: 20, "text-anchor": "end" }, top.toLocaleString("en", { notation: "compact" })), make("text", { x: from - 5, y: base, "text-anchor": "end" }, "0"),
-			make("text", { x: from, y: height - 4 }, "an hour ago"), make("text", { x: width, y: height - 4, "text-anchor": "end" }, "now")),
+		make("div", { class: "plot" }, make("span", { "aria-hidden": "true" }, top.toLocaleString("en", { notation: "compact" })),
+			make("svg", { viewBox: "0 0 " + minutes + " 100", preserveAspectRatio: "none", role: "img", "aria-label": title + ", in the last hour: " + (most ? "at most " : "") + summary }, bars),
+			make("span", { "aria-hidden": "true" }, "an hour ago"), make("span", { "aria-hidden": "true" }, "now")),
 		make("ul", { class: "legend" }, names.map((name, n) => make("li", {},
 			make("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" }, make("rect", { class: "c" + n % 6, width: 10, height: 10 })), stranger(name), (most ? ", at most " : " ") + total(name).toLocaleString("en")))));
 }
