@@ -8,8 +8,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -285,5 +287,48 @@ func TestGate(t *testing.T) {
 	expect("a server that is gone", 502, do(g, "GET", "/broken", "", "Host", host, "Cookie", cookie))
 	if got := strings.Join(asked, ", "); got != "GET "+AdminPath+", GET "+AdminPath+"live?site=a, POST "+AdminPath+"explain" {
 		t.Errorf("the admin API was asked for %s", got)
+	}
+}
+
+// stuckBrowser takes nothing of an answer until a deadline that isn't the
+// ordinary one.
+type stuckBrowser struct {
+	http.ResponseWriter
+	first, last chan time.Time
+}
+
+func (s *stuckBrowser) SetReadDeadline(time.Time) error { return nil }
+
+func (s *stuckBrowser) SetWriteDeadline(at time.Time) error {
+	select {
+	case s.first <- at:
+	case s.last <- at:
+	}
+	return nil
+}
+
+func (s *stuckBrowser) FlushError() error {
+	<-s.last
+	return os.ErrDeadlineExceeded
+}
+
+// A browser that takes nothing, as one of a machine that sleeps, holds up
+// neither a reload nor the console: there is a limit to each write.
+func TestStuckBrowser(t *testing.T) {
+	t.Parallel()
+	closing, end := context.WithCancel(t.Context())
+	p := testPages(t, options{})
+	p.closing = closing
+	s := &stuckBrowser{ResponseWriter: httptest.NewRecorder(), first: make(chan time.Time, 1), last: make(chan time.Time)}
+	done := make(chan error, 1)
+	go func() { done <- p.stream(s, httptest.NewRequest(http.MethodGet, "/live", nil)) }()
+	at := <-s.first
+	if at.IsZero() || time.Until(at) > stuck {
+		t.Errorf("the first deadline is %s", at)
+	}
+	s.first <- at // the next one is for who waits
+	end()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -18,6 +18,10 @@ const (
 	// reconnect is after how long a browser comes back when a stream has ended,
 	// as by a reload.
 	reconnect = 500 * time.Millisecond
+	// stuck is after how long a browser that takes nothing is given up, and
+	// stuckAtEnd when the configuration is unloaded, which waits for it.
+	stuck      = 30 * time.Second
+	stuckAtEnd = time.Second
 )
 
 // stream sends hits and what becomes of them, as server-sent events.
@@ -28,14 +32,24 @@ func (p *pages) stream(w http.ResponseWriter, r *http.Request) error {
 		return failure{http.StatusServiceUnavailable, "Too many people watch already."}
 	}
 	defer viewer.Leave()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(p.closing, cancel)()
-
 	out := http.NewResponseController(w)
 	// Timeouts of the server are for answers that end.
-	_ = out.SetWriteDeadline(time.Time{})
 	_ = out.SetReadDeadline(time.Time{})
+	_ = out.SetWriteDeadline(time.Now().Add(stuck))
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	ended := make(chan struct{})
+	stay := context.AfterFunc(p.closing, func() {
+		defer close(ended)
+		cancel()
+		_ = out.SetWriteDeadline(time.Now().Add(stuckAtEnd))
+	})
+	defer func() {
+		if !stay() {
+			<-ended // the response mustn't be touched afterwards
+		}
+	}()
+
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
 	if _, err := fmt.Fprintf(w, "retry: %d\n\n", reconnect.Milliseconds()); err != nil || r.Method == http.MethodHead {
@@ -46,8 +60,9 @@ func (p *pages) stream(w http.ResponseWriter, r *http.Request) error {
 		waits, stop := context.WithTimeout(ctx, beat)
 		rows, left, err := viewer.Next(waits)
 		stop()
+		_ = out.SetWriteDeadline(time.Now().Add(stuck))
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil: // asked last: the configuration's end has the last word
 			return nil
 		case errors.Is(err, context.DeadlineExceeded):
 			_, err = w.Write([]byte(":\n\n"))
