@@ -147,3 +147,67 @@ func TestFormerVersion(t *testing.T) {
 		}
 	}
 }
+
+// TestForWhomRecordsAre puts records for destinations that come and go, with
+// restarts and copies in between, and has all that may become of them. Each
+// record is for whom it was put.
+func TestForWhomRecordsAre(t *testing.T) {
+	t.Parallel()
+	for _, n := range sample(t, 60, 4) {
+		r := rand.New(rand.NewPCG(uint64(n), 4))
+		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
+			want, next := map[int]bool{}, 0 // waiting, or dead letters
+			for range 40 {
+				var entries []delivery.Entry
+				for range 1 + r.IntN(12) {
+					d := fmt.Sprint("d", r.IntN(6))
+					e := delivery.Entry{Destination: d, Record: bulky(next, r.IntN(4000))}
+					e.Record.Site = "for " + d
+					entries, want[next] = append(entries, e), true
+					next++
+				}
+				if err := q.Put(t.Context(), entries...); err != nil {
+					t.Fatal(err)
+				}
+				if r.IntN(3) == 0 {
+					closeSegment(q)
+				}
+				items, _, err := q.take(q.all(entries[0].Destination)[0], 1+r.IntN(8))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r.IntN(3) == 0 {
+					time.Sleep(20 * time.Second) // it is sealed, and copied
+				}
+				for _, i := range items {
+					if i.Record.Site != "for "+i.Destination {
+						t.Fatalf("record %d for %s was taken as %s's", number(i.Record), i.Record.Site, i.Destination)
+					}
+					o := []delivery.Outcome{delivery.Done, delivery.Done, delivery.Retry, delivery.Dead, delivery.Release}[r.IntN(5)]
+					settle(t, q, delivery.Settlement{Outcome: o}, i)
+					want[number(i.Record)] = o != delivery.Done
+				}
+				if r.IntN(8) == 0 {
+					if _, err := q.Requeue(delivery.DeadFilter{Destination: "d1"}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if r.IntN(8) == 0 {
+					path := q.path
+					if r.IntN(2) == 0 {
+						q.Close()
+					}
+					q = again(t, m.after("killed", r), path)
+					m = q.fs.(*memFS)
+					defer q.Close()
+				}
+			}
+			waiting, dead := contents(t, q)
+			for n, there := range want {
+				if got := waiting[n] + dead[n]; (got == 1) != there || got > 1 {
+					t.Errorf("record %d is there %d times, want it: %v", n, got, there)
+				}
+			}
+		})
+	}
+}

@@ -86,7 +86,9 @@ func (q *openQueue) settle(l *lease, s delivery.Settlement) error {
 	}
 	delete(d.leases, l.ref)
 	if to.state == waiting {
-		d.push(retry{l.ref, due})
+		if l.ref.before(d.scan) { // else it is met again
+			d.push(retry{l.ref, due})
+		}
 		d.signal()
 	}
 	return nil

@@ -46,7 +46,8 @@ type destination struct {
 	mu     sync.Mutex
 	leases map[ref]*lease
 	// What is before scan was leased, or is in later, or isn't due before
-	// missed, or is settled.
+	// missed, or is settled. What is behind scan isn't in later, or it would be
+	// leased twice.
 	scan   ref
 	later  []retry // those that are due first are the last
 	missed int64
@@ -60,6 +61,17 @@ type destination struct {
 type ref struct {
 	segment *segment // nil: before all others
 	slot    uint32
+}
+
+func (r ref) before(other ref) bool {
+	a, b := r.segment, other.segment
+	switch {
+	case a == nil || b == nil:
+		return b != nil
+	case a != b:
+		return a.first < b.first
+	}
+	return r.slot < other.slot
 }
 
 // retry is a record that waits for its time.
