@@ -11,7 +11,6 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -169,23 +168,15 @@ func (h *hit) countSkipped() {
 }
 
 // count counts the request, whatever number of directives it meets.
-func (h *hit) count(o *outcome) {
-	if h.outcome.CompareAndSwap(nil, o) && o != waiting && !h.dry() {
-		h.tell(o)
+// It reports whether that is the first outcome.
+func (h *hit) count(o *outcome) (first bool) {
+	first = h.outcome.CompareAndSwap(nil, o)
+	if first && o != waiting && !h.dry() {
+		o.count()
+		h.show(o)
 	}
+	return first
 }
 
 // dry reports whether the hit is only explained.
 func (h *hit) dry() bool { return h.first != nil && h.first.dry }
-
-// tell tells whoever counts, or watches, what became of the request.
-func (h *hit) tell(o *outcome) {
-	if o == recorded {
-		metrics.Recorded.Inc()
-	} else {
-		metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
-	}
-	if live.Process.Watched() {
-		h.show(o)
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/metrics"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -40,3 +41,11 @@ type outcome struct {
 }
 
 var recorded = &outcome{word: "recorded"}
+
+func (o *outcome) count() {
+	if o == recorded {
+		metrics.Recorded.Inc()
+	} else {
+		metrics.Hits.WithLabelValues(o.word, string(o.reason)).Inc()
+	}
+}

@@ -126,14 +126,11 @@ func (h *hit) end(err error) {
 	}
 }
 
-// untake takes back that the browser has the name, as it was a scanner's.
-func (q *queueOutcome) untake() {
+// untake returns what takes back that the browser has the name, or nil.
+func (q *queueOutcome) untake() func() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taken != nil {
-		q.taken()
-		q.taken = nil
-	}
+	return q.taken
 }
 
 // notStored reports whether what the queue was given isn't stored for certain.

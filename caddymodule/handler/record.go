@@ -82,12 +82,14 @@ func (h *Handler) record(hit *hit, r *http.Request) {
 		}
 		if err != nil {
 			h.dropped(hit, len(entries), err)
-		} else if hit.count(hit.becomes()); hit.met == nil || !hit.met.waits {
-			if hit.emitted.CompareAndSwap(false, true) {
-				h.app.Recorded(records)
-			} else if len(landed) > 0 {
-				h.app.Recorded(landed)
+		} else if first := hit.count(hit.becomes()); hit.met != nil && hit.met.waits {
+			if first && !hit.dry() {
+				h.await(hit)
 			}
+		} else if hit.emitted.CompareAndSwap(false, true) {
+			h.app.Recorded(records)
+		} else if len(landed) > 0 {
+			h.app.Recorded(landed)
 		}
 		close(put.done)
 	})

@@ -8,11 +8,13 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/live"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/scanners"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/strip"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
@@ -31,6 +33,7 @@ type encounter struct {
 	// waits says that it isn't known yet whose the hit is.
 	waits     bool
 	notBefore time.Time
+	awaited   *awaiting // once the queue has taken it
 }
 
 // waiting is what became of a hit whose verdict isn't known yet. It is counted
@@ -151,17 +154,13 @@ func (h *Handler) testify(hit *hit, r *http.Request, records []*delivery.Record)
 		}
 		return
 	}
-	var done func(scanners.Verdict)
 	if len(records) == 0 {
 		e.visit.Record = scanners.Key(rand.Uint64())
 	} else {
 		e.visit.Record = scanners.KeyOf(records[0].ID)
 		e.waits, e.notBefore = true, hit.time.Add(h.scan.Wait())
-		if !hit.dry() {
-			done = func(v scanners.Verdict) { h.judged(hit, v) }
-		}
 	}
-	evidence.Note(hit.time, e.visit, h.scan.Rules, done)
+	evidence.Note(hit.time, e.visit, h.scan.Rules)
 }
 
 // cookieEvidence stands for a cookie.
@@ -196,26 +195,48 @@ func (h *hit) becomes() *outcome {
 	}
 }
 
-// judged counts a hit that has waited, unless the queue didn't take it.
-func (h *Handler) judged(hit *hit, v scanners.Verdict) {
-	if before := hit.outcome.Load(); before != nil && before != waiting {
-		return
+// awaiting is what is kept of a hit that waits, which is more than there are at
+// once otherwise: as little as possible.
+type awaiting struct {
+	by      *Handler
+	records []*delivery.Record
+	untake  func()                  // takes back that the browser has the name, or nil
+	shown   *hit                    // to who watches; nil if nobody did
+	outcome atomic.Pointer[outcome] // nil until it is known
+}
+
+// await has a hit counted when it is known whose it is.
+func (h *Handler) await(hit *hit) {
+	w := &awaiting{by: h, records: hit.posted, untake: hit.queued.untake()}
+	if live.Process.Watched() {
+		w.shown = hit
 	}
-	became, records := recorded, hit.posted
+	hit.met.awaited = w
+	h.app.Evidence().Await(time.Now(), hit.met.visit.Record, w.judged)
+}
+
+// judged counts a hit that has waited.
+func (w *awaiting) judged(v scanners.Verdict) {
+	became, records := recorded, w.records
 	if v != scanners.Person {
-		hit.queued.untake()
-		became, records = &outcome{recorded.word, scannerReason(v)}, make([]*delivery.Record, len(hit.posted))
-		for i, r := range hit.posted {
+		became, records = &outcome{recorded.word, scannerReason(v)}, slices.Clone(records)
+		for i, r := range records {
 			records[i] = scanners.Mark(r, v)
 		}
+		if w.untake != nil {
+			w.untake()
+		}
 	}
-	if v != scanners.Person && h.scan.Drop {
+	if v != scanners.Person && w.by.scan.Drop {
 		became.word = "skipped"
-	} else if hit.emitted.CompareAndSwap(false, true) {
-		h.app.Recorded(records)
+	} else {
+		w.by.app.Recorded(records)
 	}
-	hit.outcome.Store(became)
-	hit.tell(became)
+	w.outcome.Store(became)
+	became.count()
+	if w.shown != nil {
+		w.shown.show(became)
+	}
 }
 
 // client tells clients apart where the same hit counts once, unless it is 0: what

@@ -7,8 +7,11 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
-// show shows the hit to those who watch.
+// show shows the hit to those who watch, if anybody does.
 func (h *hit) show(o *outcome) {
+	if !live.Process.Watched() {
+		return
+	}
 	shown := live.Hit{
 		Time: h.time, Site: hostname(h.host), Tags: h.tags, Outcome: o.word, Reason: o.reason,
 		Person: h.person.ID, Named: h.person.Named, Records: h.posted,

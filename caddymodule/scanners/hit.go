@@ -5,6 +5,8 @@ import "time"
 // hit is a visit that isn't over yet.
 type hit struct {
 	Visit
+	of       *person
+	by       *client // nil: nobody knows
 	rules    Rules
 	due      time.Time
 	browser  bool // only tells that this client's browser has brought our cookie
@@ -14,12 +16,15 @@ type hit struct {
 	links    bool
 	people   bool
 	decoy    bool
-	counts   bool // among its client's
+	counts   bool    // among its client's
+	decided  Verdict // before; else it is by what is known
 	done     func(Verdict)
 }
 
 func (h *hit) verdict() Verdict {
 	switch {
+	case h.decided != Person:
+		return h.decided
 	case h.decoy:
 		return Decoy
 	case h.links && !h.absolved:

@@ -48,6 +48,18 @@ func (p *person) remove(h *hit) {
 	}
 }
 
+// setter returns which of the last hits' answers has set a cookie, or nil.
+func (p *person) setter(cookie uint64) *hit {
+	if p == nil {
+		return nil
+	}
+	hits := p.last()
+	if i := slices.IndexFunc(hits, func(h *hit) bool { return h.cookie == cookie }); i >= 0 {
+		return hits[i]
+	}
+	return nil
+}
+
 // last are the hits that are looked at.
 func (p *person) last() []*hit { return p.hits[max(0, len(p.hits)-mostLinks):] }
 

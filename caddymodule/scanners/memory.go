@@ -31,7 +31,6 @@ type Memory struct {
 	mu        sync.Mutex
 	hits      waiting
 	byRecord  map[Key]*hit
-	byCookie  map[uint64]*hit // by the cookie that its answer has set
 	persons   map[uint64]*person
 	clients   map[uint64]*client
 	decoyed   map[uint64]time.Time // clients, until when
@@ -48,8 +47,7 @@ type Memory struct {
 func New(size int) *Memory {
 	return &Memory{
 		seed: maphash.MakeSeed(), node: rand.Uint64(), size: max(size, 1),
-		byRecord: make(map[Key]*hit), byCookie: make(map[uint64]*hit),
-		persons: make(map[uint64]*person), clients: make(map[uint64]*client),
+		byRecord: make(map[Key]*hit), persons: make(map[uint64]*person), clients: make(map[uint64]*client),
 		decoyed: make(map[uint64]time.Time), verdicts: make(map[Key]Judgement),
 	}
 }
@@ -97,28 +95,39 @@ func (m *Memory) wake() {
 	m.Expire(time.Now())
 }
 
-// Note takes note of a visit. When its windows are over, [Memory.Expire] tells
-// done whose it was, unless that is nil.
-func (m *Memory) Note(now time.Time, v Visit, r Rules, done func(Verdict)) {
-	m.note(now, v, r, done)
+// Note takes note of a visit.
+func (m *Memory) Note(now time.Time, v Visit, r Rules) {
+	m.note(now, v, r)
 	m.announce(message{Kind: kindNote, Record: v.Record, Person: v.Person, Link: v.Link, Client: v.Client,
 		Conn: v.Conn, Multiplexed: v.Multiplexed}, v.At, r)
 }
 
-func (m *Memory) note(now time.Time, v Visit, r Rules, done func(Verdict)) {
+func (m *Memory) note(now time.Time, v Visit, r Rules) {
 	m.lock(now)
 	defer m.unlock()
 	v.Person, v.Link, v.Client, v.Conn = m.local(v.Person), m.local(v.Link), m.local(v.Client), m.local(v.Conn)
-	h := &hit{Visit: v, rules: r, due: v.At.Add(r.Wait()), done: done}
+	h := &hit{Visit: v, rules: r, due: v.At.Add(r.Wait())}
 	h.decoy = m.decoyed[v.Client].After(now)
 	m.byRecord[h.Record] = h
 	m.add(h)
-	p := m.persons[h.Person]
-	h.absolved = p.keeps[h.Client] > 0
-	p.judge(h)
-	if h.Client != 0 && !h.absolved {
-		m.clients[h.Client].count(h)
+	h.absolved = h.of.keeps[h.Client] > 0
+	h.of.judge(h)
+	if h.by != nil && !h.absolved {
+		h.by.count(h)
 	}
+}
+
+// Await has [Memory.Expire] tell done whose a visit was, once its windows are
+// over.
+func (m *Memory) Await(now time.Time, record Key, done func(Verdict)) {
+	m.lock(now)
+	defer m.unlock()
+	h := m.byRecord[record]
+	if h == nil { // that was long ago
+		h = &hit{decided: m.verdicts[record].Verdict}
+		m.over = append(m.over, h)
+	}
+	h.done = done
 }
 
 // add adds a hit to what is known of its person and client.
@@ -133,6 +142,7 @@ func (m *Memory) add(h *hit) {
 		p.hits = p.one[:0]
 		m.persons[h.Person] = p
 	}
+	h.of = p
 	p.add(h)
 	if h.Client == 0 || h.browser {
 		return
@@ -143,30 +153,25 @@ func (m *Memory) add(h *hit) {
 		c.hits = c.one[:0]
 		m.clients[h.Client] = c
 	}
+	h.by = c
 	c.hits = append(c.hits, h)
 }
 
 // finish forgets the hit that is due first, but for a verdict.
 func (m *Memory) finish(h *hit) {
 	heap.Pop(&m.hits)
-	p := m.persons[h.Person]
-	if p.remove(h); len(p.hits) == 0 {
+	if h.of.remove(h); len(h.of.hits) == 0 {
 		delete(m.persons, h.Person)
 	}
 	if h.browser {
 		return
 	}
-	if c := m.clients[h.Client]; c != nil {
-		if c.remove(h); len(c.hits) == 0 {
+	if h.by != nil {
+		if h.by.remove(h); len(h.by.hits) == 0 {
 			delete(m.clients, h.Client)
 		}
 	}
-	if m.byRecord[h.Record] == h {
-		delete(m.byRecord, h.Record)
-	}
-	if m.byCookie[h.cookie] == h {
-		delete(m.byCookie, h.cookie)
-	}
+	delete(m.byRecord, h.Record)
 	if v := h.verdict(); v != Person {
 		m.keep(h.Record, Judgement{v, h.rules.Drop})
 	}
@@ -200,8 +205,7 @@ func (m *Memory) answered(now, at time.Time, record Key, cookie uint64) (known *
 	h := m.byRecord[record]
 	if h != nil && h.answered.IsZero() {
 		h.answered, h.cookie = at, m.local(cookie)
-		m.byCookie[h.cookie] = h
-		m.persons[h.Person].judgeAfter(h) // what came since, if it was told late
+		h.of.judgeAfter(h) // what came since, if it was told late
 	}
 	return h
 }
@@ -218,8 +222,7 @@ func (m *Memory) Returned(now time.Time, v Visit, cookie uint64, r Rules) {
 func (m *Memory) returned(now time.Time, v Visit, cookie uint64, r Rules) {
 	m.lock(now)
 	defer m.unlock()
-	setter := m.byCookie[m.local(cookie)]
-	if setter != nil {
+	if setter := m.persons[m.local(v.Person)].setter(m.local(cookie)); setter != nil {
 		if setter.Link == m.local(v.Link) {
 			return // a reload: a scanner does that, too
 		}

@@ -51,7 +51,8 @@ func (w *world) tell(n int, v visit) {
 	case v.brings != 0:
 		w.Returned(w.now, says, v.brings, w.rules)
 	default:
-		w.Note(w.now, says, w.rules, func(v scanners.Verdict) { w.told[n] = v })
+		w.Note(w.now, says, w.rules)
+		w.Await(w.now, says.Record, func(v scanners.Verdict) { w.told[n] = v })
 	}
 }
 
@@ -277,7 +278,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	const size, n = 100, 1000
 	m, told := scanners.New(size), make(map[int]int)
 	for i := range n {
-		m.Note(start, scanners.Visit{Record: record(i), At: start, Person: uint64(i) + 1, Link: 1, Client: 1}, defaults, func(scanners.Verdict) { told[i]++ })
+		m.Note(start, scanners.Visit{Record: record(i), At: start, Person: uint64(i) + 1, Link: 1, Client: 1}, defaults)
+		m.Await(start, record(i), func(scanners.Verdict) { told[i]++ })
 	}
 	m.Expire(start)
 	if len(told) != n-size {
@@ -319,7 +321,8 @@ func TestFleet(t *testing.T) {
 	told := 0
 	for i := range 6 {
 		v := scanners.Visit{Record: record(i), At: start.Add(time.Duration(i) * 100 * time.Millisecond), Person: 1, Link: uint64(i) + 1, Client: 1}
-		nodes[i%3].Note(v.At, v, rules, func(got scanners.Verdict) {
+		nodes[i%3].Note(v.At, v, rules)
+		nodes[i%3].Await(v.At, v.Record, func(got scanners.Verdict) {
 			if told++; got != scanners.Links {
 				t.Errorf("visit %d: %v", i, got)
 			}
@@ -347,7 +350,7 @@ func FuzzHear(f *testing.F) {
 	var messages [][]byte
 	m := scanners.New(8)
 	m.Tell(func(b []byte) { messages = append(messages, b) })
-	m.Note(start, scanners.Visit{Record: record(1), At: start, Person: 1, Link: 2, Client: 3}, defaults, nil)
+	m.Note(start, scanners.Visit{Record: record(1), At: start, Person: 1, Link: 2, Client: 3}, defaults)
 	m.Answered(start, record(1), 4)
 	m.Returned(start, scanners.Visit{At: start, Person: 1, Link: 3, Client: 3}, 4, defaults)
 	m.Opened(start, 3)
@@ -358,7 +361,7 @@ func FuzzHear(f *testing.F) {
 		m := scanners.New(4)
 		for i := range 6 {
 			_ = m.Hear(start.Add(time.Duration(i)*time.Second), append([]byte(nil), b...))
-			m.Note(start, scanners.Visit{Record: record(i), At: start, Person: 1, Link: uint64(i) + 1, Client: 1}, defaults, nil)
+			m.Note(start, scanners.Visit{Record: record(i), At: start, Person: 1, Link: uint64(i) + 1, Client: 1}, defaults)
 		}
 		m.Expire(start.Add(scanners.MaxWait + time.Hour))
 	})
@@ -370,7 +373,27 @@ func BenchmarkNote(b *testing.B) {
 	for i := range b.N {
 		now = now.Add(time.Millisecond)
 		v := scanners.Visit{Record: record(i), At: now, Person: uint64(i/2) + 1, Link: uint64(i%2) + 1, Client: uint64(i/20) + 1}
-		m.Note(now, v, defaults, nil)
+		m.Note(now, v, defaults)
 		m.Answered(now, v.Record, uint64(i)+1)
+	}
+}
+
+// TestAwaitLate: who asks when all is over is told, too.
+func TestAwaitLate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(defaults)
+	w.play(t, spread(3, 100, nil))
+	told := make(map[scanners.Key]scanners.Verdict)
+	for n := range 4 { // of which nobody knows the last
+		w.Await(w.now, record(n), func(v scanners.Verdict) { told[record(n)] = v })
+	}
+	if len(told) > 0 {
+		t.Error("it was told at once, where a visitor may wait")
+	}
+	w.Expire(w.now)
+	w.Expire(w.now)
+	want := map[scanners.Key]scanners.Verdict{record(0): scanners.Links, record(1): scanners.Links, record(2): scanners.Links, record(3): scanners.Person}
+	if !maps.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 }

@@ -80,7 +80,7 @@ func (m *Memory) Hear(now time.Time, data []byte) error {
 	}
 	switch msg.Kind {
 	case kindNote:
-		m.note(now, v, r, nil)
+		m.note(now, v, r)
 	case kindAnswered:
 		m.answered(now, at, msg.Record, msg.Cookie)
 	case kindReturned:
