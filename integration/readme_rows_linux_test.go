@@ -36,6 +36,7 @@ var proofs = map[string]func(*testing.T){
 	"The queue's files belong to somebody else":                             TestFileIsSomebodyElses,
 	"Another process uses the queue":                                        TestTwoProcesses,
 	"The queue is of a later version":                                       TestFileOfALaterVersion,
+	"The browser's cookie is of a later version":                            TestCookieOfALaterVersion,
 	"A file of the queue is damaged":                                        TestQueueIsCorrupt,
 	"The queue's directory is removed or replaced":                          TestQueueIsRemoved,
 	"A file of the queue is damaged while it is open":                       TestFileIsSpoiltWhileOpen,

@@ -110,6 +110,24 @@ func readUpgrade(t *testing.T, archive string) {
 	}
 }
 
+// TestCookieOfALaterVersion: who comes with one is recorded, and keeps it.
+func TestCookieOfALaterVersion(t *testing.T) {
+	t.Parallel()
+	c, trk, _ := startShop(t, "", shop)
+	v := harness.NewVisitor(t)
+	v.Open(c.URL + "/?kme=Before")
+	later := "tu_id=4" + v.Cookie(c.URL, "tu_id")[1:]
+	for _, link := range []string{"/?kme=Named&kmi=ann", "/?kme=Anonymous"} {
+		if p := harness.NewVisitor(t).Open(c.URL+link, "Cookie", later); p.Status != http.StatusOK || p.SetCookie("tu_id") != nil {
+			t.Errorf("%s: %d, %v", link, p.Status, p.Header)
+		}
+	}
+	trk.Expect(t, c, []string{"ann"}, "/e person=anon1 name=Before", "/e person=ann name=Named", "/e person=anon2 name=Anonymous")
+	if n := len(c.Lines(`"level":"warn"`, "cookies that a later version")); n != 1 {
+		t.Errorf("the log says so %d times", n)
+	}
+}
+
 // writeUpgrade has this version leave something of each kind.
 func writeUpgrade(t *testing.T, archive string) {
 	trk := harness.StartTracker(t)

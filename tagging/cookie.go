@@ -176,6 +176,17 @@ func (k *Keys) Open(value string, scope Scope) Cookie {
 	return c
 }
 
+// LaterCookie reports whether a value looks like a cookie that a later version of this module has set. Nobody but that one
+// can open it.
+func LaterCookie(value string) bool {
+	const shortest = 1 + ((nonceSize+fixedSize+aeadOverhead)*8+5)/6
+	if len(value) < shortest || value[0] <= versionEncrypted[0] || value[0] > '9' {
+		return false
+	}
+	_, err := cookieEncoding.DecodeString(value[1:])
+	return err == nil
+}
+
 // The former version's cookies weren't encrypted: an HMAC, and in the second
 // version the keyed hash of the name that the identity was aliased to, are
 // followed by the identity.

@@ -237,3 +237,20 @@ func FuzzCookieRoundTrip(f *testing.F) {
 func (c Cookie) String() string {
 	return fmt.Sprintf("{%s made %d memory %d history %v name %q}", c.Anonymous, c.Made.UnixMilli(), c.Memory, c.History, c.Name)
 }
+
+// What a later version has set is known as such, whatever its rest says.
+func TestLaterCookie(t *testing.T) {
+	t.Parallel()
+	value := NewKeys([]byte("secret")).Seal(Cookie{Anonymous: Anonymous{1}, Made: time.Now()}, Scope{Name: "example.com"})
+	for _, test := range []struct {
+		value string
+		want  bool
+	}{
+		{value, false}, {"1" + value[1:], false}, {"4" + value[1:], true}, {"9" + value[1:] + value[1:], true},
+		{"4", false}, {"", false}, {"4" + value[1:60], false}, {":" + value[1:], false}, {"4" + value[1:] + ".", false}, {"x" + value[1:], false},
+	} {
+		if got := LaterCookie(test.value); got != test.want {
+			t.Errorf("%q: %v", test.value, got)
+		}
+	}
+}

@@ -125,6 +125,7 @@ type jar struct {
 
 	found []found // what verifies
 	best  int     // of them; -1: none counts
+	later bool    // a later version has set one, which is kept
 
 	// reseal is whether the cookie's value changes also if what it says doesn't.
 	reseal bool
@@ -170,6 +171,7 @@ func (c *Cookie) open(r *http.Request, host string, keys *tagging.Keys) *jar {
 func (j *jar) read(r *http.Request, name string, scope tagging.Scope, formerOnly bool) {
 	for _, cookie := range r.CookiesNamed(name) {
 		opened := j.keys.Open(cookie.Value, scope)
+		j.later = j.later || opened.None() && tagging.LaterCookie(cookie.Value)
 		if opened.None() || slices.ContainsFunc(j.found, func(f found) bool { return f.name == name && f.value == cookie.Value }) {
 			continue
 		}
@@ -179,6 +181,10 @@ func (j *jar) read(r *http.Request, name string, scope tagging.Scope, formerOnly
 		}
 	}
 }
+
+// unreadable reports whether there is a cookie, but of a later version alone. It
+// is that version's to replace.
+func (j *jar) unreadable() bool { return j.best < 0 && j.later }
 
 // cookie returns the cookie that counts.
 func (j *jar) cookie() tagging.Cookie {

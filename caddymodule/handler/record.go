@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -159,8 +160,10 @@ func today(r *http.Request, site string, now time.Time) string {
 // identify finds out who the visitor is, by the link and the cookies.
 func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 	jar := h.Cookie.open(r, site, h.app.Keys())
+	unreadable := jar.unreadable()
 	browser := tagging.Browser{
-		Navigation: hit.navigation, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Sealed: hit.tags.Sealed, Recorded: !hit.nameOnly(),
+		// A cookie that can't be read is neither replaced nor aliased.
+		Navigation: hit.navigation && !unreadable, Foreign: tagging.Foreign(r.Header), Name: hit.tags.Identity, Sealed: hit.tags.Sealed, Recorded: !hit.nameOnly(),
 		Cookie: jar.cookie(), NoAlias: h.NoAlias,
 	}
 	for _, cookie := range r.CookiesNamed("km_ai") {
@@ -170,6 +173,15 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 		browser.LibraryNamed, browser.LibraryName = true, tagging.LibraryCookie(cookie.Value)
 	}
 	hit.person, hit.jar = h.resolvePerson(hit, browser, jar.scope.Name), jar
+	if unreadable {
+		laterCookies.Do(func() {
+			h.log.Warn("visitors come with cookies that a later version of this module has set: they keep them, and are recorded as with `cookie off`; use that version again, or have `cookie` name another one")
+		})
+		if hit.navigation && hit.person.ID == "" {
+			hit.person.ID = today(r, site, hit.time)
+		}
+		return
+	}
 	if h.scan != nil {
 		h.meet(hit, r, jar.scope.Name, browser)
 	}
@@ -185,6 +197,9 @@ func (h *Handler) identify(hit *hit, r *http.Request, site string) {
 		return jar.set(cookie)
 	}
 }
+
+// laterCookies is for what is said once of them.
+var laterCookies sync.Once
 
 // seen reports whether a record was made before within a window, and remembers
 // it if not. What tells records apart is also the trackers, as another

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -132,6 +134,47 @@ func TestEventsWithoutTheirAlias(t *testing.T) {
 					full, entries[0].Destination, event.Person, event.Anonymous, aliasOf(entries), want)
 			}
 		}
+	}
+}
+
+// A cookie that a later version has set is kept, and its visitor is recorded
+// without one. Beside one that can be read it says nothing.
+func TestLaterCookieIsKept(t *testing.T) {
+	t.Parallel()
+	a := newTestHost(takes)
+	known := tagging.Cookie{Anonymous: tagging.Anonymous{1}, Made: time.Now(), Memory: a.AliasMemory(), History: true}
+	sealed := a.keys.Seal(known, tagging.Scope{Name: "example.com"})
+	later := "4" + sealed[1:]
+	for name, test := range map[string]struct {
+		link, cookies string
+		person        string // "": one for today
+		sets          bool
+	}{
+		"a name":         {"?kme=E&kmi=john", "tu_id=" + later, "john", false},
+		"no name":        {"?kme=E", "tu_id=" + later, "", false},
+		"the library's":  {"?kme=E", "tu_id=" + later + "; km_ni=mary", "mary", false},
+		"another beside": {"?kme=E", "tu_id=" + later + "; tu_id=" + sealed, known.Anonymous.String(), true},
+		"only another":   {"?kme=E", "tu_id=" + sealed, known.Anonymous.String(), true},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			a := newTestHost(takes)
+			r := a.navigation("http://example.com/" + test.link)
+			r.Header.Set("Cookie", test.cookies)
+			caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, "192.0.2.1")
+			hit := newHit(r, nil, nil)
+			a.directive("d").record(hit, r)
+			if len(a.entries) != 1 || len(a.entries[0]) != 1 {
+				t.Fatalf("%d puts: %v", len(a.entries), a.entries)
+			}
+			want := test.person
+			if want == "" {
+				want = today(r, "example.com", hit.time)
+			}
+			if got := a.entries[0][0].Record.Person; got != want || (hit.setCookies != nil) != test.sets {
+				t.Errorf("recorded for %q, want %q; a cookie is set: %v", got, want, hit.setCookies != nil)
+			}
+		})
 	}
 }
 
