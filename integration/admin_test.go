@@ -202,6 +202,28 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
+// TestForwardedIsCounted: that X-Forwarded-For comes from what isn't trusted is
+// counted, for the doctor to say so.
+func TestForwardedIsCounted(t *testing.T) {
+	t.Parallel()
+	c, _, _ := startShop(t, "", shop)
+	v := harness.NewVisitor(t)
+	counts := func(want string) {
+		t.Helper()
+		if status := c.API("GET", "/tagged_urls/status"); strings.Contains(status, "untrusted_forwarded") != (want != "") || !strings.Contains(status, want) {
+			t.Errorf("want %s in %s", want, status)
+		}
+	}
+	v.Open(c.URL+"/page", "X-Forwarded-For", "192.0.2.1")
+	v.Open(c.URL + "/?kme=Direct")
+	counts("")
+	v.Open(c.URL+"/?kme=Behind", "X-Forwarded-For", "192.0.2.1")
+	counts(`"untrusted_forwarded":1`)
+	c.Reload("servers {\n\t\ttrusted_proxies static private_ranges\n\t}", shop)
+	v.Open(c.URL+"/?kme=Trusted", "X-Forwarded-For", "192.0.2.1")
+	counts(`"untrusted_forwarded":1`)
+}
+
 // TestAdminRefuses: what it can't do it says, and it leaves Caddy's own rules
 // for its admin endpoint in force.
 func TestAdminRefuses(t *testing.T) {

@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/admin"
@@ -117,6 +119,10 @@ func TestChecks(t *testing.T) {
 		"a filter around another":         {checkLogs, "{\n\tlog {\n\t\toutput discard\n\t}\n}\n" + site("\tlog {\n\t\tformat filter {\n\t\t\twrap filter {\n\t\t\t\trequest>remote_ip ip_mask 16\n\t\t\t}\n\t\t\trequest tagged_urls\n\t\t}\n\t}\n", ""), "", ""},
 		"a filter around another, inside": {checkLogs, "{\n\tlog {\n\t\toutput discard\n\t}\n}\n" + site("\tlog {\n\t\tformat filter {\n\t\t\twrap filter {\n\t\t\t\trequest tagged_urls\n\t\t\t}\n\t\t\tcookies delete\n\t\t}\n\t}\n", ""), "", ""},
 		"another site's access log":       {checkLogs, "{\n\tlog {\n\t\toutput discard\n\t}\n}\n" + site("", "") + "b.example.com {\n\tlog {\n\t\toutput stdout\n\t}\n}\n", "", ""},
+		"an access log, skipped":          {checkLogs, "{\n\tlog {\n\t\toutput discard\n\t}\n}\n" + site("\tlog {\n\t\toutput stdout\n\t}\n\tlog_skip\n", ""), "", ""},
+		"an access log, skipped at times": {checkLogs, site("\tlog {\n\t\toutput stdout\n\t}\n\tlog_skip /health\n", ""), "error    logs: Caddyfile:2: the log log0", ""},
+		"two sites in one log":            {checkLogs, site("\tlog\n", "") + "b.example.com {\n\ttagged_urls {env.KEY}\n}\n", "error    logs: Caddyfile:2: the default log shows", "warning"},
+		"a host of a wildcard's":          {checkOrder, "*.example.com {\n\t@shop host shop.example.com\n\thandle @shop {\n\t\tvars link {uri}\n\t\ttagged_urls {env.KEY}\n\t\trespond page\n\t}\n}\n", "warning  order: Caddyfile:4: vars runs before", ""},
 		"a site at a port":                {checkLogs, ":8080 {\n\tlog {\n\t\toutput stdout\n\t}\n\ttagged_urls {env.KEY}\n}\n", "error    logs: Caddyfile:2: the log log0", ""},
 
 		"a queue's own place":     {checkQueue, site("", ""), "", ""},
@@ -165,11 +171,16 @@ func TestQueueFiles(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left %v, %v", entries, err)
 	}
-	if err := os.Symlink("/proc/version", filepath.Join(dir, "lock")); err != nil {
-		t.Skip(err)
-	}
-	if err := writableFile(filepath.Join(dir, "lock")); err == nil {
-		t.Skip("here even /proc/version can be written")
+}
+
+// TestRemedies: what is to be done depends on what is in the way.
+func TestRemedies(t *testing.T) {
+	for err, want := range map[error]string{
+		fs.ErrPermission: "chown", syscall.ENOSPC: "make room", syscall.EROFS: "volume", fs.ErrNotExist: "a path",
+	} {
+		if got := remedy(&fs.PathError{Op: "open", Path: "/queue", Err: err}); !strings.Contains(got, want) {
+			t.Errorf("%v: %s", err, got)
+		}
 	}
 }
 
@@ -181,12 +192,13 @@ func TestDisk(t *testing.T) {
 		want string
 	}{
 		"roomy":          {Disk{Free: 2 << 30}, "ok       queue: the queue in "},
+		"at its end":     {Disk{}, "error    queue: Caddyfile:4: the disk of the queue in "},
 		"full":           {Disk{Free: 1 << 20}, "error    queue: Caddyfile:4: the disk of the queue in "},
 		"nearly full":    {Disk{Free: 512 << 20}, "warning  queue: Caddyfile:4: the queue in "},
 		"of a network":   {Disk{Free: 2 << 30, Network: "NFS"}, "warning  queue: Caddyfile:4: the queue in "},
 		"in memory":      {Disk{Free: 2 << 30, Passing: "it is in memory"}, "warning  queue: Caddyfile:4: the queue in "},
 		"of another OS":  {Disk{Unknown: true}, "ok       queue: Caddyfile:4: the queue in "},
-		"of the machine": {},
+		"of the machine": {Disk{Free: -1}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := Options{Disk: func(string) (Disk, error) { return test.disk, nil }}

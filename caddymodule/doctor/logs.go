@@ -22,23 +22,24 @@ func (e *examination) logs() {
 		logs["default"] = new(caddy.CustomLog) // Caddy's own
 	}
 	const filter = "give its `log` the filter: format filter { request tagged_urls; resp_headers tagged_urls; uri tagged_urls; env tagged_urls }, each on a line of its own (docs/privacy.md has it whole)"
-	for _, s := range e.sites {
-		of := e.config.Apps.HTTP.Servers[s.server].Logs
-		for _, name := range slices.Sorted(maps.Keys(logs)) {
-			log := logs[name]
-			if silent(log) || filtered(log.EncoderRaw) {
-				continue
-			}
-			where, what := e.where(s, "log"), "the log "+name
-			if name == "default" {
-				where, what = e.source.global("log"), "the default log"
-			}
-			switch {
-			case accessLogged(of, s.hosts, log):
+	for _, name := range slices.Sorted(maps.Keys(logs)) {
+		log := logs[name]
+		if silent(log) || filtered(log.EncoderRaw) {
+			continue
+		}
+		what, where := "the log "+name, ""
+		if name == "default" {
+			what, where = "the default log", e.source.global("log")
+		}
+		shows := false
+		for _, s := range e.sites {
+			if s.accessLogged(e.config.Apps.HTTP.Servers[s.server].Logs, log) {
+				shows = true
 				e.found(Error, checkLogs, cmp.Or(where, e.where(s, "log")), what+" shows the identity of each tagged link: it has no filter tagged_urls for the field request", filter)
-			case allows(log, "http.log.error"):
-				e.found(Warning, checkLogs, where, what+", where Caddy writes errors, shows the identity of tagged links whose request fails: it has no filter tagged_urls for the field request", filter)
 			}
+		}
+		if !shows && allows(log, "http.log.error") {
+			e.found(Warning, checkLogs, where, what+", where Caddy writes errors, shows the identity of tagged links whose request fails: it has no filter tagged_urls for the field request", filter)
 		}
 	}
 	e.fine(checkLogs, "the logs have the filter, or show no requests")
@@ -73,14 +74,14 @@ func filtered(encoder json.RawMessage) bool {
 	return options.Wrap != nil && filtered(options.Wrap)
 }
 
-// accessLogged reports whether a log gets the access log of hosts; none stands
-// for all of a server.
-func accessLogged(of *caddyhttp.ServerLogConfig, hosts []string, log *caddy.CustomLog) bool {
-	if of == nil {
+// accessLogged reports whether a log gets the site's access log.
+func (s *site) accessLogged(of *caddyhttp.ServerLogConfig, log *caddy.CustomLog) bool {
+	if of == nil || slices.ContainsFunc(s.before, skipsLog) {
 		return false
 	}
+	hosts := s.hosts
 	if len(hosts) == 0 {
-		hosts = []string{""}
+		hosts = []string{""} // all of the server's
 	}
 	return slices.ContainsFunc(hosts, func(host string) bool {
 		return slices.ContainsFunc(loggers(of, strings.ToLower(host)), func(name string) bool {
@@ -90,6 +91,13 @@ func accessLogged(of *caddyhttp.ServerLogConfig, hosts []string, log *caddy.Cust
 			return allows(log, "http.log.access"+name)
 		})
 	})
+}
+
+// skipsLog reports whether a handler keeps all requests out of the access log,
+// as the directive log_skip does.
+func skipsLog(s step) bool {
+	var vars map[string]any
+	return s.name == "vars" && !s.matched && json.Unmarshal(s.raw, &vars) == nil && vars["log_skip"] == true
 }
 
 // loggers are the names of those that a host's access log goes to.

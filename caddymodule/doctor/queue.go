@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/dustin/go-humanize"
 
@@ -46,8 +47,7 @@ func (e *examination) queue() {
 	where := e.source.global("tagged_urls", "path", "queue")
 	used, err := occupied(path)
 	if err != nil {
-		e.found(Error, checkQueue, where, fmt.Sprintf("the queue in %s can't be used by %s: %v", path, user(), err),
-			"run this as the user that Caddy runs as, and let that user write the queue's directory and its files (`chown -R`), or give the queue another path")
+		e.found(Error, checkQueue, where, fmt.Sprintf("the queue in %s can't be used by %s: %v", path, user(), err), remedy(err))
 		return
 	}
 	dir := existing(path)
@@ -58,7 +58,7 @@ func (e *examination) queue() {
 	case disk.Unknown:
 		e.found(OK, checkQueue, where, fmt.Sprintf("the queue in %s can be written by %s; on this system it isn't checked whether its disk is full, or a network's", path, user()), "")
 		return
-	case disk.Free < leastFree && used < leastFree:
+	case disk.Free < leastFree && used < most:
 		e.found(Error, checkQueue, where, fmt.Sprintf("the disk of the queue in %s is full: %s are free", path, humanize.IBytes(uint64(disk.Free))),
 			"make room, or give the queue a path on another disk")
 	case disk.Free < most-used:
@@ -73,6 +73,19 @@ func (e *examination) queue() {
 		e.found(Warning, checkQueue, where, fmt.Sprintf("the queue in %s doesn't last: %s", path, disk.Passing), "give the queue a path on a disk, or on a volume")
 	}
 	e.fine(checkQueue, fmt.Sprintf("the queue in %s can be written by %s", path, user()))
+}
+
+// remedy is what to do about an error of the file system.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "run this as the user that Caddy runs as, and let that user write the queue's directory and its files (`chown -R`), or give the queue another path"
+	case errors.Is(err, syscall.ENOSPC):
+		return "make room, or give the queue a path on another disk"
+	case errors.Is(err, syscall.EROFS):
+		return "have the file system mounted so that it can be written (for a service: ReadWritePaths or StateDirectory; for a container: a volume), or give the queue another path"
+	}
+	return "give the queue a path where a directory can be made"
 }
 
 // opener returns the queue's module, or nil if it can't be loaded: that was said

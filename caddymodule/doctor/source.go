@@ -52,7 +52,7 @@ func (s source) site(of *site, listens []string, words ...string) string {
 			if err != nil || block.IsNamedRoute {
 				continue
 			}
-			if len(of.hosts) > 0 && !slices.ContainsFunc(of.hosts, func(host string) bool { return strings.EqualFold(host, address.Host) }) {
+			if len(of.hosts) > 0 && !slices.ContainsFunc(of.hosts, func(host string) bool { return sameHost(host, address.Host) }) {
 				continue
 			}
 			if len(of.hosts) == 0 && address.Host != "" {
