@@ -285,6 +285,8 @@ func TestConsoleDelivery(t *testing.T) {
 	if hits := c.Metric("caddy_tagged_urls_hits_total"); hits != 4 {
 		t.Errorf("explaining a link counts as a hit: there are %v", hits)
 	}
+	b.do("explain one of who was forgotten", chromedp.SetValue("#explain-form textarea", shop+"/offer?kme=X&kmi=Dave@example.com"), chromedp.Click("#explain-form button"))
+	b.seesText("#explained", "asked to be forgotten")
 	b.do("explain one of another site", chromedp.SetValue("#explain-form textarea", "https://elsewhere.test/?kme=X"), chromedp.Click("#explain-form button"))
 	b.seesText("#explained .error", "tagged_urls directive gets the request for elsewhere.test")
 	b.do("as at the shop", chromedp.SetValue("#explain-form select", "shop.localhost"), chromedp.Click("#explain-form button"))
