@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -159,4 +160,17 @@ func (s *NATS) send(sig os.Signal) {
 	if err := s.Send(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		s.t.Fatal(err)
 	}
+}
+
+// Holding returns the server's files that have a text.
+func (s *NATS) Holding(text string) (files []string) {
+	_ = filepath.WalkDir(filepath.Join(s.dir, "jetstream"), func(path string, e os.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			if content, _ := os.ReadFile(path); bytes.Contains(content, []byte(text)) {
+				files = append(files, path)
+			}
+		}
+		return nil
+	})
+	return files
 }
