@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -106,7 +107,10 @@ func (w *writing) place(puts []*put) (n int, err error) {
 	now := millis(time.Now())
 	for n < len(puts) {
 		p, begin := puts[n], len(w.slots)
-		if p.err = p.late(); p.gone || p.err != nil {
+		if !p.deadline.IsZero() && time.Now().After(p.deadline) {
+			p.err = context.DeadlineExceeded // it isn't worth it any more
+		}
+		if p.gone || p.err != nil {
 			n++
 			continue
 		}

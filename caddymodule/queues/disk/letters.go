@@ -112,13 +112,11 @@ func (q *openQueue) DeadLetters(id string, yield func(delivery.DeadLetter) bool)
 func (q *openQueue) walk(id string, at *ref, fn func(*lease) bool) (err error) {
 	q.files.RLock()
 	defer q.files.RUnlock()
-	var only *destination
-	if id != "" {
-		if all := q.all(id); len(all) > 0 {
-			only = all[0]
-		} else {
-			return nil
-		}
+	q.mu.Lock()
+	only := q.destinations[id]
+	q.mu.Unlock()
+	if id != "" && only == nil {
+		return nil
 	}
 	for r, slot := range q.each(at, only, dead, &err) {
 		if !fn(&lease{ref: r, destination: slot.of, was: slot.slot}) {

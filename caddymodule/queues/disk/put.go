@@ -144,11 +144,3 @@ func (p *put) GiveUp() {
 		go p.done(context.DeadlineExceeded)
 	}
 }
-
-// late says that a put isn't worth it any more.
-func (p *put) late() error {
-	if !p.deadline.IsZero() && time.Now().After(p.deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
-}

@@ -153,11 +153,11 @@ func TestFormerVersion(t *testing.T) {
 // record is for whom it was put.
 func TestForWhomRecordsAre(t *testing.T) {
 	t.Parallel()
-	for _, n := range sample(t, 60, 4) {
+	for _, n := range sample(t, 60, 2) {
 		r := rand.New(rand.NewPCG(uint64(n), 4))
 		inMemory(t, 4<<20, func(t *testing.T, q *openQueue, m *memFS, _ *observer.ObservedLogs) {
 			want, next := map[int]bool{}, 0 // waiting, or dead letters
-			for range 40 {
+			for range 25 {
 				var entries []delivery.Entry
 				for range 1 + r.IntN(12) {
 					d := fmt.Sprint("d", r.IntN(6))

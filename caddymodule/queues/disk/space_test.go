@@ -199,6 +199,44 @@ func drainAll(t *testing.T, q *openQueue, d string, taken map[int]bool) {
 	}
 }
 
+// TestLeasedOnce looks for all that waits anew while some of it is leased, and
+// then given back: each record is leased once.
+func TestLeasedOnce(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 4; n++ {
+		for _, o := range []delivery.Outcome{delivery.Release, delivery.Retry} {
+			inMemory(t, 4<<20, func(t *testing.T, q *openQueue, _ *memFS, _ *observer.ObservedLogs) {
+				for i := range 4 {
+					if err := q.Put(t.Context(), delivery.Entry{Destination: "d", Record: typical(i)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				items, err := q.Take(t.Context(), "d", n)
+				if err == nil {
+					err = q.RetryNow("")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				settle(t, q, delivery.Settlement{Outcome: o, RetryAt: time.Now()}, items...)
+				time.Sleep(2 * time.Second)
+				taken := make(map[int]int)
+				for len(taken) < 4 {
+					items, err := q.Take(t.Context(), "d", 10)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, i := range items {
+						if taken[number(i.Record)]++; taken[number(i.Record)] > 1 {
+							t.Errorf("of %d, record %d is leased twice", n, number(i.Record))
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
 // TestManyRetries has more records wait for a retry than are known in memory:
 // they come in the order in which they are due, none is left out.
 func TestManyRetries(t *testing.T) {

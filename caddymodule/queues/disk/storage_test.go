@@ -456,11 +456,11 @@ func TestManyDestinations(t *testing.T) {
 			q = again(t, m.after("killed", rand.New(rand.NewPCG(1, 2))), path)
 			defer q.Close()
 		}
-		several := make([]delivery.Entry, maxDestinations+1)
-		for i := range several {
-			several[i] = delivery.Entry{Destination: fmt.Sprint("d", i), Record: new(delivery.Record)}
-		}
-		if err := q.Put(t.Context(), several...); err == nil {
+		// What one call puts goes into one segment.
+		w := &writing{q: q}
+		w.use(nil)
+		w.in.numbers = maxDestinations
+		if err := w.add(&put{entries: []delivery.Entry{{Destination: "one more", Record: typical(1)}}}, 0); err == nil {
 			t.Error("one call put records for too many")
 		}
 	})
