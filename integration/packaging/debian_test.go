@@ -33,7 +33,14 @@ func startMachine(t *testing.T) *machine {
 		mount -t overlay overlay -o lowerdir=/,upperdir=changes/upper,workdir=changes/work root
 		mount --rbind /proc root/proc
 		mount --rbind /dev root/dev
-		mount -t tmpfs tmpfs root/run # no service manager to be seen
+		# What the service manager is told is noted.
+		mount -t tmpfs tmpfs root/run
+		mkdir -p root/run/systemd/system
+		for name in systemctl deb-systemd-invoke; do
+			rm -f root/usr/bin/$name
+			printf '#!/bin/sh\necho "$@" >>/run/told-%s\n' $name >root/usr/bin/$name
+			chmod 755 root/usr/bin/$name
+		done
 		echo $$ >pid.new
 		mv pid.new pid
 		exec sleep 3600`, "sh", dir)
@@ -63,6 +70,12 @@ func (m *machine) run(t *testing.T, args ...string) string {
 func (m *machine) has(t *testing.T, path string) bool {
 	t.Helper()
 	return m.run(t, "sh", "-c", `if [ -e "$1" ]; then echo yes; fi`, "sh", path) != ""
+}
+
+// told returns what the service manager was told since it was last asked.
+func (m *machine) told(t *testing.T) string {
+	t.Helper()
+	return m.run(t, "sh", "-c", "cat /run/told-deb-systemd-invoke; rm /run/told-deb-systemd-invoke")
 }
 
 // service starts what the installed unit says, as its user, with its
@@ -126,6 +139,10 @@ func buildOther(t *testing.T) (file string) {
 	return dir + ".deb"
 }
 
+// upgraded is what the service manager is told when a version has come before,
+// also one that was removed and so doesn't run.
+const upgraded = "try-restart caddy.service caddy-api.service\nstart caddy.service\n"
+
 // TestDebianPackage takes over from another package of Caddy, upgrades with
 // records waiting, is removed and purged, and installed afresh.
 func TestDebianPackage(t *testing.T) {
@@ -147,6 +164,9 @@ func TestDebianPackage(t *testing.T) {
 		"sh", fmt.Sprintf(site, c.Port, trk.URL))
 	// Nobody is there to answer a question of dpkg's.
 	dpkg("--install", ours)
+	if told := m.told(t); told != upgraded {
+		t.Errorf("at the upgrade of another package the service manager was told: %s", told)
+	}
 	if listed := m.run(t, "dpkg-query", "--show", "--showformat", "${Status} ${Version}", "caddy"); listed != "install ok installed 1:2.11.9+taggedurls1.2.3-1" {
 		t.Errorf("dpkg says: %s", listed)
 	}
@@ -174,6 +194,9 @@ func TestDebianPackage(t *testing.T) {
 		}
 	}
 	dpkg("--install", ours) // while it runs
+	if told := m.told(t); told != upgraded {
+		t.Errorf("at an upgrade the service manager was told: %s", told)
+	}
 	c.Stop()
 	m.service(t, c)
 	trk.Up()
@@ -182,8 +205,15 @@ func TestDebianPackage(t *testing.T) {
 	c.Stop()
 
 	dpkg("--remove", "caddy")
+	if told := m.told(t); told != "stop caddy.service caddy-api.service\n" {
+		t.Errorf("at a removal the service manager was told: %s", told)
+	}
 	if m.has(t, "/usr/bin/caddy") || !m.has(t, "/var/lib/caddy/certificate") || !m.has(t, "/etc/caddy/Caddyfile") {
 		t.Error("a removal leaves the binary, or takes configuration or data")
+	}
+	dpkg("--install", ours)
+	if told := m.told(t); told != upgraded {
+		t.Errorf("after a removal the service manager was told: %s", told)
 	}
 	dpkg("--purge", "caddy")
 	for _, dir := range []string{"/var/lib/caddy", "/var/log/caddy", "/etc/caddy"} {
@@ -193,7 +223,11 @@ func TestDebianPackage(t *testing.T) {
 	}
 
 	// As on a machine that never had Caddy.
+	m.told(t)
 	dpkg("--install", ours)
+	if told := m.told(t); told != "start caddy.service\n" {
+		t.Errorf("at an installation the service manager was told: %s", told)
+	}
 	m.service(t, c)
 	harness.Eventually(t, "a record of the example's", func() bool {
 		// Its queue is not as patient as the tests' are.
