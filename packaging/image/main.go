@@ -30,6 +30,9 @@ import (
 // root.
 const user = 65532
 
+// name is where the image is published.
+const name = "ghcr.io/tagged-urls/caddy-tagged-urls"
+
 func main() {
 	version := flag.String("version", "", "the image's `version`")
 	created := flag.Int64("created", 0, "when it was made, in `seconds` since 1970")
@@ -72,7 +75,8 @@ func run(to, version string, created time.Time, binaries []string) error {
 	if err != nil {
 		return err
 	}
-	return written.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version}))
+	// What Podman calls the image when it loads the layout.
+	return written.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": name + ":" + version}))
 }
 
 func caddyImage(arch, path, version string, created time.Time, base v1.Layer) (v1.Image, error) {
