@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 )
 
@@ -23,7 +25,7 @@ func checkout(t *testing.T) (dir string, env []string) {
 		harness.WriteFile(t, filepath.Join(dir, name), name)
 	}
 	harness.WriteFile(t, filepath.Join(dir, "CHANGELOG.md"), "# Changelog\n\n## [Unreleased]\n\n- Soon\n\n## [1.2.3] - 2026-11-27\n\n### Added\n\n- New\n\n## [1.2.2] - 2026-01-01\n\n- Old\n\n[Unreleased]: https://example.org\n")
-	for name, text := range map[string]string{"lintian": "#!/bin/sh\n", "go": `#!/bin/sh -e
+	for name, text := range map[string]string{"lintian": "#!/bin/sh\n", "gh": "#!/bin/sh\necho \"$@\"\n", "go": `#!/bin/sh -e
 case "$1 $2" in
 "build "*)
 	while [ "$1" != -o ]; do shift; done
@@ -110,6 +112,28 @@ func TestRelease(t *testing.T) {
 		t.Errorf("the sums: %v\n%s", err, sums)
 	}
 	run(t, nil, "sh", "-c", `cd "$1" && sha256sum --check --quiet SHA256SUMS`, "sh", dist)
+	// What the workflow publishes.
+	text, err := os.ReadFile(filepath.Join(harness.Root(), ".github/workflows/release.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var workflow struct {
+		Jobs map[string]struct{ Steps []struct{ Run string } }
+	}
+	if err := yaml.Unmarshal(text, &workflow); err != nil {
+		t.Fatal(err)
+	}
+	var published string
+	for _, step := range workflow.Jobs["release"].Steps {
+		if strings.HasPrefix(step.Run, "gh ") {
+			published = run(t, append(env, "GITHUB_REF_NAME=v1.2.3"), "sh", "-ec", `cd "$1"; eval "$2"`, "sh", dir, step.Run)
+		}
+	}
+	for _, name := range want {
+		if !strings.Contains(published, "dist/"+name) && name != "image" {
+			t.Errorf("the workflow doesn't publish %s: %s", name, published)
+		}
+	}
 	inside := run(t, nil, "tar", "-tzf", filepath.Join(dist, "caddy-tagged-urls-nats_1.2.3_windows_amd64.tar.gz"))
 	for _, name := range []string{"caddy.exe", "LICENSE", "README.md", "CHANGELOG.md", "Caddyfile.example"} {
 		if !strings.Contains(inside, "caddy-tagged-urls-nats_1.2.3_windows_amd64/"+name+"\n") {
