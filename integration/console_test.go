@@ -266,14 +266,16 @@ func TestConsoleDelivery(t *testing.T) {
 	b.eval("document.querySelector('#trackers [data-do=retry]').click()")
 	b.seesText("#delivery-status", "0 records waiting")
 
-	// Forgetting people takes what waits of them.
-	trk.Down()
+	// Forgetting people takes what waits of them. What is being delivered stays,
+	// so the tracker asks for a long pause.
+	trk.Respond(harness.AnswerStatus(503, "Retry-After", "3600"))
 	visitAs(t, c, harness.UserAgent, "/?kme=Fourth&kmi=dave@example.com")
+	b.seesText("#trackers", "Again at")
 	b.seesText("#delivery-status", "1 record waiting")
 	b.do("forget them", chromedp.SetValue("#forget input[name=identity]", "dave@example.com"), chromedp.Click("#forget button"), chromedp.Click("#confirm-yes"))
 	b.seesText("#forgotten", "1 waiting record and 0 dead letters were removed")
 	b.seesText("#delivery-status", "0 records waiting")
-	trk.Up()
+	trk.Respond(harness.AnswerGIF)
 
 	b.eval("location.hash = 'explain'")
 	b.do("explain a link", chromedp.SetValue("#explain-form textarea", shop+"/offer?kme=Clicked+Link&kmi=ann&km__k=1"), chromedp.Click("#explain-form button"))

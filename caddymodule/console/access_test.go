@@ -290,45 +290,53 @@ func TestGate(t *testing.T) {
 	}
 }
 
-// stuckBrowser takes nothing of an answer until a deadline that isn't the
-// ordinary one.
+// stuckBrowser takes so many parts of an answer. Only the handler's goroutine
+// may use it: Caddy's writers keep deadlines of their own without a lock.
 type stuckBrowser struct {
 	http.ResponseWriter
-	first, last chan time.Time
+	t        *testing.T
+	deadline time.Time
+	takes    int
+	took     chan struct{}
 }
 
 func (s *stuckBrowser) SetReadDeadline(time.Time) error { return nil }
 
 func (s *stuckBrowser) SetWriteDeadline(at time.Time) error {
-	select {
-	case s.first <- at:
-	case s.last <- at:
-	}
+	s.deadline = at
 	return nil
 }
 
 func (s *stuckBrowser) FlushError() error {
-	<-s.last
-	return os.ErrDeadlineExceeded
+	if s.deadline.IsZero() || time.Until(s.deadline) > stuck {
+		s.t.Errorf("the deadline is %s", s.deadline)
+	}
+	if s.takes == 0 {
+		return os.ErrDeadlineExceeded
+	}
+	s.takes--
+	s.took <- struct{}{}
+	return nil
 }
 
 // A browser that takes nothing, as one of a machine that sleeps, holds up
 // neither a reload nor the console: there is a limit to each write.
 func TestStuckBrowser(t *testing.T) {
 	t.Parallel()
-	closing, end := context.WithCancel(t.Context())
-	p := testPages(t, options{})
-	p.closing = closing
-	s := &stuckBrowser{ResponseWriter: httptest.NewRecorder(), first: make(chan time.Time, 1), last: make(chan time.Time)}
-	done := make(chan error, 1)
-	go func() { done <- p.stream(s, httptest.NewRequest(http.MethodGet, "/live", nil)) }()
-	at := <-s.first
-	if at.IsZero() || time.Until(at) > stuck {
-		t.Errorf("the first deadline is %s", at)
-	}
-	s.first <- at // the next one is for who waits
-	end()
-	if err := <-done; err != nil {
-		t.Error(err)
+	for takes := range 2 {
+		closing, end := context.WithCancel(t.Context())
+		p := testPages(t, options{})
+		p.closing = closing
+		s := &stuckBrowser{ResponseWriter: httptest.NewRecorder(), t: t, takes: takes, took: make(chan struct{}, takes)}
+		done := make(chan error, 1)
+		go func() { done <- p.stream(s, httptest.NewRequest(http.MethodGet, "/live", nil)) }()
+		if takes > 0 { // it waits for hits, until the configuration is unloaded
+			<-s.took
+			end()
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		end()
 	}
 }

@@ -18,10 +18,9 @@ const (
 	// reconnect is after how long a browser comes back when a stream has ended,
 	// as by a reload.
 	reconnect = 500 * time.Millisecond
-	// stuck is after how long a browser that takes nothing is given up, and
-	// stuckAtEnd when the configuration is unloaded, which waits for it.
-	stuck      = 30 * time.Second
-	stuckAtEnd = time.Second
+	// stuck is after how long a browser that takes nothing is given up: a
+	// reload waits for it.
+	stuck = 5 * time.Second
 )
 
 // stream sends hits and what becomes of them, as server-sent events.
@@ -38,17 +37,7 @@ func (p *pages) stream(w http.ResponseWriter, r *http.Request) error {
 	_ = out.SetWriteDeadline(time.Now().Add(stuck))
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	ended := make(chan struct{})
-	stay := context.AfterFunc(p.closing, func() {
-		defer close(ended)
-		cancel()
-		_ = out.SetWriteDeadline(time.Now().Add(stuckAtEnd))
-	})
-	defer func() {
-		if !stay() {
-			<-ended // the response mustn't be touched afterwards
-		}
-	}()
+	defer context.AfterFunc(p.closing, cancel)()
 
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
@@ -57,6 +46,7 @@ func (p *pages) stream(w http.ResponseWriter, r *http.Request) error {
 	}
 	m := masker{hides: !p.shown, session: sessionOf(r)}
 	for out.Flush() == nil {
+		_ = out.SetWriteDeadline(time.Time{}) // of HTTP/2 it would end a stream that waits
 		waits, stop := context.WithTimeout(ctx, beat)
 		rows, left, err := viewer.Next(waits)
 		stop()
