@@ -50,8 +50,11 @@ func (h *Handler) meet(hit *hit, r *http.Request, site string, b tagging.Browser
 	if ok {
 		bits := network.Addr().As16()
 		e.visit.Client = keys.Evidence("client", site, string(bits[:]), r.UserAgent())
-		if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && remote.Addr().Unmap().WithZone("") == address {
-			e.visit.Conn = maphash.String(clientSeed, r.RemoteAddr) | 1 // else it is a proxy's
+		// A proxy's connections say nothing. Nor do Firefox's of HTTP/1.1: for
+		// pages it opens three more than other browsers do.
+		firefox := r.ProtoMajor == 1 && strings.Contains(r.UserAgent(), "Firefox/")
+		if remote, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && remote.Addr().Unmap().WithZone("") == address && !firefox {
+			e.visit.Conn = maphash.String(clientSeed, r.RemoteAddr) | 1
 		}
 	}
 	e.visit.Multiplexed = r.ProtoMajor >= 2

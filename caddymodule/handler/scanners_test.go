@@ -300,6 +300,44 @@ func TestClickAnHourLater(t *testing.T) {
 	}
 }
 
+// TestTabsAtOnce: a browser that has no cookie yet opens each of a mail's links
+// over a connection of HTTP/1.1 of its own. Firefox opens up to nine
+// (network.http.max-persistent-connections-per-server, and three more by
+// max-urgent-start-excessive-connections-per-host), others six.
+func TestTabsAtOnce(t *testing.T) {
+	const chrome, firefox = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
+		"Mozilla/5.0 (X11; Linux x86_64; rv:150.0) Gecko/20100101 Firefox/150.0"
+	for _, test := range []struct {
+		agent  string
+		tabs   int
+		reason tagging.Reason
+	}{{chrome, 6, ""}, {chrome, 9, "scanner_links"}, {firefox, 9, ""}} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newTestHost(takes)
+			h := a.scanning(t, Scanners{Action: "mark"})
+			var hits []*hit
+			for tab := range test.tabs {
+				r := from(a.navigation(fmt.Sprintf("http://example.com/?kme=E&kmi=ann&km_link=%d", tab)), "203.0.113.1")
+				r.RemoteAddr = fmt.Sprintf("203.0.113.1:%d", 50000+tab)
+				r.Header.Set("User-Agent", test.agent)
+				hit := newHit(r, nil, h.rules)
+				h.record(hit, r)
+				hits = append(hits, hit)
+			}
+			for _, hit := range hits { // they are answered now
+				hit.Wait()
+				hit.Cookies()
+			}
+			time.Sleep(time.Minute)
+			for i, hit := range hits {
+				if o := hit.becameAtLast(); o.word != "recorded" || o.reason != test.reason {
+					t.Fatalf("tab %d of %d was %s %s, want recorded %s", i, test.tabs, o.word, o.reason, test.reason)
+				}
+			}
+		})
+	}
+}
+
 // TestThousandClicks: those of a mailing within ten minutes, every fifth out of
 // one office, are people's; within a minute by one gateway, all are a scanner's.
 func TestThousandClicks(t *testing.T) {
