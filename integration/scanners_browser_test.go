@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -30,8 +31,11 @@ func (b *chromium) profiles(n int) (ids []cdp.BrowserContextID) {
 }
 
 // tabs opens links in tabs, as fast as the browser can; each in a profile of its
-// own, or (nil) all in one.
+// own, or (nil) all in one. It returns when all show their pages: a tab whose
+// profile is disposed of before that asks for none.
 func (b *chromium) tabs(links []string, profiles []cdp.BrowserContextID) {
+	b.t.Helper()
+	ids := make([]target.ID, len(links))
 	var opening sync.WaitGroup
 	for i, link := range links {
 		opening.Go(func() {
@@ -39,12 +43,27 @@ func (b *chromium) tabs(links []string, profiles []cdp.BrowserContextID) {
 			if profiles != nil {
 				params.BrowserContextID = profiles[i]
 			}
-			if _, err := chromedp.CallBrowser(b.ctx, target.CreateTarget, params); err != nil && b.ctx.Err() == nil {
+			tab, err := chromedp.CallBrowser(b.ctx, target.CreateTarget, params)
+			if err != nil && b.ctx.Err() == nil {
 				b.t.Errorf("opening %s: %v", link, err)
 			}
+			ids[i] = tab.TargetID
 		})
 	}
 	opening.Wait()
+	harness.Eventually(b.t, "the tabs to show their pages", func() bool {
+		all, err := chromedp.CallBrowser(b.ctx, target.GetTargets, target.GetTargetsParams{})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		shown := 0
+		for _, tab := range all.TargetInfos {
+			if tab.Title == "page" && slices.Contains(ids, tab.TargetID) {
+				shown++
+			}
+		}
+		return shown == len(links)
+	})
 }
 
 var scannersProfiles = flag.Bool("scanners.profiles", false, "open each of a scanner's links in a browser process with a profile of its own")
