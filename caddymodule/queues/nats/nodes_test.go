@@ -21,7 +21,11 @@ func TestNodesShare(t *testing.T) {
 	const nodes, each = 3, 60
 	var share sync.WaitGroup // until each node has had a record
 	share.Add(nodes)
-	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	// A record can be delivered before the one who put it knows that it's
+	// stored: the end of taking isn't the end of putting.
+	putting, stop := context.WithTimeout(t.Context(), patient)
+	defer stop()
+	taking, cancel := context.WithCancel(putting)
 	defer cancel()
 	var mu sync.Mutex
 	var taken []delivery.Item
@@ -33,14 +37,14 @@ func TestNodesShare(t *testing.T) {
 	for i, q := range queues {
 		working.Go(func() {
 			for k := range each {
-				if err := q.Put(ctx, entry("d", i*each+k)); err != nil {
+				if err := q.Put(putting, entry("d", i*each+k)); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 		working.Go(func() {
 			for n := 0; ; n++ {
-				items, err := q.Take(ctx, "d", 3)
+				items, err := q.Take(taking, "d", 3)
 				if err != nil {
 					return
 				}
