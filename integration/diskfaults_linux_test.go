@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -114,6 +115,20 @@ func (v *visits) refused(t *testing.T, why ...string) {
 	v.c.FewLines(t, 3) // these and, before, that the tracker is down
 }
 
+// diagnosed fails the test unless `caddy tagged-urls doctor`, started as Caddy
+// was, says what is wrong with the queue, where, and ends with status 1.
+func (v *visits) diagnosed(t *testing.T, why string, wrapper ...string) {
+	t.Helper()
+	binary, env := v.c.Command()
+	line := append(wrapper, binary, "tagged-urls", "doctor", "--config", filepath.Join(v.c.Home, "Caddyfile"))
+	cmd := exec.CommandContext(t.Context(), line[0], line[1:]...)
+	cmd.Env = append(os.Environ(), env...)
+	out, err := cmd.Output()
+	if cmd.ProcessState.ExitCode() != 1 || !regexp.MustCompile(`(?m)^error +queue: Caddyfile:\d+: .*`+regexp.QuoteMeta(why)).Match(out) {
+		t.Errorf("the doctor doesn't say %q: %v\n%s", why, err, out)
+	}
+}
+
 // arrive fails the test unless the tracker takes all that the queue took.
 func (v *visits) arrive(trk *harness.Tracker) {
 	v.t.Helper()
@@ -146,6 +161,7 @@ func TestDiskIsFull(t *testing.T) {
 	}
 	c.Says(t, "hits are dropped", "no space left")
 	c.FewLines(t, 4)
+	v.diagnosed(t, "is full")
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
@@ -214,6 +230,7 @@ func TestDiskIsReadOnly(t *testing.T) {
 	remount(syscall.MS_RDONLY)
 	c.Start()
 	v.refused(t, "read-only")
+	v.diagnosed(t, "read-only")
 	remount(0)
 	v.untilTaken()
 	trk.Up()
@@ -405,6 +422,7 @@ func TestFileIsSomebodyElses(t *testing.T) {
 	give(12345, 0o000)
 	c.Start(unprivileged(t)...)
 	v.refused(t, filepath.Base(file), "permission denied", "uid")
+	v.diagnosed(t, filepath.Base(file)+": permission denied", unprivileged(t)...)
 	give(0, 0o600)
 	v.untilTaken()
 	trk.Up()

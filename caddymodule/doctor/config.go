@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
 )
 
@@ -19,24 +20,11 @@ type examination struct {
 	Options
 	ctx      caddy.Context // to load modules in; it is never started
 	cancel   func()
-	config   configuration
+	config   *caddycompat.Config
 	source   source
 	sites    []*site
+	loggers  []loggers
 	findings []Finding
-}
-
-// configuration is what matters of Caddy's JSON.
-type configuration struct {
-	Storage json.RawMessage `json:"storage"`
-	Logging caddy.Logging   `json:"logging"`
-	Apps    struct {
-		HTTP struct {
-			HTTPPort  int                          `json:"http_port"`
-			HTTPSPort int                          `json:"https_port"`
-			Servers   map[string]*caddyhttp.Server `json:"servers"`
-		} `json:"http"`
-		TaggedURLs json.RawMessage `json:"tagged_urls"`
-	} `json:"apps"`
 }
 
 // site is a directive in the configuration.
@@ -57,6 +45,14 @@ func (s *site) name() string {
 	return "server " + s.server
 }
 
+// loggers are those that some requests are logged by, as the directive log_name
+// says.
+type loggers struct {
+	server string
+	hosts  []string
+	names  []string
+}
+
 // step is a handler.
 type step struct {
 	name    string
@@ -65,43 +61,29 @@ type step struct {
 }
 
 func newExamination(config []byte, o Options) (*examination, error) {
-	e := &examination{Options: o}
-	if err := json.Unmarshal(caddy.RemoveMetaFields(config), &e.config); err != nil {
-		return nil, fmt.Errorf("the configuration isn't Caddy's JSON: %v", err)
+	parsed, err := caddycompat.ParseConfig(config)
+	if err != nil {
+		return nil, err
 	}
+	e := &examination{Options: o, config: parsed}
 	e.source = parseSource(o.File, o.Caddyfile)
 	servers := e.config.Apps.HTTP.Servers
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
-		w := walk{name, servers[name], 0, func(s *site) { e.sites = append(e.sites, s) }}
+		w := walk{e, name, servers[name], 0}
 		w.routes(servers[name].Routes, nil, nil, nil)
 		if errors := servers[name].Errors; errors != nil {
 			w.routes(errors.Routes, nil, nil, nil)
 		}
 	}
-	raw := e.config.Apps.TaggedURLs
-	if raw == nil {
-		raw = json.RawMessage("{}")
-	}
-	ctx, err := provision(raw)
+	ctx, err := caddycompat.Provision(e.config.Apps.TaggedURLs)
 	if err != nil {
 		e.found(Error, checkDirective, e.source.global("tagged_urls"), err.Error(), "")
-		if ctx, err = provision(json.RawMessage("{}")); err != nil {
+		if ctx, err = caddycompat.Provision(json.RawMessage("{}")); err != nil {
 			return nil, err
 		}
 	}
 	e.ctx, e.cancel = caddy.NewContext(ctx)
 	return e, nil
-}
-
-// provision makes a context with the app, which isn't started: no queue is
-// opened, and the storage isn't touched. Caddy logs nothing from then on.
-func provision(raw json.RawMessage) (caddy.Context, error) {
-	return caddy.ProvisionContext(&caddy.Config{
-		AppsRaw: caddy.ModuleMap{"tagged_urls": raw},
-		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{
-			"default": {BaseLog: caddy.BaseLog{Level: "FATAL"}},
-		}},
-	})
 }
 
 // loadSites loads the directives, with their trackers.
@@ -152,10 +134,10 @@ func (e *examination) eachTracker(f func(s *site, t *app.Tracker)) {
 
 // walk goes through a server's routes.
 type walk struct {
+	*examination
 	name   string
 	server *caddyhttp.Server
 	depth  int // of named routes
-	found  func(*site)
 }
 
 // maxDepth bounds how deep named routes invoke each other.
@@ -203,20 +185,34 @@ func (w walk) routes(routes caddyhttp.RouteList, hosts []string, before []step, 
 
 func (w walk) handler(raw json.RawMessage, hosts []string, before []step, matchers []caddy.ModuleMap) []step {
 	var options struct {
-		Handler string              `json:"handler"`
-		Routes  caddyhttp.RouteList `json:"routes"`
-		Name    string              `json:"name"`
+		Handler string `json:"handler"`
 	}
 	if json.Unmarshal(raw, &options) != nil {
 		return nil
 	}
 	switch options.Handler {
 	case "tagged_urls":
-		w.found(&site{server: w.name, hosts: hosts, raw: raw, before: before, matchers: matchers})
+		w.sites = append(w.sites, &site{server: w.name, hosts: hosts, raw: raw, before: before, matchers: matchers})
+	case "vars":
+		var vars struct {
+			Names []string `json:"access_logger_names"`
+		}
+		if json.Unmarshal(raw, &vars) == nil && vars.Names != nil {
+			w.loggers = append(w.loggers, loggers{w.name, hosts, vars.Names})
+		}
 	case "subroute":
-		return w.routes(options.Routes, hosts, before, matchers)
+		var sub struct {
+			Routes caddyhttp.RouteList `json:"routes"`
+		}
+		if json.Unmarshal(raw, &sub) == nil {
+			return w.routes(sub.Routes, hosts, before, matchers)
+		}
 	case "invoke":
-		if named := w.server.NamedRoutes[options.Name]; named != nil && w.depth < maxDepth {
+		var invoke struct {
+			Name string `json:"name"`
+		}
+		_ = json.Unmarshal(raw, &invoke)
+		if named := w.server.NamedRoutes[invoke.Name]; named != nil && w.depth < maxDepth {
 			w.depth++
 			return w.routes(caddyhttp.RouteList{*named}, hosts, before, matchers)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/admin"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/internal/livetest"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/logfilter"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/nats"
 	_ "github.com/tagged-urls/caddy-tagged-urls/caddymodule/trackers/kissmetrics"
@@ -59,6 +60,8 @@ func of(findings []Finding, check string) string {
 	return b.String()
 }
 
+const quiet = "{\n\tlog {\n\t\toutput discard\n\t}\n}\n"
+
 const filter = "format filter {\n\t\trequest tagged_urls\n\t\tresp_headers tagged_urls\n\t}\n"
 
 // TestChecks: each check finds what is wrong, and nothing where it is right.
@@ -95,6 +98,9 @@ func TestChecks(t *testing.T) {
 		"a span's name and attributes":  {checkOrder, site("\ttracing {\n\t\tspan page\n\t\tspan_attributes {\n\t\t\tlink {uri}\n\t\t}\n\t}\n", ""), "", ""},
 		"a map":                         {checkOrder, site("\tmap {query} {link} {\n\t\tdefault {query}\n\t}\n", ""), "", ""},
 		"the directive first":           {checkOrder, "{\n\torder tagged_urls first\n}\n" + site("\tvars link {uri}\n\theader X-Link {uri}\n", ""), "", ""},
+		"vars that are called so":       {checkOrder, site("\tvars {\n\t\troutes 1\n\t\tlink {uri}\n\t}\n", ""), "warning  order: Caddyfile:2: vars runs before", ""},
+		"metrics of everything":         {checkOrder, "{\n\torder metrics before tagged_urls\n}\n" + site("\tmetrics\n", ""), "error    order: Caddyfile:5: metrics answers every request", ""},
+		"metrics":                       {checkOrder, "{\n\torder metrics before tagged_urls\n}\n" + site("\tmetrics /metrics\n", ""), "", ""},
 		"with strip none":               {checkOrder, "example.com {\n\tvars link {uri}\n\ttagged_urls {env.KEY} {\n\t\tstrip none\n\t}\n}\n", "", ""},
 		"another site's vars":           {checkOrder, "a.example.com {\n\tvars link {uri}\n}\n" + site("", ""), "", ""},
 		"a redirect of everything":      {checkOrder, "example.com {\n\tredir https://new.example{uri}\n\ttagged_urls {env.KEY}\n}\n", "error    order: Caddyfile:2: static_response answers every request before tagged_urls", ""},
@@ -123,6 +129,9 @@ func TestChecks(t *testing.T) {
 		"an access log, skipped at times": {checkLogs, site("\tlog {\n\t\toutput stdout\n\t}\n\tlog_skip /health\n", ""), "error    logs: Caddyfile:2: the log log0", ""},
 		"two sites in one log":            {checkLogs, site("\tlog\n", "") + "b.example.com {\n\ttagged_urls {env.KEY}\n}\n", "error    logs: Caddyfile:2: the default log shows", "warning"},
 		"a host of a wildcard's":          {checkOrder, "*.example.com {\n\t@shop host shop.example.com\n\thandle @shop {\n\t\tvars link {uri}\n\t\ttagged_urls {env.KEY}\n\t\trespond page\n\t}\n}\n", "warning  order: Caddyfile:4: vars runs before", ""},
+		"a log by its name":               {checkLogs, quiet + site("\tlog shown {\n\t\toutput stdout\n\t\tno_hostname\n\t}\n\tlog_name shown\n", ""), "error    logs: Caddyfile:", ""},
+		"a log by its name, inside":       {checkLogs, quiet + "example.com {\n\tlog shown {\n\t\toutput stdout\n\t\tno_hostname\n\t}\n\troute {\n\t\ttagged_urls {env.KEY}\n\t\tlog_name shown\n\t}\n}\n", "error    logs: Caddyfile:", ""},
+		"another site's log by its name":  {checkLogs, quiet + site("", "") + "b.example.com {\n\tlog shown {\n\t\toutput stdout\n\t\tno_hostname\n\t}\n\tlog_name shown\n}\n", "", ""},
 		"a site at a port":                {checkLogs, ":8080 {\n\tlog {\n\t\toutput stdout\n\t}\n\ttagged_urls {env.KEY}\n}\n", "error    logs: Caddyfile:2: the log log0", ""},
 
 		"a queue's own place":     {checkQueue, site("", ""), "", ""},
@@ -245,17 +254,43 @@ func TestProxyThatIsSeen(t *testing.T) {
 	}
 }
 
+// TestQueueThatRuns: another environment may have its queue elsewhere.
+func TestQueueThatRuns(t *testing.T) {
+	path := t.TempDir()
+	caddyfile := "{\n\ttagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + path + "\n\t\t}\n\t}\n}\nexample.com {\n\ttagged_urls {\n\t\ttracker log\n\t}\n}\n"
+	for name, test := range map[string]struct {
+		running *admin.Status
+		want    string
+	}{
+		"this one":       {&admin.Status{Queues: []queuepool.QueueStatus{{Queue: "/before"}, {Queue: path}}}, "ok "},
+		"another":        {&admin.Status{Queues: []queuepool.QueueStatus{{Queue: "/root/queue"}}}, "warning  queue: Caddyfile:4: the Caddy that runs has its queue in /root/queue, and not in " + path},
+		"none":           {&admin.Status{}, "ok "},
+		"nobody answers": {nil, "ok "},
+	} {
+		if got := of(look(t, caddyfile, Options{Running: test.running}), checkQueue); !strings.HasPrefix(got, test.want) {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
 // TestJSON: a configuration that no Caddyfile made has no lines, but sites.
 func TestJSON(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
-	findings, err := Check([]byte(`{"apps":{"http":{"servers":{"main":{"listen":[":443"],"routes":[
-		{"match":[{"host":["a.example","b.example"]}],"handle":[{"handler":"vars","link":"{http.request.uri}"},{"handler":"tagged_urls","trackers":[{"tracker":"log"}]}]}
-	]}}}}}`), Options{Disk: roomy})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := of(findings, checkOrder); !strings.HasPrefix(got, "warning  order: a.example, b.example: vars runs before") {
-		t.Error(got)
+	for before, want := range map[string]string{
+		`{"handler":"vars","link":"{http.request.uri}"}`: "warning  order: a.example, b.example: vars runs before",
+		// Caddy's own and this project's are known, and no others.
+		`{"handler":"webdav"}`: "warning  order: a.example, b.example: webdav, which isn't Caddy's own, runs before",
+		`{"handler":"encode","encodings":{"gzip":{}}},{"handler":"tagged_urls","trackers":[{"tracker":"log"}]}`: "ok ",
+	} {
+		findings, err := Check([]byte(`{"apps":{"http":{"servers":{"main":{"listen":[":443"],"routes":[
+			{"match":[{"host":["a.example","b.example"]}],"handle":[`+before+`,{"handler":"tagged_urls","trackers":[{"tracker":"log"}]},{"handler":"webdav"}]}
+		]}}}}}`), Options{Disk: roomy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := of(findings, checkOrder); !strings.HasPrefix(got, want) || strings.Count(got, "\n") != 1 {
+			t.Errorf("after %s:\n%s", before, got)
+		}
 	}
 	if _, err := Check([]byte("nothing"), Options{}); err == nil || !strings.Contains(err.Error(), "isn't Caddy's JSON") {
 		t.Error(err)

@@ -3,7 +3,6 @@ package doctor
 import (
 	"encoding/json"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 )
 
@@ -39,26 +38,9 @@ func (e *examination) storage() {
 
 // localStorage returns the directory of a storage that is a file system's.
 func (e *examination) localStorage() (dir string, local bool) {
-	if e.config.Storage == nil {
-		return caddy.AppDataDir(), true
-	}
-	holder := struct {
-		Raw json.RawMessage `caddy:"namespace=caddy.storage inline_key=module"`
-	}{e.config.Storage}
-	loaded, err := e.ctx.LoadModule(&holder, "Raw")
-	if err != nil {
-		return "", false
-	}
-	converter, ok := loaded.(caddy.StorageConverter)
-	if !ok {
-		return "", false
-	}
-	storage, err := converter.CertMagicStorage()
-	if err != nil {
-		return "", false
-	}
+	storage, err := e.config.LoadStorage(e.ctx)
 	files, local := storage.(*certmagic.FileStorage)
-	if !local {
+	if err != nil || !local {
 		return "", false
 	}
 	return files.Path, true

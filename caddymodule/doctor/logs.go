@@ -33,7 +33,7 @@ func (e *examination) logs() {
 		}
 		shows := false
 		for _, s := range e.sites {
-			if s.accessLogged(e.config.Apps.HTTP.Servers[s.server].Logs, log) {
+			if e.accessLogged(s, log) {
 				shows = true
 				e.found(Error, checkLogs, cmp.Or(where, e.where(s, "log")), what+" shows the identity of each tagged link: it has no filter tagged_urls for the field request", filter)
 			}
@@ -75,7 +75,8 @@ func filtered(encoder json.RawMessage) bool {
 }
 
 // accessLogged reports whether a log gets the site's access log.
-func (s *site) accessLogged(of *caddyhttp.ServerLogConfig, log *caddy.CustomLog) bool {
+func (e *examination) accessLogged(s *site, log *caddy.CustomLog) bool {
+	of := e.config.Apps.HTTP.Servers[s.server].Logs
 	if of == nil || slices.ContainsFunc(s.before, skipsLog) {
 		return false
 	}
@@ -83,13 +84,20 @@ func (s *site) accessLogged(of *caddyhttp.ServerLogConfig, log *caddy.CustomLog)
 	if len(hosts) == 0 {
 		hosts = []string{""} // all of the server's
 	}
-	return slices.ContainsFunc(hosts, func(host string) bool {
-		return slices.ContainsFunc(loggers(of, strings.ToLower(host)), func(name string) bool {
-			if name != "" {
-				name = "." + name
-			}
-			return allows(log, "http.log.access"+name)
-		})
+	var names []string
+	for _, host := range hosts {
+		names = append(names, loggersOf(of, strings.ToLower(host))...)
+	}
+	for _, l := range e.loggers {
+		if l.server == s.server && overlap(l.hosts, s.hosts) {
+			names = append(names, l.names...)
+		}
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		if name != "" {
+			name = "." + name
+		}
+		return allows(log, "http.log.access"+name)
 	})
 }
 
@@ -100,8 +108,8 @@ func skipsLog(s step) bool {
 	return s.name == "vars" && !s.matched && json.Unmarshal(s.raw, &vars) == nil && vars["log_skip"] == true
 }
 
-// loggers are the names of those that a host's access log goes to.
-func loggers(of *caddyhttp.ServerLogConfig, host string) []string {
+// loggersOf are the names of those that a host's access log goes to.
+func loggersOf(of *caddyhttp.ServerLogConfig, host string) []string {
 	if slices.Contains(of.SkipHosts, host) {
 		return nil
 	}

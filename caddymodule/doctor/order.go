@@ -6,6 +6,8 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 )
 
 // query are placeholders that show a link's query, and with it the identity; in
@@ -37,9 +39,12 @@ func (e *examination) order() {
 			words := wordsFor(before.name)
 			where := e.where(s, words...)
 			switch {
-			case answers(before) && !before.matched:
+			case caddycompat.Answers(before.raw) && !before.matched:
 				e.found(Error, checkOrder, where, fmt.Sprintf("%s answers every request before tagged_urls: nothing is recorded", before.name),
 					"put tagged_urls before it: `order tagged_urls first` in the global options, or the first line of the `route`")
+			case !caddycompat.KnownHandler(before.name):
+				e.found(Warning, checkOrder, where, before.name+", which isn't Caddy's own, runs before tagged_urls: what it answers itself isn't recorded, and it gets the identity",
+					"if it answers or logs visits, as a cache or an application server does, put tagged_urls before it: `order tagged_urls first` in the global options, or the first line of the `route`; if it only turns some away, as a firewall does, this is right as it is")
 			case s.handler != nil && s.handler.Strip == "none":
 			case before.name == "reverse_proxy" || before.name == "file_server":
 				e.found(Warning, checkOrder, where, before.name+" gets some requests before tagged_urls: their tags aren't recorded, and the identity isn't removed",
@@ -59,26 +64,6 @@ func (e *examination) order() {
 		}
 	}
 	e.fine(checkOrder, "nothing that runs before the directive copies an identity or answers in its place")
-}
-
-// answers reports whether a handler answers whatever it gets.
-func answers(s step) bool {
-	var options struct {
-		PassThru       bool              `json:"pass_thru"`
-		HandleResponse []json.RawMessage `json:"handle_response"`
-	}
-	if json.Unmarshal(s.raw, &options) != nil {
-		return false
-	}
-	switch s.name {
-	case "static_response", "error":
-		return true
-	case "reverse_proxy":
-		return options.HandleResponse == nil // else it may be forward_auth
-	case "file_server":
-		return !options.PassThru
-	}
-	return false
 }
 
 // copies returns the placeholder by which a handler copies the query at once, or

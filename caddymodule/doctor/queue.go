@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
 )
 
 // leastFree is how much of a disk has to be free for the queue to begin a
@@ -34,7 +36,9 @@ type Disk struct {
 
 // queue looks at the queue's place on this machine's disk.
 func (e *examination) queue() {
-	local, ok := e.opener().(delivery.Local)
+	opener := e.opener()
+	e.sameQueue(opener)
+	local, ok := opener.(delivery.Local)
 	if !ok {
 		e.fine(checkQueue, "the queue isn't on this machine's disk: nothing to look at")
 		return
@@ -73,6 +77,21 @@ func (e *examination) queue() {
 		e.found(Warning, checkQueue, where, fmt.Sprintf("the queue in %s doesn't last: %s", path, disk.Passing), "give the queue a path on a disk, or on a volume")
 	}
 	e.fine(checkQueue, fmt.Sprintf("the queue in %s can be written by %s", path, user()))
+}
+
+// sameQueue looks whether a Caddy that runs has this queue: another user's, or
+// another environment's, may be elsewhere.
+func (e *examination) sameQueue(opener any) {
+	configured, ok := opener.(delivery.Opener)
+	if !ok || e.Running == nil || len(e.Running.Queues) == 0 {
+		return
+	}
+	here := configured.Key()
+	if !slices.ContainsFunc(e.Running.Queues, func(q queuepool.QueueStatus) bool { return q.Queue == here }) {
+		e.found(Warning, checkQueue, e.source.global("tagged_urls", "path", "queue"),
+			fmt.Sprintf("the Caddy that runs has its queue in %s, and not in %s", e.Running.Queues[0].Queue, here),
+			"load this configuration, if it isn't yet; else Caddy's service has another environment: "+asService)
+	}
 }
 
 // remedy is what to do about an error of the file system.

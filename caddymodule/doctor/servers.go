@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 )
 
 // leastHeader is Caddy's own limit of a request's headers, in bytes: a long link
@@ -49,17 +50,10 @@ func (e *examination) proxies() {
 		case e.Running != nil && e.Running.Untrusted > 0:
 			e.found(Warning, checkProxies, where,
 				fmt.Sprintf("%d tagged requests came with X-Forwarded-For, but trusted_proxies isn't set: if it was a proxy's, its address counts as that of all its visitors, and cookies aren't marked Secure behind HTTPS of its own", e.Running.Untrusted), do)
-		case e.Running == nil && !serves(server, cmp.Or(e.config.Apps.HTTP.HTTPSPort, caddyhttp.DefaultHTTPSPort)) && !serves(server, cmp.Or(e.config.Apps.HTTP.HTTPPort, caddyhttp.DefaultHTTPPort)):
+		case e.Running == nil && !caddycompat.ListensAt(server, e.config.Apps.HTTP.HTTPSPort) && !caddycompat.ListensAt(server, e.config.Apps.HTTP.HTTPPort):
 			e.found(Warning, checkProxies, where,
 				"trusted_proxies isn't set, and the site is at a port that is usually behind a proxy: then the proxy's address counts as that of all its visitors, and cookies aren't marked Secure behind HTTPS of its own", do)
 		}
 	})
 	e.fine(checkProxies, "trusted_proxies is set, or nothing speaks for a proxy in front")
-}
-
-func serves(server *caddyhttp.Server, port int) bool {
-	return slices.ContainsFunc(server.Listen, func(listen string) bool {
-		a, err := caddy.ParseNetworkAddress(listen)
-		return err == nil && a.StartPort <= uint(port) && uint(port) <= a.EndPort
-	})
 }

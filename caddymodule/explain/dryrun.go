@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/app"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/handler"
@@ -43,12 +44,7 @@ type dryRunServer struct {
 // NewDryRun makes a dry run without a configuration. From now on Caddy logs
 // nothing: what matters of it, the explanation says.
 func NewDryRun() (*DryRun, error) {
-	ctx, err := caddy.ProvisionContext(&caddy.Config{
-		AppsRaw: caddy.ModuleMap{"tagged_urls": json.RawMessage("{}")},
-		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{
-			"default": {BaseLog: caddy.BaseLog{Level: "FATAL"}},
-		}},
-	})
+	ctx, err := caddycompat.Provision(json.RawMessage("{}"))
 	if err != nil {
 		return nil, err
 	}
@@ -72,17 +68,9 @@ func NewDryRunIn(ctx caddy.Context) (*DryRun, func()) {
 
 // Load sets up a configuration in Caddy's JSON to be tried.
 func (t *DryRun) Load(config []byte) error {
-	var parsed struct {
-		Apps struct {
-			HTTP struct {
-				HTTPPort  int                          `json:"http_port"`
-				HTTPSPort int                          `json:"https_port"`
-				Servers   map[string]*caddyhttp.Server `json:"servers"`
-			} `json:"http"`
-		} `json:"apps"`
-	}
-	if err := json.Unmarshal(caddy.RemoveMetaFields(config), &parsed); err != nil {
-		return fmt.Errorf("the configuration isn't Caddy's JSON: %v", err)
+	parsed, err := caddycompat.ParseConfig(config)
+	if err != nil {
+		return err
 	}
 	httpApp := parsed.Apps.HTTP
 	for _, name := range slices.Sorted(maps.Keys(httpApp.Servers)) {
@@ -97,24 +85,17 @@ func (t *DryRun) Load(config []byte) error {
 		}
 		t.servers = append(t.servers, dryRunServer{
 			Server: server, name: name,
-			http:  listensAt(server, cmp.Or(httpApp.HTTPPort, caddyhttp.DefaultHTTPPort)),
-			https: listensAt(server, cmp.Or(httpApp.HTTPSPort, caddyhttp.DefaultHTTPSPort)),
+			http:  caddycompat.ListensAt(server, httpApp.HTTPPort),
+			https: caddycompat.ListensAt(server, httpApp.HTTPSPort),
 		})
 	}
 	return t.app.DryRun(func(entries []delivery.Entry) { t.seen.entries = append(t.seen.entries, entries...) })
 }
 
-func listensAt(server *caddyhttp.Server, port int) bool {
-	return slices.ContainsFunc(server.Listen, func(listen string) bool {
-		a, err := caddy.ParseNetworkAddress(listen)
-		return err == nil && a.StartPort <= uint(port) && uint(port) <= a.EndPort
-	})
-}
-
 // serves reports whether the server listens where a URL leads.
 func (s dryRunServer) serves(u *url.URL) bool {
 	if port, err := strconv.Atoi(u.Port()); err == nil {
-		return listensAt(s.Server, port)
+		return caddycompat.ListensAt(s.Server, port)
 	}
 	if u.Scheme == "https" {
 		return s.https
@@ -150,10 +131,8 @@ func (t *DryRun) prepareRoute(route *caddyhttp.Route) error {
 // merely pass the request on.
 func (t *DryRun) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {
 	var options struct {
-		Handler        string            `json:"handler"`
-		Status         any               `json:"status_code"`
-		PassThru       bool              `json:"pass_thru"`
-		HandleResponse []json.RawMessage `json:"handle_response"`
+		Handler string `json:"handler"`
+		Status  any    `json:"status_code"`
 	}
 	if err := json.Unmarshal(raw, &options); err != nil {
 		return nil, err
@@ -176,22 +155,15 @@ func (t *DryRun) handler(raw json.RawMessage) (caddyhttp.MiddlewareHandler, erro
 		return &sub, t.prepare(sub.Routes)
 	case "rewrite", "vars", "map", "headers", "invoke":
 		return t.module(raw)
-	case "static_response", "error":
-		answer := answerer{t, options.Handler}
-		if options.Status != nil {
-			answer.name = fmt.Sprintf("%s with status %v", options.Handler, options.Status)
-		}
-		return answer, nil
-	case "reverse_proxy":
-		if options.HandleResponse == nil { // else it may be forward_auth
-			return answerer{t, options.Handler}, nil
-		}
-	case "file_server":
-		if !options.PassThru {
-			return answerer{t, options.Handler}, nil
-		}
 	}
-	return nil, nil
+	if !caddycompat.Answers(raw) {
+		return nil, nil
+	}
+	answer := answerer{t, options.Handler}
+	if options.Status != nil {
+		answer.name = fmt.Sprintf("%s with status %v", options.Handler, options.Status)
+	}
+	return answer, nil
 }
 
 func (t *DryRun) module(raw json.RawMessage) (caddyhttp.MiddlewareHandler, error) {

@@ -2,12 +2,9 @@ package explain
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/certmagic"
+	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/caddycompat"
 )
 
 // storageAnswers is how long the storage may take.
@@ -15,34 +12,18 @@ const storageAnswers = 5 * time.Second
 
 // ReadForgotten reads who asked to be forgotten, from the storage of a
 // configuration in Caddy's JSON. If it can't, explanations say so.
-func (t *DryRun) ReadForgotten(config []byte) {
-	storage, err := t.storage(config)
-	if err == nil {
-		ctx, cancel := context.WithTimeout(t.ctx, storageAnswers)
-		defer cancel()
-		err = t.app.Forgotten().Load(ctx, storage)
-	}
-	t.unread = err
-}
+func (t *DryRun) ReadForgotten(config []byte) { t.unread = t.readForgotten(config) }
 
-// storage returns a configuration's storage.
-func (t *DryRun) storage(config []byte) (certmagic.Storage, error) {
-	var parsed struct {
-		Storage json.RawMessage `json:"storage" caddy:"namespace=caddy.storage inline_key=module"`
-	}
-	if err := json.Unmarshal(caddy.RemoveMetaFields(config), &parsed); err != nil {
-		return nil, err
-	}
-	if parsed.Storage == nil {
-		return caddy.DefaultStorage, nil
-	}
-	module, err := t.ctx.LoadModule(&parsed, "Storage")
+func (t *DryRun) readForgotten(config []byte) error {
+	parsed, err := caddycompat.ParseConfig(config)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	converter, ok := module.(caddy.StorageConverter)
-	if !ok {
-		return nil, errors.New("the module in its place is no storage")
+	storage, err := parsed.LoadStorage(t.ctx)
+	if err != nil {
+		return err
 	}
-	return converter.CertMagicStorage()
+	ctx, cancel := context.WithTimeout(t.ctx, storageAnswers)
+	defer cancel()
+	return t.app.Forgotten().Load(ctx, storage)
 }
