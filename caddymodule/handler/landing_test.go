@@ -269,6 +269,24 @@ func TestLandingOfManyTabs(t *testing.T) {
 	})
 }
 
+// TestLandingAfterADowngrade: a visit that began with a later version, whose
+// cookies can't be read, counts once more. The visitor's own is kept.
+func TestLandingAfterADowngrade(t *testing.T) {
+	t.Parallel()
+	v := visits(t, all)
+	v.navigate(shopURL+"/", "")
+	v.recorded()
+	visitor := "4" + v.cookies["__Host-tu_id"][1:]
+	v.cookies["__Host-tu_id"], v.cookies["__Host-tu_visit"] = visitor, "2"+v.cookies["__Host-tu_visit"]
+	v.navigate(shopURL+"/a", "")
+	v.expect("the first page", "tracker0: Visited Site, URL=https://shop.example/a, Referrer=Direct")
+	v.navigate(shopURL+"/b", shopURL+"/a")
+	v.expect("the next one")
+	if v.cookies["__Host-tu_id"] != visitor {
+		t.Error("the visitor's cookie is replaced")
+	}
+}
+
 // TestLandingIsConnected: a name that a link gives later is the landing's
 // person's.
 func TestLandingIsConnected(t *testing.T) {
