@@ -26,6 +26,11 @@ func TestVisitorsDoNotWaitForAKey(t *testing.T) {
 	if queuepool.Process.Status().KeyError == nil {
 		t.Error("the status doesn't say that there is no key")
 	}
+	// The server that the reload stops may still answer the first ones.
+	livetest.Eventually(t, "the page of the new configuration", func() bool {
+		_, page := l.Open("/")
+		return page == "anew"
+	})
 	for range 3 {
 		if resp, page := l.Get("/?kme=Taken"); page != "anew" || resp.Header.Get("Set-Cookie") != "" {
 			t.Errorf("the page is %q, with %v", page, resp.Header)

@@ -127,6 +127,7 @@ func TestSlowEventHandler(t *testing.T) {
 		visit(n)
 	}
 	livetest.Eventually(t, "the tracker to get them all", func() bool { return l.Tracker.Requests() == hits })
+	livetest.Eventually(t, "the first event", func() bool { return len(sunkEvents()) > 0 })
 	if n := len(sunkEvents()); n > 1 {
 		t.Errorf("%d events handled while the first one hangs", n)
 	}

@@ -72,9 +72,7 @@ func TestHitsOfTwoDirectives(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			drainSink(nil)
-			// However slow the disk is, the page waits for the queue.
-			patient := fmt.Sprintf("\ntagged_urls {\n\tqueue_timeout %s\n}", livetest.Patience)
-			l := livetest.Start(t, subscribed+patient, "route {\n"+test.site+"respond page\n}")
+			l := livetest.Start(t, subscribed, "route {\n"+test.site+"respond page\n}")
 			before := countedHits(t)
 			l.Open("/?kme=E")
 			after := countedHits(t)

@@ -2,7 +2,6 @@ package commands
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -193,12 +192,7 @@ func TestMoveDeadLettersCommands(t *testing.T) {
 }
 
 func TestAdminErrors(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := listener.Addr().String()
-	listener.Close()
+	const nobody = "127.0.0.1:1"
 	withoutModule, _ := adminServer(t, 404, "404 page not found\n")
 	unavailable, _ := adminServer(t, 503, `{"error":"no queue is open: GET /tagged_urls/status says why"}`)
 	other, _ := adminServer(t, 200, "<html>")

@@ -49,12 +49,12 @@ func TestMaxAge(t *testing.T) {
 		}
 
 		// The record's last chance: too old after the attempt that fails.
-		put(t, q, "a", "slow")
 		e.Use(one("a", trackerFunc(func(ctx context.Context, _ []*delivery.Record) error {
 			e.Configure(delivery.Options{MaxAge: time.Second, Observer: w})
 			<-time.After(10 * time.Second)
 			return &delivery.RetryError{Status: 500, Reason: "broken"}
 		}), 4))
+		put(t, q, "a", "slow")
 		elapse(11 * time.Second)
 		if want := "a/slow/too old; last answer: not taken with status 500: broken/500"; w.dead[len(w.dead)-1] != want {
 			t.Errorf("dead: %q, want %q", w.dead[len(w.dead)-1], want)

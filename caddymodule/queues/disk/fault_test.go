@@ -419,7 +419,10 @@ func TestDirectoryIsGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			prefill(t, q, "d", 20)
+			// The upkeep would make files where something is being removed.
+			q.files.Lock()
 			change(t, path)
+			q.files.Unlock()
 			// What is put at once is durable all the same.
 			want := int64(1)
 			if name == "replaced" {
@@ -442,7 +445,10 @@ func TestDirectoryIsGone(t *testing.T) {
 				t.Errorf("%d records wait after a restart, want %d", n, want)
 			}
 			// It is noticed, too, when nothing happens.
-			if err := os.RemoveAll(path); err != nil {
+			q.files.Lock()
+			err = os.RemoveAll(path)
+			q.files.Unlock()
+			if err != nil {
 				t.Fatal(err)
 			}
 			eventually(t, "it is noticed", func() bool { return q.waiting("d") == 0 })

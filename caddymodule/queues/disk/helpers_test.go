@@ -13,6 +13,7 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/disk/files"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queues/queuetest"
+	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
 
@@ -110,7 +111,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); !ok(); {
+	for deadline := time.After(harness.Patience); !ok(); {
 		select {
 		case <-tick.C:
 		case <-deadline:

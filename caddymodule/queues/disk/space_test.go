@@ -293,15 +293,15 @@ func TestDeadLettersGiveWay(t *testing.T) {
 			left -= len(items)
 		}
 	}
-	var s delivery.Stats
 	eventually(t, "the oldest gave way", func() bool {
-		if s, err = q.Stats(); err != nil {
-			t.Fatal(err)
-		}
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		return q.destinations["e"].dead.bytes <= leastMaxSize/16
 	})
+	s, err := q.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
 	kept := s.Destinations["e"].Dead
 	if kept < 800 || kept > 2000 || s.Destinations["d"].Dead != 0 {
 		t.Errorf("kept %+v", s.Destinations)

@@ -91,9 +91,13 @@ func TestBlackHole(t *testing.T) {
 	}
 	// Who needs the cluster waits for the other servers to be tried.
 	s.connection.urls += "," + harness.SharedNATS(t).URL
-	if _, err := mustOpen(t, s, onDisk(t)).Requeue(delivery.DeadFilter{}); err != nil {
-		t.Error(err)
-	}
+	harness.Eventually(t, "the other server", func() bool {
+		_, err := mustOpen(t, s, onDisk(t)).Requeue(delivery.DeadFilter{})
+		if errors.Is(err, errConnecting) {
+			t.Fatal(err)
+		}
+		return err == nil // on a busy machine that one may take too long, too
+	})
 }
 
 // Without a fallback the cluster has to be there.
@@ -137,20 +141,28 @@ func TestSilence(t *testing.T) {
 	if err := q.client.Load().js.DeleteStream(t.Context(), s.stream); err != nil {
 		t.Fatal(err)
 	}
-	slow := 0
+	waited := 0
 	for i := range 20 {
-		began := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-		if err := q.Put(ctx, entry("d", i), entry("e", i)); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-		if time.Since(began) > time.Second {
-			slow++
-		}
+		// One who waited for all its time isn't taken, ever. But the disk of a busy
+		// machine may take the other half.
+		harness.Eventually(t, "a hit to be taken in time", func() bool {
+			rests, began := q.restUntil.Load(), time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			err := q.Put(ctx, entry("d", i), entry("e", i))
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatal(err)
+			}
+			if q.restUntil.Load() > rests {
+				if waited++; began.UnixNano() < rests {
+					t.Errorf("hit %d waited for a cluster that hadn't answered just before", i)
+				}
+			}
+			return err == nil
+		})
 	}
-	if slow > 10 {
-		t.Errorf("%d of 20 hits waited for a cluster that doesn't answer", slow)
+	if waited == 0 {
+		t.Error("no hit was put while nobody answered")
 	}
 	// It is made anew, and gets what it missed.
 	if got := numbers(take(t, q, "e", 20)); !slices.Equal(got, upTo(20)) {

@@ -75,11 +75,11 @@ func TestNodeDies(t *testing.T) {
 	t.Parallel()
 	n := harness.SharedNATS(t)
 	s := settingsFor(n)
-	const ackWait = 2 * time.Second
+	const ackWait = 5 * time.Second // a busy machine may keep a node silent for a while
 	dying, other := mustOpenWith(t, s, nil, ackWait), mustOpenWith(t, s, nil, ackWait)
 	put(t, other, "d", 0, 1, 2)
 	items := take(t, dying, "d", 3)
-	nothing(t, other, "d", 2*ackWait)
+	nothing(t, other, "d", ackWait*3/2)
 	settle(t, dying, done, items[0])
 	dying.client.Load().nc.Close() // as if killed: it says nothing
 	items = take(t, other, "d", 2)
@@ -97,18 +97,15 @@ func TestNodeCloses(t *testing.T) {
 	t.Parallel()
 	n := harness.SharedNATS(t)
 	s := settingsFor(n)
-	closing, other := mustOpen(t, s, nil), mustOpen(t, s, nil)
+	const ackWait = 2 * patient // else they come from somebody who is silent
+	closing, other := mustOpenWith(t, s, nil, ackWait), mustOpenWith(t, s, nil, ackWait)
 	put(t, other, "d", upTo(50)...)
 	take(t, closing, "d", 50)
 	if err := closing.Close(); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	if got := numbers(take(t, other, "d", 50)); !slices.Equal(got, upTo(50)) {
 		t.Errorf("took %v", got)
-	}
-	if after := time.Since(began); after > defaultAckWait/2 {
-		t.Errorf("taken after %v", after)
 	}
 }
 
@@ -209,10 +206,7 @@ func TestStatsOfOthers(t *testing.T) {
 	settle(t, q, delivery.Settlement{Outcome: delivery.Dead, Reason: "100% wrong\n"}, take(t, q, name, 1)...)
 	settle(t, q, delivery.Settlement{Outcome: delivery.Retry, RetryAt: time.Now().Add(time.Hour)}, take(t, q, name, 1)...)
 	fresh := mustOpen(t, s, nil)
-	stats, err := fresh.Stats()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stats := counted(t, fresh)
 	got := stats.Destinations[name]
 	if len(stats.Destinations) != 1 || got.Waiting != 1 || got.Dead != 1 || time.Since(got.Oldest) > time.Minute {
 		t.Errorf("%+v", stats)
@@ -225,12 +219,12 @@ func TestStatsOfOthers(t *testing.T) {
 	})
 }
 
-// To count what waits for a thousand destinations takes one request for each.
+// To count what waits for many destinations takes one request for each.
 func TestManyDestinations(t *testing.T) {
 	t.Parallel()
 	n := harness.SharedNATS(t)
 	q := mustOpen(t, settingsFor(n), nil)
-	const destinations = 1000
+	const destinations = 5 * statsRequests
 	name := func(i int) string { return fmt.Sprint("destination ", i) }
 	for chunk := range slices.Chunk(upTo(destinations), maxBatch) {
 		var entries []delivery.Entry
@@ -241,12 +235,22 @@ func TestManyDestinations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	began := time.Now()
-	stats, err := q.Stats()
-	if err != nil || len(stats.Destinations) != destinations {
-		t.Fatalf("%d destinations, %v", len(stats.Destinations), err)
+	if stats := counted(t, q); len(stats.Destinations) != destinations {
+		t.Errorf("%d destinations", len(stats.Destinations))
 	}
-	t.Logf("statistics of %d destinations took %v", destinations, time.Since(began))
+}
+
+// counted returns the statistics, once they are made in time.
+func counted(t *testing.T, q *openQueue) (stats delivery.Stats) {
+	t.Helper()
+	harness.Eventually(t, "the statistics", func() bool {
+		var err error
+		if stats, err = q.count(); err != nil && !tookTooLong(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	return stats
 }
 
 // A limit counts for all nodes together, and outlives the node that delivers.
@@ -262,7 +266,7 @@ func TestRate(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	var mu sync.Mutex
-	var taken []delivery.Item
+	taken := make(map[int]bool)
 	by := make(map[int]int)
 	began := time.Now()
 	var working sync.WaitGroup
@@ -276,21 +280,28 @@ func TestRate(t *testing.T) {
 				}
 				settle(t, q, done, items...)
 				mu.Lock()
-				taken = append(taken, items...)
-				if by[i] += len(items); by[i] >= 100 && len(by) == 1 {
-					go q.Close() // another takes over
+				for _, n := range numbers(items) {
+					if !taken[n] { // again, after it was silent for too long
+						by[i]++
+					}
+					taken[n] = true
 				}
+				enough := by[i] >= 100 && len(by) == 1
 				if len(taken) >= records-10 {
 					cancel()
 				}
 				mu.Unlock()
+				if enough { // another takes over
+					q.Close()
+					return
+				}
 			}
 		})
 	}
 	working.Wait()
 	took := time.Since(began)
-	if got := len(slices.Compact(numbers(taken))); got != records-10 {
-		t.Errorf("took %d records (%v), want %d", got, by, records-10)
+	if len(taken) != records-10 {
+		t.Errorf("took %d records (%v), want %d", len(taken), by, records-10)
 	}
 	// A second's worth may come at once, at the beginning and from each node.
 	if least := time.Second * (records - 10 - rate*time.Duration(len(by))) / rate; took < least {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
@@ -51,17 +53,30 @@ func mustOpen(t testing.TB, s settings, fallback delivery.Opener) *openQueue {
 
 func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait time.Duration) *openQueue {
 	t.Helper()
-	var q *openQueue
-	// Servers on a busy machine may not answer in time. Caddy tries again, too.
-	harness.Eventually(t, "the servers to answer", func() bool {
-		var err error
-		if q, err = openWith(s, fallback, logger(t), ackWait); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatal(err)
-		}
-		return err == nil
-	})
+	q, err := tryOpen(t, s, fallback, ackWait)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { q.Close() })
 	return q
+}
+
+// tryOpen opens a queue, or returns why it can't be opened. That servers on a
+// busy machine don't answer in time is no reason: Caddy tries again, too.
+func tryOpen(t testing.TB, s settings, fallback delivery.Opener, ackWait time.Duration) (q *openQueue, err error) {
+	t.Helper()
+	harness.Eventually(t, "the servers to answer", func() bool {
+		q, err = openWith(s, fallback, logger(t), ackWait)
+		return !tookTooLong(err)
+	})
+	return q, err
+}
+
+// tookTooLong reports whether an error says that something didn't happen in
+// time.
+func tookTooLong(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // connected waits for the connection, without which a queue with a fallback can
@@ -156,9 +171,13 @@ func settle(t testing.TB, q delivery.Queue, s delivery.Settlement, items ...deli
 		s.Item = i
 		all = append(all, s)
 	}
-	if err := q.Settle(all...); err != nil {
-		t.Fatal(err)
-	}
+	harness.Eventually(t, "records to be settled", func() bool {
+		err := q.Settle(all...)
+		if err != nil && !tookTooLong(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 var done = delivery.Settlement{Outcome: delivery.Done}

@@ -28,12 +28,12 @@ import (
 // operator is somebody with all permissions.
 func operator(t *testing.T, n *harness.NATS, options ...nats.Option) jetstream.JetStream {
 	t.Helper()
-	nc, err := nats.Connect(n.URL, options...)
+	nc, err := nats.Connect(n.URL, append(options, nats.Timeout(patient))...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(patient))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestStreamThatExists(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := info(t, js, s.stream)
-			q, err := open(s, nil, logger(t))
+			q, err := tryOpen(t, s, nil, defaultAckWait)
 			if err == nil {
 				defer q.Close()
 			}
@@ -173,7 +173,7 @@ func TestStreamForgets(t *testing.T) {
 		s.connection.urls = strings.Replace(n.URL, "nats://", "nats://"+user+":x@", 1)
 		return s
 	}
-	if q, err := open(as("user"), nil, logger(t)); err == nil {
+	if q, err := tryOpen(t, as("user"), nil, defaultAckWait); err == nil {
 		q.Close()
 		t.Error("used a stream that forgets too soon")
 	} else if !strings.Contains(err.Error(), "--max-age 30d") {
@@ -213,7 +213,7 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	s.storage = jetstream.FileStorage
-	if q, err := open(s, nil, logger(t)); err == nil || !strings.Contains(err.Error(), "storage is Memory, but has to be File") {
+	if q, err := tryOpen(t, s, nil, defaultAckWait); err == nil || !strings.Contains(err.Error(), "storage is Memory, but has to be File") {
 		t.Errorf("opened %v, %v", q, err)
 	}
 }
@@ -248,7 +248,7 @@ func TestCannotOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := settingsFor(test.node)
 			test.set(&s)
-			q, err := open(s, nil, logger(t))
+			q, err := tryOpen(t, s, nil, defaultAckWait)
 			if err == nil {
 				q.Close()
 			}

@@ -63,7 +63,7 @@ func TestRetryInAFullStream(t *testing.T) {
 	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	s.maxBytes = 2000
-	q := mustOpenWith(t, s, nil, 200*time.Millisecond)
+	q := mustOpenWith(t, s, nil, 2*time.Second) // a busy machine may keep it silent for a while
 	var err error
 	for i := 0; err == nil; i++ {
 		err = q.Put(t.Context(), entry("d", i))

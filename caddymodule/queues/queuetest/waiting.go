@@ -238,7 +238,7 @@ func takeMany(q *queue) {
 			d := fmt.Sprint("d", i)
 			items, err := q.Take(q.context(), d, 1)
 			if err == nil && len(items) == 1 && number(items[0].Record) == i && items[0].Destination == d {
-				err = q.Settle(delivery.Settlement{Item: items[0], Outcome: delivery.Done})
+				err = q.settled(delivery.Settlement{Item: items[0], Outcome: delivery.Done})
 			} else if err == nil {
 				err = fmt.Errorf("took %v", numbersOf(items))
 			}
