@@ -334,10 +334,15 @@ func TestForwardedLink(t *testing.T) {
 		var wait sync.WaitGroup
 		for i, v := range visitors {
 			wait.Go(func() {
-				_, _ = v.Try(fmt.Sprintf("%s/?kme=Forwarded%d-%d&kmi=ann", c.URL, i, round), "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+				if _, err := v.Try(fmt.Sprintf("%s/?kme=Forwarded%d-%d&kmi=ann", c.URL, i, round), "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"); err != nil {
+					t.Error(err)
+				}
 			})
 		}
 		wait.Wait()
+		for _, v := range visitors {
+			v.Client.CloseIdleConnections() // before the reload does, which may be just when they are used
+		}
 		c.Reload("", shop+"\n# "+fmt.Sprint(round)) // which forgets nothing
 	}
 	if n := aliases("ann"); n != 10 {

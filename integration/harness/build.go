@@ -72,6 +72,11 @@ var cleanups []func() // one test at a time adds to them: see sharedNATS
 
 func (lasting) Cleanup(f func()) { cleanups = append(cleanups, f) }
 
+// By then that test is over, and says nothing any more.
+func (lasting) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+func (l lasting) Errorf(format string, args ...any) { l.Logf(format, args...) }
+
 // Build builds Caddy with the module, once.
 var Build = sync.OnceValues(func() (string, error) {
 	if *caddyBinary != "" {

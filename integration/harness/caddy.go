@@ -3,6 +3,7 @@ package harness
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -194,6 +195,12 @@ func (c *Caddy) Ask(method, path, body string, headers ...string) (status int, a
 		}
 	}
 	resp, err := admin.Do(req)
+	if errors.Is(err, syscall.ECONNRESET) && req.GetBody != nil {
+		// By the server that a reload has just replaced, and before it had
+		// accepted the connection.
+		req.Body, _ = req.GetBody()
+		resp, err = admin.Do(req)
+	}
 	if err != nil {
 		return 0, "", err
 	}

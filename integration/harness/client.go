@@ -2,12 +2,14 @@ package harness
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -66,6 +68,11 @@ func (v *Visitor) Load(link, dest string, headers ...string) Answer {
 func (v *Visitor) Get(link string, headers ...string) Answer {
 	v.t.Helper()
 	p, err := v.Try(link, headers...)
+	if errors.Is(err, syscall.ECONNRESET) {
+		// A server that a reload stops resets what it has neither accepted nor
+		// read. Browsers ask again, too.
+		p, err = v.Try(link, headers...)
+	}
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // BuildNATS builds the NATS server in the version that tools/go.mod names,
@@ -144,7 +143,7 @@ func (s *NATS) Reload(config string) {
 // Healthy waits until the server has caught up with its cluster.
 func (s *NATS) Healthy() {
 	s.t.Helper()
-	client := http.Client{Timeout: time.Second}
+	client := http.Client{Timeout: Patience}
 	Eventually(s.t, "NATS at "+s.URL+" to be healthy", func() bool {
 		resp, err := client.Get("http://" + s.monitor + "/healthz")
 		if err != nil {
