@@ -336,6 +336,7 @@ func TestConsoleBuild(t *testing.T) {
 	b.do("upload a campaign", chromedp.SetUploadFiles("#campaign input[type=file]", []string{people}), chromedp.SendKeys("#campaign input[name=url]", shop+"/"))
 	b.eval("document.getElementById('campaign').requestSubmit()")
 	b.seesText("#campaign-status", "links.csv is downloaded")
+	b.sees("what was saved", "window.saved") // read behind the page's back
 	if saved := b.eval("window.saved"); !strings.HasPrefix(saved, "identity,Plan,link,error\nann,gold,"+shop+"/?kmi=ann&km_Plan=gold,\nguest,,,") {
 		t.Errorf("the campaign's links: %s", saved)
 	}

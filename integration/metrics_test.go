@@ -98,7 +98,9 @@ func TestMetrics(t *testing.T) {
 	harness.Eventually(t, "a dead letter", func() bool { return c.Metric(metricsPrefix+"dead_letters") == 1 })
 	trk.Respond(harness.AnswerStatus(503, "Retry-After", "3600"))
 	harness.NewVisitor(t).Load(c.URL+"/?kme=Waiting&kmi=bob", "image")
-	harness.Eventually(t, "a failure", func() bool { return c.Metric(metricsPrefix+"deliveries_total", `result="retried"`) == 1 })
+	harness.Eventually(t, "a failure", func() bool { // which is counted before its duration is
+		return c.Metric(metricsPrefix+"deliveries_total", `result="retried"`) == 1 && c.Metric(metricsPrefix+"delivery_duration_seconds_count") == 5
+	})
 
 	got := metrics()
 	for name, want := range map[string]float64{

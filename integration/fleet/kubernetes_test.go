@@ -150,10 +150,10 @@ func TestKubernetes(t *testing.T) {
 				})
 			}
 			for _, probe := range []probe{container.ReadinessProbe, container.LivenessProbe} {
-				p := harness.NewVisitor(t).Get(fmt.Sprintf("http://%s%s", harness.Loopback(ports[probe.HTTPGet.Port]), probe.HTTPGet.Path))
-				if p.Status != http.StatusOK {
-					t.Errorf("a probe of %v gets %d", probe, p.Status)
-				}
+				harness.Eventually(t, fmt.Sprintf("a probe of %v to succeed", probe), func() bool {
+					p := harness.NewVisitor(t).Get(fmt.Sprintf("http://%s%s", harness.Loopback(ports[probe.HTTPGet.Port]), probe.HTTPGet.Path))
+					return p.Status == http.StatusOK
+				})
 			}
 			if ports[objects["Service"].Spec.Ports[0].TargetPort] != c.Port {
 				t.Error("the service doesn't lead to the site")
