@@ -193,9 +193,9 @@ func TestOneVisitor(t *testing.T) {
 	trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Third", "/e person=ann name=Fourth")
 
 	// Another person at the same browser is never merged with Ann.
-	visitor.Open(c.URL + "/?kme=Fifth&kmi=bob")
+	visitor.Open(c.URL + "/?kme=Fifth&kmi=robert.roe")
 	visitor.Open(c.URL + "/?kme=Sixth")
-	trk.Expect(t, c, []string{"bob"}, "/e person=bob name=Fifth", "/e person=bob name=Sixth")
+	trk.Expect(t, c, []string{"robert.roe"}, "/e person=robert.roe name=Fifth", "/e person=robert.roe name=Sixth")
 
 	// Nor by the cookie of before, whenever it comes back.
 	for i, again := range []bool{false, true} {
@@ -211,7 +211,7 @@ func TestOneVisitor(t *testing.T) {
 	// The cookie holds no name that anybody could read, and one that was
 	// tampered with is none.
 	value := visitor.Cookie(c.URL, "tu_id")
-	if raw, err := base64.RawURLEncoding.DecodeString(value[1:]); err != nil || strings.Contains(string(raw)+value, "bob") {
+	if raw, err := base64.RawURLEncoding.DecodeString(value[1:]); err != nil || strings.Contains(string(raw)+value, "robert.roe") {
 		t.Errorf("the cookie shows the name: %s (%v)", value, err)
 	}
 	last := "A"
@@ -219,7 +219,7 @@ func TestOneVisitor(t *testing.T) {
 		last = "E"
 	}
 	harness.NewVisitor(t).Open(c.URL+"/?kme=Seventh", "Cookie", "tu_id="+value[:len(value)-1]+last)
-	trk.Expect(t, c, []string{"bob", "ann"}, "/e person=anon1 name=Seventh")
+	trk.Expect(t, c, []string{"robert.roe", "ann"}, "/e person=anon1 name=Seventh")
 }
 
 // TestKissmetricsLibrarysCookies has a page that carries the library too.

@@ -246,6 +246,7 @@ func TestWaysOn(t *testing.T) {
 				before := len(upstream.Got())
 				answer := harness.NewVisitor(t).Open(c.URL+link, "Host", fmt.Sprintf("way%d-%s.localhost", i, mode),
 					"Referer", c.URL+link, "X-Forwarded-Uri", link, "X-Anything", link)
+				answer.Header.Del("Set-Cookie") // which is as good as random
 				seen := answer.Body + "\n" + fmt.Sprint(answer.Header)
 				for _, req := range upstream.Got()[before:] {
 					seen += fmt.Sprintf("\n%s %s %v %s", req.Method, req.Target, req.Header, req.Body)
