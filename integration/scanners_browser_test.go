@@ -108,8 +108,8 @@ func TestScannersBrowser(t *testing.T) {
 			endpoint $TRACKER
 		}
 		scanners $ACTION {
-			links 3 $WINDOW
-			people 15 8s
+			links 5 $WINDOW
+			people 15 20s
 		}
 	}
 	header Content-Type text/html
@@ -117,7 +117,7 @@ func TestScannersBrowser(t *testing.T) {
 }
 `
 	plain := strings.Replace(site, "tls internal", "", 1)
-	window := "8s"
+	window := "20s"        // a busy browser takes its time to open tabs
 	if *scannersProfiles { // browsers take their time to start
 		window = "30s"
 	}

@@ -78,10 +78,19 @@ func TestScanners(t *testing.T) {
 			for i := range 14 { // an office, and a gateway
 				openFresh(t, mailOf(c.URL, fmt.Sprint("office", i), 1)[0], from("203.0.113.3")...)
 			}
-			for i := range 20 { // of one network of IPv6
-				who := fmt.Sprint("gateway", i)
-				openFresh(t, mailOf(c.URL, who, 1)[0], from(fmt.Sprintf("2001:db8::%x", i+1))...)
+			var gateway errgroup.Group // at once, so that all are within the window
+			for i := range 20 {        // of one network of IPv6
+				who, v := fmt.Sprint("gateway", i), harness.NewVisitor(t)
+				gateway.Go(func() error {
+					_, err := v.Try(mailOf(c.URL, who, 1)[0], append(from(fmt.Sprintf("2001:db8::%x", i+1)), "Accept", "text/html")...)
+					return err
+				})
 				marked[who+" people"] = 1
+			}
+			if err := gateway.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 20 {
 				openFresh(t, mailOf(c.URL, fmt.Sprint("home", i), 1)[0], from(fmt.Sprintf("2001:db8:0:%x::1", i+1))...)
 			}
 			openFresh(t, mailOf(c.URL, "trapped", 1)[0], from("203.0.113.4")...)
@@ -127,10 +136,10 @@ func TestScanners(t *testing.T) {
 // TestScannersReload: a reload in the middle of a burst forgets nothing.
 func TestScannersReload(t *testing.T) {
 	t.Parallel()
-	c, trk := startScannerSite(t, "mark", "links 4 20s\npeople 15 1s")
+	c, trk := startScannerSite(t, "mark", "links 4 40s\npeople 15 1s")
 	for i, link := range mailOf(c.URL, "scanned", 4) {
 		if i == 2 {
-			c.Reload(proxied, scannerSite("mark", "links 4 10s\npeople 15 1s"))
+			c.Reload(proxied, scannerSite("mark", "links 4 20s\npeople 15 1s"))
 		}
 		openFresh(t, link)
 	}
@@ -230,7 +239,7 @@ func TestScannersLand(t *testing.T) {
 	t.Parallel()
 	trk := harness.StartTracker(t)
 	at := func(host, action string) string {
-		return strings.NewReplacer("127.0.0.1", host, "scanners", "landing all\n\t\tscanners").Replace(scannerSite(action, "links 3 8s\npeople 15 8s")) + "\n"
+		return strings.NewReplacer("127.0.0.1", host, "scanners", "landing all\n\t\tscanners").Replace(scannerSite(action, "links 3 15s\npeople 15 15s")) + "\n"
 	}
 	c := harness.StartCaddy(t, "", at("mark.test", "mark")+at("drop.test", "drop"), harness.Vars{"TRACKER": trk.URL})
 	want := map[string]int{}

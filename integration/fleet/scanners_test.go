@@ -14,7 +14,7 @@ import (
 func TestScannersOfTheFleet(t *testing.T) {
 	t.Parallel()
 	server, trk := harness.StartNATS(t, ""), harness.StartTracker(t)
-	scanning := strings.Replace(site, "tagged_urls {", "tagged_urls {\n\t\tscanners mark {\n\t\t\tlinks 3 3s\n\t\t\tpeople 15 3s\n\t\t}", 1)
+	scanning := strings.Replace(site, "tagged_urls {", "tagged_urls {\n\t\tscanners mark {\n\t\t\tlinks 3 15s\n\t\t\tpeople 15 15s\n\t\t}", 1)
 	var nodes []*harness.Caddy
 	for range 3 {
 		n := harness.NewCaddy(t, buildCaddy, harness.Vars{"TRACKER": trk.URL})
