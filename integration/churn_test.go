@@ -169,10 +169,11 @@ func TestTrackerComesBack(t *testing.T) {
 	c.Reload("", site(""))
 	v.Load(c.URL+"/?kme=Between&kmi=ann", "image")
 	gone.Up() // it isn't asked
+	// What is under way at the end of the drain is broken off, and comes again.
+	harness.Eventually(t, "the other tracker to have its records", func() bool { return c.Metric("caddy_tagged_urls_queue_records") == 1 })
 	c.Stop()
 	c.Start()
 	harness.Eventually(t, "the queue to open", func() bool { return c.Metric("caddy_tagged_urls_queue_up") == 1 })
-	harness.Eventually(t, "the other tracker to have its records", func() bool { return len(stays.Records(t)) == 2 })
 	waiting := 0
 	for id, state := range c.Trackers(t) {
 		if strings.Contains(id, gone.Addr) {

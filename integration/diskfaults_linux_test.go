@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,15 +36,14 @@ func mounted(t *testing.T, source, kind string, options string) (dir string) {
 	return dir
 }
 
-// queueAt are global options with the queue in a directory. The timeout
-// is longer than a busy machine needs.
+// queueAt are global options with the queue in a directory.
 func queueAt(dir string) string {
-	return "tagged_urls {\n\t\tqueue_timeout 4s\n\t\tqueue disk {\n\t\t\tpath " + dir + "\n\t\t}\n\t}"
+	return "tagged_urls {\n\t\tqueue disk {\n\t\t\tpath " + dir + "\n\t\t}\n\t}"
 }
 
-// atMost is how long a page may take with that timeout, on a busy machine. Who
-// waits for a disk that is ill waits longer.
-const atMost = 4*time.Second + 20*time.Second
+// atMost is how long a page may take with the timeout that [harness.Caddy] has,
+// on a busy machine. Who waits for a disk that is ill waits longer.
+const atMost = 20*time.Second + 20*time.Second
 
 // visits are pages that somebody opens, while the disk is ill. The cookie
 // tells whether the queue took the hit.
@@ -107,7 +107,7 @@ func (v *visits) refused(t *testing.T, why ...string) {
 			t.Error("a hit was taken")
 		}
 	}
-	if took := time.Since(began); took > visitors*time.Second {
+	if took := time.Since(began); took > visitors*10*time.Second { // of the 20 that each may
 		t.Errorf("%d visitors waited for %s, for nothing", visitors, took)
 	}
 	v.c.Says(t, why...)
@@ -195,7 +195,7 @@ func TestDiskIsFullOfQueue(t *testing.T) {
 // as the tracker takes records.
 func TestQueueIsFull(t *testing.T) {
 	t.Parallel()
-	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue_timeout 2s\n\t\tqueue disk {\n\t\t\tmax_size 4MiB\n\t\t}\n\t}", shop)
+	c, trk, _ := startShop(t, "tagged_urls {\n\t\tqueue disk {\n\t\t\tmax_size 4MiB\n\t\t}\n\t}", shop)
 	trk.Down()
 	v := &visits{t: t, c: c, fill: strings.Repeat("x", 8000)}
 	v.untilDropped(20)
@@ -266,14 +266,19 @@ func TestDiskHangs(t *testing.T) {
 	loop := strings.TrimSpace(string(out))
 	t.Cleanup(func() { run(losetup, "--detach", loop) })
 	disk := mounted(t, loop, "ext4", "")
+	other := t.TempDir() // which outlasts Caddy
 	thaw := func() { _ = exec.Command(freeze, "--unfreeze", disk).Run() }
-	c, trk, _ := startShop(t, queueAt(disk), shop)
+	at := func(dir string) string {
+		return strings.Replace(queueAt(dir), "queue disk", "queue_timeout 2s\n\t\tqueue disk", 1)
+	}
+	c, trk, _ := startShop(t, at(disk), shop)
 	t.Cleanup(thaw) // before Caddy is stopped
 	trk.Down()
 	v := &visits{t: t, c: c}
 	v.untilTaken()
 	run(freeze, "--freeze", disk)
-	defer time.AfterFunc(time.Minute, thaw).Stop() // should anything wait for it
+	var hung atomic.Bool // something waited for the disk
+	defer time.AfterFunc(harness.Patience, func() { hung.Store(true); thaw() }).Stop()
 	for range 3 {
 		if v.visit() {
 			t.Error("a hit was taken")
@@ -282,20 +287,17 @@ func TestDiskHangs(t *testing.T) {
 	if len(c.Trackers(t)) != 1 {
 		t.Error("the status doesn't answer")
 	}
-	began := time.Now()
-	c.Reload(queueAt(disk), shop)
-	if took := time.Since(began); took > 30*time.Second { // of the minute that the disk hangs
-		t.Errorf("a reload took %s", took)
+	c.Reload(at(disk), shop)
+	if hung.Load() {
+		t.Fatal("a visitor or a reload has waited for the disk")
 	}
 	v.visit()
 	c.Says(t, "these hits are lost", `"timeout"`)
 	c.FewLines(t, 3)
 	// Another path is the way out. What is in the old file isn't given up.
-	other := t.TempDir()
-	began = time.Now()
-	c.Reload(queueAt(other), shop)
-	if took := time.Since(began); took > 30*time.Second {
-		t.Errorf("a reload with another path took %s", took)
+	c.Reload(at(other), shop)
+	if hung.Load() {
+		t.Fatal("a reload with another path has waited for the disk")
 	}
 	v.untilTaken()
 	thaw()

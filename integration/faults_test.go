@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,6 +34,9 @@ type fault struct {
 	asked time.Duration
 	// long makes records so long that they are sent as POST.
 	long bool
+	// timeout is for a tracker that takes all the time it is given. Others have
+	// more than a busy machine needs.
+	timeout string
 }
 
 // patient is a tracker that is ill.
@@ -162,7 +166,7 @@ func faults() []fault {
 		add(rowTaken, delivered, strconv.Itoa(status), "", answering(harness.AnswerStatus(status)))
 	}
 
-	add(rowBody, delivered, "slow body", "", answering(trickle(true)))
+	add(rowBody, delivered, "slow body", "", answering(trickle(true))).timeout = "10s" // its header counts
 	add(rowBody, delivered, "endless body", "", answering(trickle(false)))
 	add(rowBody, delivered, "body cut off", "", sending(gifHeader+"Content-Length: 1000\r\n\r\nGIF89a", nil))
 	add(rowHTML, waits, "web page", "web page", answering(harness.AnswerHTML(200, "<title>Room number?</title>")))
@@ -196,9 +200,9 @@ func faults() []fault {
 	add(rowAfter, waits, "429 for nonsense", "Too Many", answering(harness.AnswerStatus(429, "Retry-After", "soon")))
 	add(rowNetwork, waits, "connection refused", "refused", refusing)
 	add(rowNetwork, waits, "unknown host", "", unknownHost)
-	add(rowNetwork, waits, "accepts and never answers", "in time", answering(harness.AnswerNever))
-	add(rowNetwork, waits, "never accepts", "in time", deaf)
-	add(rowNetwork, waits, "half a header", "", sending(gifHeader, untilGone))
+	add(rowNetwork, waits, "accepts and never answers", "in time", answering(harness.AnswerNever)).timeout = "2s"
+	add(rowNetwork, waits, "never accepts", "in time", deaf).timeout = "2s"
+	add(rowNetwork, waits, "half a header", "", sending(gifHeader, untilGone)).timeout = "2s"
 	add(rowNetwork, waits, "reset", "reset", answering(harness.AnswerReset))
 	add(rowNetwork, waits, "reset within the header", "", sending(gifHeader, func(_ http.ResponseWriter, _ *http.Request, conn io.Writer) { reset(conn) }))
 	add(rowNetwork, waits, "closed without an answer", "", sending("", nil))
@@ -244,13 +248,13 @@ func TestFaults(t *testing.T) {
 	sites := func(well bool) string {
 		var b strings.Builder
 		for i, p := range patients {
-			endpoint := p.endpoint
-			if well && p.moved != "" {
-				endpoint = p.moved
+			endpoint, timeout := p.endpoint, cmp.Or(all[i].timeout, "1m")
+			if well {
+				endpoint, timeout = cmp.Or(p.moved, p.endpoint), "1m"
 			}
 			fmt.Fprintf(&b, "http://f%d.localhost:$PORT {\n\ttagged_urls {\n\t\ttracker kissmetrics SECRETKEY {\n"+
-				"\t\t\tid %s\n\t\t\tendpoint %s\n\t\t\ttimeout 2s\n\t\t\tconcurrency 4\n\t\t}\n\t}\n\treverse_proxy $UPSTREAM\n}\n",
-				i, id(i), endpoint)
+				"\t\t\tid %s\n\t\t\tendpoint %s\n\t\t\ttimeout %s\n\t\t\tconcurrency 4\n\t\t}\n\t}\n\treverse_proxy $UPSTREAM\n}\n",
+				i, id(i), endpoint, timeout)
 		}
 		return b.String()
 	}

@@ -24,8 +24,9 @@ func startChromium(t *testing.T) *chromium {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*harness.Patience)
 	t.Cleanup(cancel)
 	ctx, stop := chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.UserAgent(harness.UserAgent), // its own says that it is no person's
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(harness.Patience),
+		chromedp.UserDataDir(harness.ShortDir(t)), // its last processes may still write there when it has ended
+		chromedp.UserAgent(harness.UserAgent),     // its own says that it is no person's
 		// Pages out of that cache aren't loaded, which would have to be waited for.
 		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,BackForwardCache"),
 		// A name that isn't localhost's has plain HTTP as others do, and a

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tagged-urls/caddy-tagged-urls/integration/harness"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 )
 
@@ -52,12 +53,12 @@ func TestProtocols(t *testing.T) {
 		}
 		return conn.Close() == nil
 	})
-	quic := &http3.Transport{TLSClientConfig: trusting()}
-	t.Cleanup(func() { quic.Close() })
+	overQUIC := &http3.Transport{TLSClientConfig: trusting(), QUICConfig: &quic.Config{HandshakeIdleTimeout: harness.Patience}}
+	t.Cleanup(func() { overQUIC.Close() })
 	for proto, transport := range map[string]http.RoundTripper{
 		"HTTP/1.1": &http.Transport{TLSClientConfig: trusting(), TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}},
 		"HTTP/2.0": &http.Transport{TLSClientConfig: trusting(), ForceAttemptHTTP2: true},
-		"HTTP/3.0": quic,
+		"HTTP/3.0": overQUIC,
 	} {
 		for path, status := range map[string]int{"/proxied": 200, "/empty": 200, "/page.html": 200, "/failing": 503, "/": 200} {
 			t.Run(proto+path, func(t *testing.T) {

@@ -46,7 +46,7 @@ func options(urls []string, more string) string {
 }
 
 // patient are options for hits that wait for the queue.
-const patient = "queue_timeout 10s"
+const patient = "queue_timeout 20s"
 
 func startFleet(t *testing.T) *fleet {
 	t.Helper()
