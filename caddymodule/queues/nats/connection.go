@@ -41,8 +41,11 @@ type client struct {
 	js            jetstream.JetStream
 	records, dead jetstream.Stream
 	aliases       aliases
-	denied        atomic.Pointer[string] // the last permission that was missing
-	suspect       atomic.Bool            // the stream may be gone
+	keys          *keyring
+	keyStream     atomic.Pointer[jetstream.Stream] // nil while it can't be used
+	refusals      sync.Map                         // of *refusal
+	denied        atomic.Pointer[string]           // the last permission that was missing
+	suspect       atomic.Bool                      // the stream may be gone
 	settings      atomic.Pointer[settings]
 	batches       batches
 
@@ -58,9 +61,9 @@ type client struct {
 
 // dial connects, and sees to it that the streams are there. The context is to
 // last as long as the connection.
-func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logger) (*client, error) {
+func dial(ctx context.Context, s settings, keys *keyring, ackWait time.Duration, log *zap.Logger) (*client, error) {
 	c := &client{
-		names: names{s.stream}, to: s.connection, log: log, ackWait: ackWait,
+		names: names{s.stream}, to: s.connection, log: log, ackWait: ackWait, keys: keys,
 		rate: s.rate, sources: make(map[string]*source), leases: make(map[*lease]struct{}), closed: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -87,6 +90,7 @@ func dial(ctx context.Context, s settings, ackWait time.Duration, log *zap.Logge
 		return nil, err
 	}
 	go c.keep()
+	go c.tendKeys()
 	return c, nil
 }
 
@@ -141,6 +145,7 @@ func (c *client) options() ([]nats.Option, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if text := err.Error(); errors.Is(err, nats.ErrPermissionViolation) {
 				c.denied.Store(&text)
+				c.refused(text, err)
 			}
 			c.log.Warn("NATS reports an error", zap.Error(err))
 		}),

@@ -3,44 +3,51 @@ package natsqueue
 import (
 	"context"
 	"errors"
-	"sync/atomic"
+	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// Forget implements [delivery.Forgetter]. The servers overwrite what they
-// delete then. What is being delivered can't be told from what waits: both go.
+// Forget implements [delivery.Forgetter]. What is left in the servers' files is
+// sealed. What is being delivered can't be told from what waits: both go. What
+// can't be opened for now is an error, after all else.
 func (q *openQueue) Forget(match func(*delivery.Record) bool) (f delivery.Forgotten, err error) {
 	if fallback, ok := q.fallbackQueue().(delivery.Forgetter); ok {
 		if f, err = fallback.Forget(match); err != nil {
 			return f, err
 		}
 	}
-	l, err := q.available()
+	c, err := q.available()
 	if err != nil {
 		return f, err
 	}
+	var unopened error
 	for _, from := range []struct {
 		stream  jetstream.Stream
 		subject string
 		count   *int
 	}{
-		{l.records, l.subject(kindNew, "*"), &f.Waiting},
-		{l.records, l.subject(kindAgain, "*"), &f.Waiting},
-		{l.dead, l.deadSubject(""), &f.Dead},
+		{c.records, c.subject(kindNew, "*"), &f.Waiting},
+		{c.records, c.subject(kindAgain, "*"), &f.Waiting},
+		{c.dead, c.deadSubject(""), &f.Dead},
 	} {
-		err := l.each(q.ctx, from.stream, from.subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
+		err := c.each(q.ctx, from.stream, from.subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
 			var found []*jetstream.RawStreamMsg
 			for _, m := range chunk {
 				var record delivery.Record
-				if record.UnmarshalBinary(m.Data) == nil && match(&record) {
+				body, err := c.open(q.ctx, m.Data)
+				if errors.Is(err, errNoKey) {
+					unopened = fmt.Errorf("some records can't be looked into, so ask again: %w", err)
+				}
+				if err == nil && record.UnmarshalBinary(body) == nil && match(&record) {
 					found = append(found, m)
 				}
 			}
-			n, err := erase(q.ctx, from.stream, found)
+			ctx, cancel := context.WithTimeout(q.ctx, answerTimeout)
+			defer cancel()
+			n, err := remove(ctx, from.stream, found, true)
 			*from.count += n
 			return true, err
 		})
@@ -48,29 +55,7 @@ func (q *openQueue) Forget(match func(*delivery.Record) bool) (f delivery.Forgot
 			return f, err
 		}
 	}
-	return f, nil
-}
-
-// erase overwrites and deletes messages, and returns how many there were.
-func erase(ctx context.Context, stream jetstream.Stream, messages []*jetstream.RawStreamMsg) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	var erased atomic.Int64
-	group, ctx := errgroup.WithContext(ctx)
-	for _, m := range messages {
-		group.Go(func() error {
-			err := stream.SecureDeleteMsg(ctx, m.Sequence)
-			if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == codeDeleteFailed || errors.Is(err, jetstream.ErrMsgNotFound) {
-				return nil // somebody else has
-			}
-			if err == nil {
-				erased.Add(1)
-			}
-			return err
-		})
-	}
-	err := group.Wait()
-	return int(erased.Load()), err
+	return f, unopened
 }
 
 // Interface guards

@@ -1,7 +1,9 @@
 package natsqueue
 
 import (
+	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -87,7 +89,7 @@ func (q *openQueue) DeadLetters(destination string, yield func(delivery.DeadLett
 	}
 	return c.each(q.ctx, c.dead, c.deadSubject(destination), 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
 		for _, m := range chunk {
-			if !yield(letter(m)) {
+			if !yield(c.letter(q.ctx, m)) {
 				return false, nil
 			}
 		}
@@ -95,7 +97,7 @@ func (q *openQueue) DeadLetters(destination string, yield func(delivery.DeadLett
 	})
 }
 
-func letter(m *jetstream.RawStreamMsg) delivery.DeadLetter {
+func (c *client) letter(ctx context.Context, m *jetstream.RawStreamMsg) delivery.DeadLetter {
 	letter := delivery.DeadLetter{
 		Entry:    delivery.Entry{Destination: unescape(m.Header.Get(headerDestination)), Record: new(delivery.Record)},
 		ID:       strconv.FormatUint(m.Sequence, 10),
@@ -104,7 +106,17 @@ func letter(m *jetstream.RawStreamMsg) delivery.DeadLetter {
 		Reason:   unescape(m.Header.Get(headerReason)),
 		Status:   int(number(m.Header, headerStatus)),
 	}
-	if err := letter.Record.UnmarshalBinary(m.Data); err != nil && letter.Reason == "" {
+	if sealed, err := base64.StdEncoding.DecodeString(m.Header.Get(headerSealedReason)); err == nil && len(sealed) > 0 {
+		reason, err := c.open(ctx, sealed)
+		if letter.Reason = string(reason); err != nil {
+			letter.Reason = fmt.Sprintf("the reason can't be read: %v", err)
+		}
+	}
+	body, err := c.open(ctx, m.Data)
+	if err == nil {
+		err = letter.Record.UnmarshalBinary(body)
+	}
+	if err != nil && letter.Reason == "" {
 		letter.Reason = unreadable(err)
 	}
 	return letter
@@ -121,7 +133,11 @@ func (q *openQueue) Requeue(filter delivery.DeadFilter) (int, error) {
 	return q.choose(filter, func(ctx context.Context, c *client, chosen []*jetstream.RawStreamMsg) error {
 		messages := make([]*nats.Msg, len(chosen))
 		for i, m := range chosen {
-			messages[i] = c.derived(kindNew, tokenOf(m.Subject), fmt.Sprintf("revived.%d.%d", m.Sequence, m.Time.UnixNano()), nil, m.Data)
+			body, err := c.anew(ctx, m.Data)
+			if err != nil {
+				return fmt.Errorf("dead letter %d: %w", m.Sequence, err)
+			}
+			messages[i] = c.derived(kindNew, tokenOf(m.Subject), fmt.Sprintf("revived.%d.%d", m.Sequence, m.Time.UnixNano()), nil, body)
 			messages[i].Header.Set(headerDestination, m.Header.Get(headerDestination))
 		}
 		return c.publish(ctx, messages)
@@ -162,21 +178,26 @@ func (q *openQueue) choose(filter delivery.DeadFilter, act func(context.Context,
 		if err := act(ctx, c, chunk[:n]); err != nil {
 			return false, err
 		}
-		deleted, err := remove(ctx, c.dead, chunk[:n])
+		deleted, err := remove(ctx, c.dead, chunk[:n], false)
 		total += deleted
 		return n == len(chunk), err
 	})
 	return total, err
 }
 
-// remove deletes messages and returns how many there were.
-func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.RawStreamMsg) (int, error) {
+// remove deletes messages and returns how many there were. To erase those that
+// aren't sealed the servers overwrite them, and with each a whole block.
+func remove(ctx context.Context, stream jetstream.Stream, messages []*jetstream.RawStreamMsg, erase bool) (int, error) {
 	var deleted atomic.Int64
 	group, ctx := errgroup.WithContext(ctx)
 	for _, m := range messages {
 		group.Go(func() error {
-			err := stream.DeleteMsg(ctx, m.Sequence)
-			if api := (*jetstream.APIError)(nil); errors.As(err, &api) && api.ErrorCode == codeDeleteFailed || errors.Is(err, jetstream.ErrMsgNotFound) {
+			remove := stream.DeleteMsg
+			if _, sealed := sealedBy(m.Data); erase && (!sealed || m.Header.Get(headerReason) != "") {
+				remove = stream.SecureDeleteMsg
+			}
+			err := remove(ctx, m.Sequence)
+			if isGone(err) {
 				return nil // somebody else has
 			}
 			if err == nil {
@@ -202,14 +223,20 @@ func (q *openQueue) RetryNow(destination string) error {
 	if destination != "" {
 		subject = c.subject(kindAgain, token(destination))
 	}
-	return c.each(q.ctx, c.records, subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
+	var unopened error
+	err = c.each(q.ctx, c.records, subject, 1, func(chunk []*jetstream.RawStreamMsg) (bool, error) {
 		var waiting []*jetstream.RawStreamMsg
 		var messages []*nats.Msg
 		soon := time.Now().Add(retryNowMargin)
 		for _, m := range chunk {
 			if moment(m.Header, headerDue, time.Time{}).After(soon) { // so nobody is delivering it
+				body, err := c.anew(q.ctx, m.Data)
+				if err != nil {
+					unopened = fmt.Errorf("some records go on waiting: %w", err)
+					continue
+				}
 				waiting = append(waiting, m)
-				messages = append(messages, c.derived(kindAgain, tokenOf(m.Subject), fmt.Sprintf("hurry.%d", m.Sequence), m.Header, m.Data))
+				messages = append(messages, c.derived(kindAgain, tokenOf(m.Subject), fmt.Sprintf("hurry.%d", m.Sequence), m.Header, body))
 			}
 		}
 		if len(waiting) == 0 {
@@ -220,9 +247,10 @@ func (q *openQueue) RetryNow(destination string) error {
 		if err := c.publish(ctx, messages); err != nil {
 			return false, err
 		}
-		_, err := remove(ctx, c.records, waiting)
+		_, err := remove(ctx, c.records, waiting, false)
 		return true, err
 	})
+	return cmp.Or(err, unopened)
 }
 
 // codeDeleteFailed is JetStream's for a message that can't be deleted, because

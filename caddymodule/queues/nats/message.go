@@ -17,8 +17,8 @@ import (
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 )
 
-// A record is one message. Its body is the record's stored form; what the
-// queue knows about it is in these headers.
+// A record is one message. Its body is the record's stored form, sealed (see
+// [keyring]); what the queue knows about it is in these headers.
 const (
 	headerDestination = "Tagged-Urls-Destination"
 	// Of a record that was tried before: how often, and when it was put (in
@@ -27,8 +27,9 @@ const (
 	headerQueued   = "Tagged-Urls-Queued"
 	headerDue      = "Tagged-Urls-Due"
 	// Of a dead letter.
-	headerReason = "Tagged-Urls-Reason"
-	headerStatus = "Tagged-Urls-Status"
+	headerReason       = "Tagged-Urls-Reason" // in the clear
+	headerSealedReason = "Tagged-Urls-Sealed-Reason"
+	headerStatus       = "Tagged-Urls-Status"
 )
 
 // names are the streams' names and subjects. A destination has its own
@@ -38,10 +39,12 @@ const (
 //	tagged_urls.<stream>.again.<token>  tried before
 //	tagged_urls.<stream>.dead.<token>   given up, in the stream <stream>_dead
 //	tagged_urls.<stream>.alias.<token>  an identity that was aliased, in the stream <stream>_aliases
+//	tagged_urls.<stream>.key.<id>       what records are sealed with, in the stream <stream>_keys
 type names struct{ stream string }
 
 func (n names) dead() string    { return n.stream + "_dead" }
 func (n names) aliases() string { return n.stream + "_aliases" }
+func (n names) keys() string    { return n.stream + "_keys" }
 
 // The kinds of subjects.
 const (
@@ -49,6 +52,7 @@ const (
 	kindAgain = "again"
 	kindDead  = "dead"
 	kindAlias = "alias"
+	kindKey   = "key"
 )
 
 // subject returns the subject of a kind for a destination's token, which both

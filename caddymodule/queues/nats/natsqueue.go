@@ -49,9 +49,10 @@ func init() {
 // `sync_interval`: only `always` makes sure of it.
 //
 // It needs nats-server 2.12.1 or newer. The stream is made if it isn't there,
-// and two more: `<stream>_dead` for dead letters, and `<stream>_aliases` to
+// and three more: `<stream>_dead` for dead letters, `<stream>_aliases` to
 // remember which anonymous identities were aliased; without that one no alias
-// is sent. What exists is checked, and made larger if the configuration says
+// is sent; and `<stream>_keys` with the keys of what records say, which is
+// sealed before it is sent; without that one it isn't. What exists is checked, and made larger if the configuration says
 // so, but never smaller.
 type Queue struct {
 	// The servers, such as `nats://n1.example.com:4222`; one that answers is

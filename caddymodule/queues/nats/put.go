@@ -104,6 +104,7 @@ func (q *openQueue) publish(ctx context.Context, c *client, messages []*nats.Msg
 				return err
 			}
 		}
+		q.keys.sealAll(messages)
 		err = c.publish(ctx, messages)
 		if err == nil || ctx.Err() != nil || c.ctx.Err() == nil {
 			return err

@@ -64,6 +64,7 @@ type openQueue struct {
 	cache statsCache
 
 	gossip gossip
+	keys   *keyring
 }
 
 var _ delivery.Queue = (*openQueue)(nil)
@@ -77,12 +78,12 @@ func openWith(s settings, fallback delivery.Opener, log *zap.Logger, ackWait tim
 	q := &openQueue{
 		publisher: newPublisher(names{s.stream}),
 		log:       log, ackWait: ackWait, settings: s, opener: fallback,
-		changed: make(chan struct{}), tried: make(chan struct{}), wake: make(chan struct{}, 1),
+		keys: newKeyring(log), changed: make(chan struct{}), tried: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	q.ctx, q.stop = context.WithCancel(context.Background())
 	err := q.openFallback()
 	if fallback == nil || err != nil {
-		c, dialErr := dial(q.ctx, s, ackWait, log)
+		c, dialErr := dial(q.ctx, s, q.keys, ackWait, log)
 		if dialErr != nil {
 			q.stop()
 			return nil, errors.Join(dialErr, err)
@@ -172,7 +173,7 @@ func (q *openQueue) dialUntil() {
 			q.mu.Lock()
 			s := q.settings
 			q.mu.Unlock()
-			c, err := dial(q.ctx, s, q.ackWait, q.log)
+			c, err := dial(q.ctx, s, q.keys, q.ackWait, q.log)
 			if err == nil {
 				if ctx.Err() != nil {
 					c.close() // there's a newer configuration

@@ -88,7 +88,11 @@ func (c *client) settle(ctx context.Context, lease *lease, s delivery.Settlement
 	case delivery.Retry:
 		// JetStream counts all deliveries of a message, also those that were
 		// never tried. So each retry is a new message that has its own count.
-		m := c.derived(kindAgain, token(s.Item.Destination), fmt.Sprintf("again.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
+		body, err := c.anew(ctx, lease.msg.Data())
+		if err != nil {
+			return notStored{err}
+		}
+		m := c.derived(kindAgain, token(s.Item.Destination), fmt.Sprintf("again.%d", lease.seq), lease.msg.Headers(), body)
 		setNumber(m.Header, headerAttempts, int64(s.Item.Attempts)+1)
 		setNumber(m.Header, headerQueued, millis(s.Item.Queued))
 		if wait := time.Until(s.RetryAt); wait > 0 {
@@ -98,9 +102,13 @@ func (c *client) settle(ctx context.Context, lease *lease, s delivery.Settlement
 			return notStored{err}
 		}
 	case delivery.Dead:
-		m := c.derived(kindDead, token(s.Item.Destination), fmt.Sprintf("dead.%d", lease.seq), lease.msg.Headers(), lease.msg.Data())
+		body, err := c.anew(ctx, lease.msg.Data())
+		if err != nil {
+			return notStored{err}
+		}
+		m := c.derived(kindDead, token(s.Item.Destination), fmt.Sprintf("dead.%d", lease.seq), lease.msg.Headers(), body)
 		setNumber(m.Header, headerAttempts, int64(s.Item.Attempts)+1)
-		m.Header.Set(headerReason, escape(s.Reason))
+		c.keys.setReason(m.Header, s.Reason)
 		m.Header.Set(headerStatus, strconv.Itoa(s.Status))
 		if err := c.publish(ctx, []*nats.Msg{m}); err != nil {
 			return notStored{err}

@@ -75,13 +75,28 @@ func (c *client) ensure(ctx context.Context, s settings) (records, dead jetstrea
 		return nil, nil, fmt.Errorf("the stream %s forgets records after %v, while they are still being tried for the app's max_age of %v: raise its age (`nats stream edit %[1]s --max-age 30d`), or lower the app's max_age",
 			s.stream, age, s.keep)
 	}
-	if dead, err = c.ensureStream(ctx, wantDead, s); err == nil {
-		c.ensureAliases(ctx, s)
+	if dead, err = c.ensureStream(ctx, wantDead, s); err != nil {
+		return nil, nil, err
 	}
-	return records, dead, err
+	if err = c.ensureKeys(ctx, s, records.CachedInfo().Config); err != nil {
+		return nil, nil, err
+	}
+	c.ensureAliases(ctx, s)
+	return records, dead, nil
 }
 
-func (c *client) ensureStream(ctx context.Context, want jetstream.StreamConfig, s settings) (jetstream.Stream, error) {
+func (c *client) ensureStream(ctx context.Context, want jetstream.StreamConfig, s settings) (stream jetstream.Stream, err error) {
+	err = c.asking(ctx, c.onStream(want.Name), func(ctx context.Context) error {
+		stream, err = c.findOrMake(ctx, want, s)
+		return err
+	})
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		err = fmt.Errorf("the stream %s: %w", want.Name, err)
+	}
+	return stream, err
+}
+
+func (c *client) findOrMake(ctx context.Context, want jetstream.StreamConfig, s settings) (jetstream.Stream, error) {
 	stream, err := c.js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = c.js.CreateStream(ctx, want)
@@ -110,7 +125,7 @@ func (c *client) ensureStream(ctx context.Context, want jetstream.StreamConfig, 
 	}
 	updated, err := c.js.UpdateStream(ctx, larger)
 	if err != nil {
-		if !have.AllowDirect || want.AllowAtomicPublish && !have.AllowAtomicPublish {
+		if larger.AllowDirect != have.AllowDirect || want.AllowAtomicPublish && !have.AllowAtomicPublish {
 			return nil, c.explain(err, want)
 		}
 		c.log.Warn("a stream is smaller than configured, and can't be changed; it is used as it is",
@@ -139,6 +154,7 @@ func differences(have, want jetstream.StreamConfig) (problems []string) {
 	check(have.Duplicates >= want.Duplicates, "the duplicate window is %v, but has to be at least %v", have.Duplicates, want.Duplicates)
 	check(have.MaxMsgSize < 0 || have.MaxMsgSize >= leastMessage, "the largest message is %d bytes, but has to be at least %d", have.MaxMsgSize, leastMessage)
 	check(have.MaxMsgsPerSubject <= 0, "the messages per subject are limited to %d, but may not be", have.MaxMsgsPerSubject)
+	check(want.Retention != jetstream.LimitsPolicy || want.Discard != jetstream.DiscardNew || have.MaxAge == 0, "it forgets after %v, but may not", have.MaxAge)
 	check(!have.NoAck, "publishing isn't acknowledged (no_ack), but has to be")
 	check(!have.Sealed && !have.DenyDelete, "it is sealed, or messages can't be deleted")
 	check(have.Mirror == nil && len(have.Sources) == 0 && have.SubjectTransform == nil, "it is a mirror, has sources, or transforms subjects")
@@ -169,7 +185,7 @@ func grown(have, want jetstream.StreamConfig, s settings) (larger jetstream.Stre
 		change("max_age", have.MaxAge, want.MaxAge)
 		larger.MaxAge = want.MaxAge
 	}
-	if !have.AllowDirect {
+	if want.AllowDirect && !have.AllowDirect {
 		change("allow_direct", false, true)
 		larger.AllowDirect = true
 	}

@@ -267,20 +267,20 @@ func TestCannotOpen(t *testing.T) {
 // publishes are the subjects to which a user needs to publish, as docs/fleet.md
 // says.
 func publishes(stream string, create bool) []string {
-	dead, aliases := stream+"_dead", stream+"_aliases"
+	dead, aliases, keys := stream+"_dead", stream+"_aliases", stream+"_keys"
 	publish := []string{
 		"tagged_urls." + stream + ".>",
 		"$JS.ACK." + stream + ".>", "$JS.ACK.*.*." + stream + ".>",
-		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead, "$JS.API.STREAM.INFO." + aliases,
-		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + dead,
-		"$JS.API.STREAM.MSG.DELETE." + stream, "$JS.API.STREAM.MSG.DELETE." + dead,
+		"$JS.API.STREAM.INFO." + stream, "$JS.API.STREAM.INFO." + dead, "$JS.API.STREAM.INFO." + aliases, "$JS.API.STREAM.INFO." + keys,
+		"$JS.API.DIRECT.GET." + stream, "$JS.API.DIRECT.GET." + dead, "$JS.API.STREAM.MSG.GET." + keys,
+		"$JS.API.STREAM.MSG.DELETE." + stream, "$JS.API.STREAM.MSG.DELETE." + dead, "$JS.API.STREAM.MSG.DELETE." + keys,
 		"$JS.API.CONSUMER.INFO." + stream + ".*",
 		"$JS.API.CONSUMER.CREATE." + stream + ".>",
 		"$JS.API.CONSUMER.MSG.NEXT." + stream + ".*",
 	}
 	if create {
-		publish = append(publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.CREATE."+dead, "$JS.API.STREAM.CREATE."+aliases,
-			"$JS.API.STREAM.UPDATE."+stream, "$JS.API.STREAM.UPDATE."+dead, "$JS.API.STREAM.UPDATE."+aliases)
+		publish = append(publish, "$JS.API.STREAM.CREATE."+stream, "$JS.API.STREAM.CREATE."+dead, "$JS.API.STREAM.CREATE."+aliases, "$JS.API.STREAM.CREATE."+keys,
+			"$JS.API.STREAM.UPDATE."+stream, "$JS.API.STREAM.UPDATE."+dead, "$JS.API.STREAM.UPDATE."+aliases, "$JS.API.STREAM.UPDATE."+keys)
 	}
 	return publish
 }

@@ -221,6 +221,11 @@ func (c *client) receive(msg jetstream.Msg, destination string) (delivery.Item, 
 		_ = msg.NakWithDelay(wait)
 		return delivery.Item{}, false
 	}
+	body, err := c.open(c.ctx, msg.Data())
+	if errors.Is(err, errNoKey) {
+		_ = msg.NakWithDelay(time.Duration(c.keys.pause.Load())) // however long it takes: it isn't lost
+		return delivery.Item{}, false
+	}
 	lease := &lease{client: c, msg: msg, seq: meta.Sequence.Stream, taken: time.Now()}
 	item := delivery.Item{
 		Entry:    delivery.Entry{Destination: destination, Record: new(delivery.Record)},
@@ -228,7 +233,9 @@ func (c *client) receive(msg jetstream.Msg, destination string) (delivery.Item, 
 		Queued:   moment(header, headerQueued, meta.Timestamp),
 		Lease:    lease,
 	}
-	err = item.Record.UnmarshalBinary(msg.Data())
+	if err == nil {
+		err = item.Record.UnmarshalBinary(body)
+	}
 	if errors.Is(err, delivery.ErrNewer) && time.Since(item.Queued) < c.settings.Load().keep {
 		_ = msg.NakWithDelay(3 * c.ackWait) // for a node that has been upgraded
 		return delivery.Item{}, false

@@ -166,7 +166,10 @@ func TestUnreadable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(messages, func(m *jetstream.RawStreamMsg) bool { return string(m.Data) == string(body) }) {
+	if !slices.ContainsFunc(messages, func(m *jetstream.RawStreamMsg) bool {
+		opened, err := q.client.Load().open(t.Context(), m.Data)
+		return err == nil && string(opened) == string(body)
+	}) {
 		t.Errorf("%d messages, none is the requeued one", len(messages))
 	}
 }
