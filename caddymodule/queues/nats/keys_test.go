@@ -149,9 +149,7 @@ func TestKeysLost(t *testing.T) {
 	if ids := stored(t, q); len(ids) != 2 || !slices.Contains(ids, key) {
 		t.Errorf("the keys are %v, want %v among two", ids, key)
 	}
-	if err := q.RetryNow(""); err != nil {
-		t.Error(err)
-	}
+	harness.Eventually(t, "it to be asked for again", func() bool { return q.RetryNow("") == nil })
 	if n, err := q.Requeue(delivery.DeadFilter{}); n != 1 || err != nil {
 		t.Errorf("requeued %d, %v", n, err)
 	}
