@@ -268,6 +268,7 @@ if [ "$1" = manpage ]; then mkdir -p "$3"; echo caddy >"$3/caddy.8"; else echo "
 	// Whoever installs it owns nothing of it but root.
 	root := t.TempDir()
 	run(t, nil, "dpkg-deb", "--extract", file, root)
+	var size int64 // in KiB, whatever the file system
 	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -276,9 +277,19 @@ if [ "$1" = manpage ]; then mkdir -p "$3"; echo caddy >"$3/caddy.8"; else echo "
 		if err == nil && info.Mode().Perm()&0o022 != 0 {
 			t.Errorf("%s may be written by others", strings.TrimPrefix(path, root))
 		}
+		switch {
+		case err != nil || !strings.HasPrefix(path, filepath.Join(root, "usr")):
+		case info.IsDir():
+			size++
+		default:
+			size += (info.Size() + 1023) / 1024
+		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if said := strings.TrimSpace(run(t, nil, "dpkg-deb", "--field", file, "Installed-Size")); said != fmt.Sprint(size) {
+		t.Errorf("Installed-Size is %s, and the files take up %d KiB", said, size)
 	}
 }

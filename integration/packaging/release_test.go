@@ -1,6 +1,7 @@
 package packaging
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,10 +22,13 @@ func checkout(t *testing.T) (dir string, env []string) {
 	if err := os.CopyFS(filepath.Join(dir, "packaging"), os.DirFS(script(""))); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"LICENSE", "README.md", "Caddyfile.example"} {
+	if err := os.Mkdir(filepath.Join(dir, "docs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"LICENSE", "README.md", "Caddyfile.example", "docs/page.md"} {
 		harness.WriteFile(t, filepath.Join(dir, name), name)
 	}
-	harness.WriteFile(t, filepath.Join(dir, "CHANGELOG.md"), "# Changelog\n\n## [Unreleased]\n\n- Soon\n\n## [1.2.3] - 2026-11-27\n\n### Added\n\n- New\n\n## [1.2.2] - 2026-01-01\n\n- Old\n\n[Unreleased]: https://example.org\n")
+	harness.WriteFile(t, filepath.Join(dir, "CHANGELOG.md"), "# Changelog\n\n## [Unreleased]\n\n- Soon\n\n## [1.2.3] - 2026-11-27\n\n### Added\n\n- New ([page](docs/page.md))\n\n## [1.2.2] - 2026-01-01\n\n- Old\n\n[Unreleased]: https://example.org\n")
 	for name, text := range map[string]string{"lintian": "#!/bin/sh\n", "gh": "#!/bin/sh\necho \"$@\"\n", "go": `#!/bin/sh -e
 case "$1 $2" in
 "build "*)
@@ -40,7 +44,34 @@ END
 "list -m") echo v2.11.9;;
 "-C packaging") # the list of components, and the image
 	while [ $# -gt 1 ]; do
-		case "$1" in -output) echo '{}' >"$2";; -to) mkdir "$2"; echo '{}' >"$2/index.json";; esac
+		case "$1" in -output) cat >"$2" <<'END'
+{
+  "metadata": {
+    "tools": [
+      {
+        "name": "a tool",
+        "hashes": [
+          {
+            "content": "of this machine"
+          }
+        ],
+        "externalReferences": []
+      }
+    ]
+  },
+  "components": [
+    {
+      "hashes": [
+        {
+          "content": "of a module"
+        }
+      ],
+      "name": "a module"
+    }
+  ]
+}
+END
+		;; -to) mkdir "$2"; echo '{}' >"$2/index.json";; esac
 		shift
 	done;;
 *) echo "go $*" >&2; exit 1;;
@@ -104,7 +135,7 @@ func TestRelease(t *testing.T) {
 		t.Errorf("the release has\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
 	}
 	notes, err := os.ReadFile(filepath.Join(dist, "notes.md"))
-	if err != nil || strings.TrimSpace(string(notes)) != "### Added\n\n- New" {
+	if err != nil || strings.TrimSpace(string(notes)) != "### Added\n\n- New ([page](https://github.com/tagged-urls/caddy-tagged-urls/blob/v1.2.3/docs/page.md))" {
 		t.Errorf("the notes: %v\n%s", err, notes)
 	}
 	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
@@ -134,8 +165,17 @@ func TestRelease(t *testing.T) {
 			t.Errorf("the workflow doesn't publish %s: %s", name, published)
 		}
 	}
+	var components struct {
+		Metadata   struct{ Tools []map[string]any }
+		Components []map[string]any
+	}
+	list, err := os.ReadFile(filepath.Join(dist, "caddy-tagged-urls_1.2.3_linux_arm64.cdx.json"))
+	if err != nil || json.Unmarshal(list, &components) != nil || len(components.Metadata.Tools) != 1 || components.Metadata.Tools[0]["hashes"] != nil ||
+		len(components.Components) != 1 || components.Components[0]["hashes"] == nil {
+		t.Errorf("the list of components isn't JSON, or has hashes of the machine's, or lacks the modules': %v\n%s", err, list)
+	}
 	inside := run(t, nil, "tar", "-tzf", filepath.Join(dist, "caddy-tagged-urls-nats_1.2.3_windows_amd64.tar.gz"))
-	for _, name := range []string{"caddy.exe", "LICENSE", "README.md", "CHANGELOG.md", "Caddyfile.example"} {
+	for _, name := range []string{"caddy.exe", "LICENSE", "README.md", "CHANGELOG.md", "Caddyfile.example", "docs/page.md"} {
 		if !strings.Contains(inside, "caddy-tagged-urls-nats_1.2.3_windows_amd64/"+name+"\n") {
 			t.Errorf("an archive lacks %s:\n%s", name, inside)
 		}
