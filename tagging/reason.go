@@ -22,6 +22,7 @@ const (
 	IdentityNobody   Reason = "identity_nobody"
 	IdentityEmail    Reason = "identity_email"
 	IdentityMisspelt Reason = "identity_misspelt"
+	IdentityTooMany  Reason = "too_many_identities"
 
 	IdentityPlain     Reason = "identity_plain"
 	IdentityForgotten Reason = "identity_forgotten"
@@ -60,6 +61,7 @@ var explanations = map[Reason]string{
 	IdentityNobody:   "The identity is a word or sign that stands for nobody in particular, or is masked; recorded, it would make one person of all visitors.",
 	IdentityEmail:    "The identity is an e-mail address, and this site is configured not to record those.",
 	IdentityMisspelt: "It names a person, but not as a tag does, which is kmi=NAME. It is kept from the site and isn't recorded.",
+	IdentityTooMany:  "A link that has more than 100 identities names nobody.",
 	NotGet:           "Only GET requests are visits.",
 	Upgrade:          "A request to switch protocols, such as a WebSocket's, isn't a visit.",
 	RangeInside:      "The request is for a later part of a file, so its beginning was the visit.",

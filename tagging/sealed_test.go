@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"testing"
@@ -97,6 +98,18 @@ func TestSealed(t *testing.T) {
 		"alg in a list":            {forge(t, `{"alg":["dir"],"enc":"A256GCM"}`, `{"sub":"john"}`), "", SealAlgorithm},
 		"no enc":                   {forge(t, `{"alg":"dir"}`, `{"sub":"john"}`), "", SealAlgorithm},
 		"an empty header":          {forge(t, `{"":""}`, `{"sub":"john"}`), "", SealAlgorithm},
+		"alg twice":                {forge(t, `{"alg":"dir","alg":"dir","enc":"A256GCM"}`, `{"sub":"john"}`), "", SealBroken},
+		"alg in capitals":          {forge(t, `{"ALG":"dir","enc":"A256GCM"}`, `{"sub":"john"}`), "", SealAlgorithm},
+		"a key's number":           {forge(t, `{"alg":"dir","enc":"A256GCM","kid":1}`, `{"sub":"john"}`), "", SealAlgorithm},
+		"more behind the header":   {forge(t, usual+"{}", `{"sub":"john"}`), "", SealBroken},
+		"a name in capitals":       {forge(t, usual, `{"SUB":"john"}`), "", SealClaims},
+		"another name in capitals": {forge(t, usual, `{"sub":"john","SUB":"mary","Exp":1}`), "john", ""},
+		"two names":                {forge(t, usual, `{"sub":"john","sub":"mary"}`), "", SealClaims},
+		"two ends":                 {forge(t, usual, `{"sub":"john","exp":1,"exp":`+later+`}`), "", SealClaims},
+		"more behind the claims":   {forge(t, usual, `{"sub":"john"}{}`), "", SealClaims},
+		"claims that aren't over":  {forge(t, usual, `{"sub":"john"`), "", SealClaims},
+		"with blanks":              {forge(t, usual, `{"sub": "john", "exp": `+later+`}`), "john", ""},
+		"escaped":                  {forge(t, usual, `{"sub":"j\u006fhn"}`), "john", ""},
 		"a header of something":    {"eyJhbGciOiJkaXIi" + valid[strings.Index(valid, "."):], "", SealBroken},
 		"another key":              {sealed(t, otherKey, "john"), "", SealUnknown},
 		"too long":                 {forge(t, usual, `{"sub":"john"`+strings.Repeat(" ", 720)+`}`), "", SealBroken},
@@ -343,6 +356,34 @@ func FuzzToken(f *testing.F) {
 		raw, _ := base64.RawURLEncoding.DecodeString(parts[0])
 		if err := json.Unmarshal(raw, &header); err != nil || header["alg"] != "dir" || header["enc"] != "A256GCM" || header["zip"] != nil {
 			t.Fatalf("%s: %v", raw, err)
+		}
+	})
+}
+
+// FuzzClaims holds what is read quickly to what is parsed, and that to package
+// json.
+func FuzzClaims(f *testing.F) {
+	for _, seed := range []string{
+		`{"sub":"john"}`, `{"sub":"john","exp":1790000000}`, `{"sub":"john","exp":0790000000}`, `{"sub":"john","exp":1.90000000}`, `{"sub":"john","exp":179000000a}`,
+		`{"sub":"jo\u0068n","exp":1}`, `{"sub":"jo\"hn","exp":1790000000}`, `{"sub":"john","exp":1790000000}}`, `{"sub":"john","exp":1790000000,"sub":"mary"}`, `{"sub":""}`, "{\"sub\":\"M\xfcller\"}", "{\"sub\":\"a\nb\"}",
+		`{"sub":"john"}}`, ` {"exp":null,"sub":"john"}`, `{"Sub":"john"}`, `["sub"]`, `{"sub":"john","x":{"sub":1}}`, `{"sub":"john","x":1e400}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, claims string) {
+		subject, ends, ok := parseClaims([]byte(claims))
+		if usual, usualEnds, read := usualClaims([]byte(claims)); read && (!ok || usual != subject || usualEnds != ends) {
+			t.Fatalf("%s: %q until %v; parsed, it is %q until %v (%v)", claims, usual, usualEnds, subject, ends, ok)
+		}
+		var all map[string]any
+		err := json.Unmarshal([]byte(claims), &all)
+		name, isText := all["sub"].(string)
+		end, isNumber := all["exp"].(float64)
+		if _, given := all["exp"]; !given {
+			end, isNumber = math.Inf(1), true
+		}
+		if good := err == nil && isText && isNumber; ok && (!good || subject != name || ends != end) {
+			t.Fatalf("%s: %q until %v; package json says %v, %v", claims, subject, ends, all, err)
 		}
 	})
 }

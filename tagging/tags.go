@@ -17,6 +17,7 @@ const (
 	MaxName       = 255      // characters of an identity, an event's and a property's name
 	MaxValue      = 8 << 10  // bytes of a property's value, in UTF-8
 	MaxProperties = 100      // of one hit
+	MaxIdentities = 100      // of one hit; one with more names nobody
 	MaxHit        = 64 << 10 // bytes of all names and values together, in UTF-8
 
 	maxDrops    = 32 // entries of Tags.Dropped
@@ -87,10 +88,11 @@ func Parse(rawQuery string, rules *Rules) Tags {
 }
 
 type parser struct {
-	tags  Tags
-	text  decoder
-	size  int            // bytes of the properties so far, two more for each: the signs between them
-	index map[string]int // of the properties, once they are many
+	tags       Tags
+	text       decoder
+	identities int            // so far
+	size       int            // bytes of the properties so far, two more for each: the signs between them
+	index      map[string]int // of the properties, once they are many
 }
 
 func (p *parser) event(query string, t tag, name string, rules *Rules) {
@@ -116,6 +118,11 @@ func (p *parser) event(query string, t tag, name string, rules *Rules) {
 }
 
 func (p *parser) identity(query string, t tag, value string, rules *Rules) {
+	if p.identities++; p.identities > MaxIdentities { // no link has them, and each takes time
+		p.tags.Identity, p.tags.Sealed = "", false
+		p.drop(query, t, IdentityTooMany)
+		return
+	}
 	name, sealed, reason := rules.check(value)
 	if reason != "" {
 		p.drop(query, t, reason)

@@ -99,6 +99,20 @@ func TestHostileQueriesAreBounded(t *testing.T) {
 			t.Errorf("%s: %d properties taken, and %d more dropped", name, len(tags.Properties), tags.DroppedMore)
 		}
 	}
+	// However many identities there are, the work for them is bounded.
+	judged := 0
+	rules := NewRules(RulesOptions{Forgotten: func(string) bool { judged++; return false }})
+	if tags := Parse("kme=E"+strings.Repeat("&kmi=john", MaxIdentities), rules); tags.Identity != "john" || len(tags.Dropped) > 0 {
+		t.Errorf("as many identities as there may be: %+v", tags)
+	}
+	judged = 0
+	tags := Parse("kme=E"+strings.Repeat("&kmi=john", 10*MaxIdentities), rules)
+	if tags.Event != "E" || tags.Identity != "" || tags.Dropped[0] != (Drop{"kmi", IdentityTooMany}) || len(tags.Dropped)+tags.DroppedMore != 9*MaxIdentities {
+		t.Errorf("too many identities: %+v", tags)
+	}
+	if judged > MaxIdentities {
+		t.Errorf("%d identities are judged", judged)
+	}
 	// However many they are, each name is there once.
 	many := distinctProperties(1000)
 	if once, twice := Parse(many, nil), Parse(many+strings.ReplaceAll(many, "=1", "=2"), nil); len(once.Properties) != MaxProperties || len(twice.Properties) != len(once.Properties) || twice.Properties[99].Value != "2" {
@@ -115,7 +129,7 @@ func TestHostileQueriesAreBounded(t *testing.T) {
 	for i := range 10 {
 		fmt.Fprintf(&query, "km_%d=%s&", i, big)
 	}
-	tags := Parse(query.String()+"km_small=1&km_0=2&km_8="+big, nil)
+	tags = Parse(query.String()+"km_small=1&km_0=2&km_8="+big, nil)
 	var names []string
 	for _, p := range tags.Properties {
 		names = append(names, p.Name)

@@ -1,12 +1,16 @@
 package handler
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -91,4 +95,52 @@ func TestSealedAsByJOSE(t *testing.T) {
 	if stricter == 0 {
 		t.Error("no change was tried that the library doesn't see")
 	}
+}
+
+// FuzzSealedAsByJOSE: with any header and any claims, what is opened here that
+// library opens, and reads the same name in it.
+func FuzzSealedAsByJOSE(f *testing.F) {
+	raw := []byte("0123456789abcdef0123456789abcdef")
+	key, err := tagging.ParseSealKey(base64.RawURLEncoding.EncodeToString(raw))
+	if err != nil {
+		f.Fatal(err)
+	}
+	rules := tagging.NewRules(tagging.RulesOptions{SealKeys: []*tagging.SealKey{key}})
+	block, _ := aes.NewCipher(raw)
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, header := range []string{
+		`{"alg":"dir","enc":"A256GCM"}`, `{"enc":"A256GCM","alg":"dir"}`, `{"alg":"dir","enc":"A256GCM","kid":"1","typ":"JWT","cty":"json"}`, `{"alg":"dir","alg":"dir","enc":"A256GCM"}`,
+		`{"alg":"dir","enc":"A256GCM","kid":1}`, `{"ALG":"dir","enc":"A256GCM"}`, `{"alg":"dir","enc":"A256GCM"}{}`, `{"alg":"dir","enc":"A256GCM","zip":"DEF"}`, `{"alg":"dir","enc":"A256GCM","crit":["exp"]}`,
+	} {
+		for _, claims := range []string{`{"sub":"john"}`, `{"exp":1e10, "sub":"j\u00f6rg"}`, `{"sub":"john","SUB":"mary"}`, `{"sub":"john","sub":"mary"}`, `{"sub":"john"}{}`, `{"sub":"john"`} {
+			f.Add(header, claims)
+		}
+	}
+	f.Fuzz(func(t *testing.T, header, claims string) {
+		enc := base64.RawURLEncoding.EncodeToString
+		protected, nonce := enc([]byte(header)), []byte("twelve bytes")
+		text := gcm.Seal(nil, nonce, []byte(claims), []byte(protected))
+		token := strings.Join([]string{protected, "", enc(nonce), enc(text[:len(claims)]), enc(text[len(claims):])}, ".")
+		name, reason := rules.Unseal(token)
+		if reason != "" || name == token {
+			return
+		}
+		parsed, err := jose.ParseEncryptedCompact(token, []jose.KeyAlgorithm{jose.DIRECT}, []jose.ContentEncryption{jose.A256GCM})
+		if err != nil {
+			t.Fatalf("%s names %q; the library refuses it: %v", header, name, err)
+		}
+		plain, err := parsed.Decrypt(raw)
+		if err != nil {
+			t.Fatalf("%s names %q; the library doesn't open it: %v", header, name, err)
+		}
+		var read struct {
+			Subject string `json:"sub"`
+		}
+		if err := json.Unmarshal(plain, &read); err != nil || read.Subject != name {
+			t.Fatalf("%s names %q; the library reads %q: %v", claims, name, read.Subject, err)
+		}
+	})
 }
