@@ -225,9 +225,7 @@ func TestImage(t *testing.T) {
 
 	trk.Down()
 	c.StartAs(nil, caddy...)
-	if !healthy() {
-		t.Error("a healthy Caddy counts as ill")
-	}
+	harness.Eventually(t, "Caddy to be healthy, which it is once its queue is open", healthy)
 	for i := range 2 {
 		if p := harness.NewVisitor(t).Open(fmt.Sprintf("%s/?kme=Visited&kmi=visitor%d", c.URL, i)); p.Body != "page" {
 			t.Errorf("%d %s", p.Status, p.Body)
