@@ -48,7 +48,7 @@ func TestForgettingUnderTrouble(t *testing.T) {
 	away.Store(true)
 	var mu sync.Mutex
 	recorded, delivered := make(map[int]bool), make(map[int]bool)
-	tried, forgottenTried := 0, 0
+	tried, forgottenTried, givenUp := 0, 0, 0
 	taking, stop := context.WithCancel(t.Context())
 	defer stop()
 	var working sync.WaitGroup
@@ -70,8 +70,11 @@ func TestForgettingUnderTrouble(t *testing.T) {
 				mu.Lock()
 				if tried++; i.Record.Person == name {
 					forgottenTried++
-				} else if outcome.Outcome == delivery.Done && err == nil {
+				} else if outcome.Outcome == delivery.Done { // though nobody may know that it's settled
 					delivered[numberOf(i)] = true
+				}
+				if outcome.Outcome == delivery.Dead && err == nil {
+					givenUp++
 				}
 				mu.Unlock()
 			}
@@ -96,7 +99,7 @@ func TestForgettingUnderTrouble(t *testing.T) {
 				recorded[n] = true
 			}
 			mu.Unlock()
-			time.Sleep(2 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond) // they are tried again and again
 		}
 	}
 	named, gone := context.WithCancel(visits)
@@ -114,7 +117,7 @@ func TestForgettingUnderTrouble(t *testing.T) {
 		harness.Eventually(t, "records to be tried", func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return forgottenTried >= before+n
+			return forgottenTried >= before+n && givenUp > 0
 		})
 	}
 	seen(50)

@@ -31,12 +31,20 @@ func observed() (*zap.Logger, *observer.ObservedLogs) {
 func observedQueue(t *testing.T, s settings) (*openQueue, *observer.ObservedLogs) {
 	t.Helper()
 	log, logs := observed()
-	q, err := openWith(s, nil, log, defaultAckWait)
+	q, err := tryOpen(t, s, nil, log, defaultAckWait)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { q.Close() })
 	return q, logs
+}
+
+// onOneDay waits until midnight is over if that is soon (UTC): the next day has
+// another key.
+func onOneDay() {
+	if left := day - time.Since(time.Now().Truncate(day)); left < patient {
+		<-time.After(left)
+	}
 }
 
 // stored returns the stream's keys.
@@ -69,6 +77,7 @@ func inTheClear(t *testing.T, q *openQueue) (n int) {
 // Nodes that start at once have one key, and read each other's records.
 func TestKeyOfAFleet(t *testing.T) {
 	t.Parallel()
+	onOneDay()
 	s := settingsFor(harness.SharedNATSCluster(t)...)
 	s.replicas = 3
 	queues := make([]*openQueue, 6)
@@ -115,6 +124,7 @@ func TestKeyOfAFleet(t *testing.T) {
 // have sealed waits, whatever is done.
 func TestKeysLost(t *testing.T) {
 	t.Parallel()
+	onOneDay()
 	s := settingsFor(harness.SharedNATS(t))
 	knows := mustOpen(t, s, nil)
 	put(t, knows, "d", 0, 1, 2, 3)
@@ -127,7 +137,10 @@ func TestKeysLost(t *testing.T) {
 	}
 	q, logs := observedQueue(t, s)
 	q.keys.pause.Store(int64(50 * time.Millisecond))
-	nothing(t, q, "d", 300*time.Millisecond)
+	harness.Eventually(t, "it to be said that they wait", func() bool {
+		nothing(t, q, "d", 300*time.Millisecond)
+		return logs.FilterMessageSnippet("records wait").Len() > 0
+	})
 	settle(t, knows, done, take(t, knows, "d", 1)...) // it still can
 	if ids := stored(t, q); len(ids) != 1 || ids[0] == key {
 		t.Errorf("the keys are %v, want another one than %v", ids, key)
@@ -173,6 +186,7 @@ func TestKeysLost(t *testing.T) {
 // Each day has a key. It is erased once nothing waits any more that it sealed.
 func TestKeyOfADay(t *testing.T) {
 	t.Parallel()
+	onOneDay()
 	n := harness.SharedNATS(t)
 	s := settingsFor(n)
 	q := mustOpen(t, s, nil)
@@ -252,11 +266,16 @@ func TestKeysNotPermitted(t *testing.T) {
 			s := settings{stream: stream, replicas: 1}
 			n := harness.StartNATS(t, test.before)
 			s.connection.urls = strings.Replace(n.URL, "nats://", "nats://user:x@", 1)
-			began := time.Now()
-			q, logs := observedQueue(t, s)
-			if took := time.Since(began); took > answerTimeout/2 && logs.FilterMessageSnippet("aliases").Len() == 0 {
-				t.Errorf("opened after %v: a refusal isn't waited for", took)
-			}
+			var q *openQueue
+			var logs *observer.ObservedLogs
+			harness.Eventually(t, "a refusal that isn't waited for", func() bool {
+				if q != nil { // a busy machine may have taken long for something else
+					q.Close()
+				}
+				began := time.Now()
+				q, logs = observedQueue(t, s)
+				return time.Since(began) < answerTimeout/2 || logs.FilterMessageSnippet("aliases").Len() > 0
+			})
 			put(t, q, "d", 0, 1)
 			q.client.Load().upkeepKeys(t.Context())
 			warned := logs.FilterMessageSnippet("can't be sealed").All()

@@ -53,7 +53,7 @@ func mustOpen(t testing.TB, s settings, fallback delivery.Opener) *openQueue {
 
 func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait time.Duration) *openQueue {
 	t.Helper()
-	q, err := tryOpen(t, s, fallback, ackWait)
+	q, err := tryOpen(t, s, fallback, logger(t), ackWait)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,10 +63,10 @@ func mustOpenWith(t testing.TB, s settings, fallback delivery.Opener, ackWait ti
 
 // tryOpen opens a queue, or returns why it can't be opened. That servers on a
 // busy machine don't answer in time is no reason: Caddy tries again, too.
-func tryOpen(t testing.TB, s settings, fallback delivery.Opener, ackWait time.Duration) (q *openQueue, err error) {
+func tryOpen(t testing.TB, s settings, fallback delivery.Opener, log *zap.Logger, ackWait time.Duration) (q *openQueue, err error) {
 	t.Helper()
 	harness.Eventually(t, "the servers to answer", func() bool {
-		q, err = openWith(s, fallback, logger(t), ackWait)
+		q, err = openWith(s, fallback, log, ackWait)
 		return !tookTooLong(err)
 	})
 	return q, err

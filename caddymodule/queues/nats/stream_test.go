@@ -84,7 +84,7 @@ func TestStreamThatExists(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := info(t, js, s.stream)
-			q, err := tryOpen(t, s, nil, defaultAckWait)
+			q, err := tryOpen(t, s, nil, logger(t), defaultAckWait)
 			if err == nil {
 				defer q.Close()
 			}
@@ -173,7 +173,7 @@ func TestStreamForgets(t *testing.T) {
 		s.connection.urls = strings.Replace(n.URL, "nats://", "nats://"+user+":x@", 1)
 		return s
 	}
-	if q, err := tryOpen(t, as("user"), nil, defaultAckWait); err == nil {
+	if q, err := tryOpen(t, as("user"), nil, logger(t), defaultAckWait); err == nil {
 		q.Close()
 		t.Error("used a stream that forgets too soon")
 	} else if !strings.Contains(err.Error(), "--max-age 30d") {
@@ -213,7 +213,7 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	s.storage = jetstream.FileStorage
-	if q, err := tryOpen(t, s, nil, defaultAckWait); err == nil || !strings.Contains(err.Error(), "storage is Memory, but has to be File") {
+	if q, err := tryOpen(t, s, nil, logger(t), defaultAckWait); err == nil || !strings.Contains(err.Error(), "storage is Memory, but has to be File") {
 		t.Errorf("opened %v, %v", q, err)
 	}
 }
@@ -248,7 +248,7 @@ func TestCannotOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := settingsFor(test.node)
 			test.set(&s)
-			q, err := tryOpen(t, s, nil, defaultAckWait)
+			q, err := tryOpen(t, s, nil, logger(t), defaultAckWait)
 			if err == nil {
 				q.Close()
 			}
