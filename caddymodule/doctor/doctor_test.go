@@ -264,6 +264,7 @@ func TestQueueThatRuns(t *testing.T) {
 	}{
 		"this one":       {&admin.Status{Queues: []queuepool.QueueStatus{{Queue: "/before"}, {Queue: path}}}, "ok "},
 		"another":        {&admin.Status{Queues: []queuepool.QueueStatus{{Queue: "/root/queue"}}}, "warning  queue: Caddyfile:4: the Caddy that runs has its queue in /root/queue, and not in " + path},
+		"one that fails": {&admin.Status{Queues: []queuepool.QueueStatus{{Queue: path, Error: "it is locked"}}}, "error    queue: Caddyfile:4: the Caddy that runs records nothing: it is locked"},
 		"none":           {&admin.Status{}, "ok "},
 		"nobody answers": {nil, "ok "},
 	} {

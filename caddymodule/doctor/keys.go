@@ -6,7 +6,7 @@ import (
 )
 
 // asService is how to look as Caddy's service sees it.
-const asService = "run this in that environment, such as: systemd-run --pipe --wait -p User=caddy -p EnvironmentFile=/etc/caddy/env caddy tagged-urls doctor --config /etc/caddy/Caddyfile"
+const asService = "run this in that environment, such as: systemd-run --pipe --wait -p User=caddy -p EnvironmentFile=-/etc/caddy/env caddy tagged-urls doctor --config /etc/caddy/Caddyfile"
 
 // keys looks at the trackers' keys. What is wrong with one that is there was
 // said when the directive was loaded.

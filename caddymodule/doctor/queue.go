@@ -7,13 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
-	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/queuepool"
 )
 
 // leastFree is how much of a disk has to be free for the queue to begin a
@@ -37,7 +35,7 @@ type Disk struct {
 // queue looks at the queue's place on this machine's disk.
 func (e *examination) queue() {
 	opener := e.opener()
-	e.sameQueue(opener)
+	e.runningQueue(opener)
 	local, ok := opener.(delivery.Local)
 	if !ok {
 		e.fine(checkQueue, "the queue isn't on this machine's disk: nothing to look at")
@@ -79,17 +77,22 @@ func (e *examination) queue() {
 	e.fine(checkQueue, fmt.Sprintf("the queue in %s can be written by %s", path, user()))
 }
 
-// sameQueue looks whether a Caddy that runs has this queue: another user's, or
-// another environment's, may be elsewhere.
-func (e *examination) sameQueue(opener any) {
+// runningQueue looks whether the queue of a Caddy that runs works, and is this
+// one: for another user, or in another environment, it may be elsewhere.
+func (e *examination) runningQueue(opener any) {
 	configured, ok := opener.(delivery.Opener)
 	if !ok || e.Running == nil || len(e.Running.Queues) == 0 {
 		return
 	}
-	here := configured.Key()
-	if !slices.ContainsFunc(e.Running.Queues, func(q queuepool.QueueStatus) bool { return q.Queue == here }) {
-		e.found(Warning, checkQueue, e.source.global("tagged_urls", "path", "queue"),
-			fmt.Sprintf("the Caddy that runs has its queue in %s, and not in %s", e.Running.Queues[0].Queue, here),
+	here, same, where := configured.Key(), false, e.source.global("tagged_urls", "path", "queue")
+	for _, q := range e.Running.Queues {
+		same = same || q.Queue == here
+		if q.Error != "" {
+			e.found(Error, checkQueue, where, "the Caddy that runs records nothing: "+q.Error, "do what it says; `caddy tagged-urls status` tells when it works")
+		}
+	}
+	if !same {
+		e.found(Warning, checkQueue, where, fmt.Sprintf("the Caddy that runs has its queue in %s, and not in %s", e.Running.Queues[0].Queue, here),
 			"load this configuration, if it isn't yet; else Caddy's service has another environment: "+asService)
 	}
 }
