@@ -132,10 +132,8 @@ func (v *visits) diagnosed(t *testing.T, why string, wrapper ...string) {
 // arrive fails the test unless the tracker takes all that the queue took.
 func (v *visits) arrive(trk *harness.Tracker) {
 	v.t.Helper()
-	harness.Eventually(v.t, "the queue to be empty", func() bool {
-		// By itself, without a retry that the operator asks for.
-		return v.c.Metric("caddy_tagged_urls_queue_up") == 1 && v.c.Metric("caddy_tagged_urls_queue_records") == 0
-	})
+	// By itself, without a retry that the operator asks for.
+	harness.Eventually(v.t, "the queue to be empty", v.c.QueueIsEmpty)
 	got := times(trk.Records(v.t))
 	for _, hit := range v.taken {
 		if got[hit] != 1 {

@@ -28,7 +28,7 @@ func TestAliasesOfTheFleet(t *testing.T) {
 	// Each visitor's cookies are those of 127.0.0.1, at any port.
 	came := func(n *harness.Caddy, v *harness.Visitor, event string) (anonymous string) {
 		v.Open(n.URL + "/?kme=" + event)
-		anonymous = trk.Expect(t, n, nil, "/e person=anon1 name="+event)[0].Person
+		anonymous = expect(t, trk, n, nil, "/e person=anon1 name="+event)[0].Person
 		return anonymous
 	}
 	v := harness.NewVisitor(t)
@@ -36,11 +36,11 @@ func TestAliasesOfTheFleet(t *testing.T) {
 	before := v.Cookie(one.URL, "tu_id")
 	v.Open(other.URL + "/?kme=Named&kmi=ann")
 	names := []string{anonymous, "ann", "bob"}
-	trk.Expect(t, other, names, "/a person="+anonymous+" name=ann", "/e person=ann name=Named")
+	expect(t, trk, other, names, "/a person="+anonymous+" name=ann", "/e person=ann name=Named")
 	for i, n := range []*harness.Caddy{one, other, start()} {
 		event := fmt.Sprint("Replayed", i)
 		harness.NewVisitor(t).Open(n.URL+"/?kme="+event+"&kmi=bob", "Cookie", "tu_id="+before)
-		trk.Expect(t, n, names, "/e person=bob name="+event)
+		expect(t, trk, n, names, "/e person=bob name="+event)
 	}
 
 	v = harness.NewVisitor(t)
@@ -60,10 +60,10 @@ func TestAliasesOfTheFleet(t *testing.T) {
 	harness.Eventually(t, "the node to use the cluster", func() bool {
 		return !strings.Contains(one.API("GET", "/tagged_urls/status"), `"error"`)
 	})
-	trk.Expect(t, one, names, "/e person=ann name=Away")
+	expect(t, trk, one, names, "/e person=ann name=Away")
 	harness.Eventually(t, "the alias", func() bool {
 		v.Open(one.URL + "/?kmi=ann")
 		return one.Metric("caddy_tagged_urls_aliases_total", `outcome="sent"`) == 1
 	})
-	trk.Expect(t, one, names, "/a person="+anonymous+" name=ann")
+	expect(t, trk, one, names, "/a person="+anonymous+" name=ann")
 }

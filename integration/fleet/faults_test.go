@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"fmt"
 	"maps"
 	"syscall"
 	"testing"
@@ -117,20 +116,23 @@ func (f *fleet) droppedHitsAreCounted() {
 		n.visit(f.t)
 	}
 	f.reach("all wait for the queue again")
-	arrived, lost := f.deliver(), 0.0
-	for hit, answered := range brief {
-		switch records := arrived[hit]; {
-		case records == nil:
-			lost++
-		case records[0].Person != answered.Person:
+	f.deliver()
+	dropped, lost := 0.0, 0.0
+	harness.Eventually(f.t, "as many hits to be counted as dropped as never arrive", func() bool {
+		arrived := f.arrived()
+		dropped, lost = f.dropped()-before, 0
+		for hit := range brief {
+			if arrived[hit] == nil {
+				lost++
+			}
+		}
+		return dropped >= lost
+	})
+	for hit, records := range f.arrived() {
+		if answered, ok := brief[hit]; ok && records[0].Person != answered.Person {
 			f.t.Errorf("hit %s is recorded for %s, was %s's", hit, records[0].Person, answered.Person)
 		}
 	}
-	dropped := 0.0
-	harness.Eventually(f.t, fmt.Sprintf("%v hits to be counted that didn't wait, and are lost", lost), func() bool {
-		dropped = f.dropped() - before
-		return dropped >= lost
-	})
 	f.t.Logf("%d hits didn't wait, %v of them are lost, and %v records were counted as dropped", len(brief), lost, dropped)
 }
 

@@ -24,18 +24,16 @@ func TestForgetInAFleet(t *testing.T) {
 		v.Get(n.URL+"/?kme=Waits&kmi=jane.roe", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image")
 	}
 	f.reach("she was everywhere")
-	forget := func(n *node) string {
-		status, answer, err := n.Ask("POST", "/tagged_urls/forget", `{"identity":"jane.roe"}`)
-		if err != nil || status != http.StatusOK {
-			t.Fatalf("%d %s %v", status, answer, err)
-		}
-		return answer
-	}
-	forget(f.nodes[0])
-	for _, n := range f.nodes {
-		harness.Eventually(t, "nothing to be left", func() bool {
-			return strings.Contains(forget(n), `"waiting":0,"dead_letters":0`)
+	forgets := func(n *node, answers string) {
+		t.Helper()
+		harness.Eventually(t, "a node to forget her, and say "+answers, func() bool {
+			status, answer, err := n.Ask("POST", "/tagged_urls/forget", `{"identity":"jane.roe"}`)
+			return err == nil && status == http.StatusOK && strings.Contains(answer, answers)
 		})
+	}
+	forgets(f.nodes[0], "")
+	for _, n := range f.nodes {
+		forgets(n, `"waiting":0,"dead_letters":0`)
 	}
 	f.nodes[1].Kill()
 	f.nodes[1].Start()

@@ -156,7 +156,10 @@ func (f *fleet) deliver() (arrived map[string][]harness.Record) {
 	for _, s := range f.servers {
 		s.Healthy()
 	}
-	f.nodes[0].API("POST", "/tagged_urls/retry")
+	harness.Eventually(f.t, "the cluster to let records be tried again", func() bool {
+		status, _, err := f.nodes[0].Ask("POST", "/tagged_urls/retry", "")
+		return err == nil && status == http.StatusOK
+	})
 	f.arrive()
 	for _, n := range f.nodes {
 		n.Drained()
@@ -164,6 +167,13 @@ func (f *fleet) deliver() (arrived map[string][]harness.Record) {
 	arrived = f.arrived()
 	f.same(arrived)
 	return arrived
+}
+
+// expect is [harness.Tracker.Expect] for records that are queued on NATS.
+func expect(t *testing.T, trk *harness.Tracker, n *harness.Caddy, names []string, want ...string) []harness.Record {
+	t.Helper()
+	trk.Await(t, len(want))
+	return trk.Expect(t, n, names, want...)
 }
 
 // same fails the test unless each hit arrived as the person's whose it was, and

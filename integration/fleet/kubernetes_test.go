@@ -161,7 +161,7 @@ func TestKubernetes(t *testing.T) {
 			if p := harness.NewVisitor(t).Open(c.URL + "/?kme=Visited&kmi=ann"); p.Status != http.StatusOK {
 				t.Errorf("%d %s", p.Status, p.Body)
 			}
-			trk.Expect(t, c, []string{"ann"}, "/e person=ann name=Visited")
+			expect(t, trk, c, []string{"ann"}, "/e person=ann name=Visited")
 			if metrics := harness.NewVisitor(t).Get(fmt.Sprintf("http://%s/metrics", harness.Loopback(ports["probes"]))); !strings.Contains(metrics.Body, "caddy_tagged_urls_deliveries_total") {
 				t.Error("no metrics beside the probes")
 			}

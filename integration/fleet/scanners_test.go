@@ -38,6 +38,7 @@ func TestScannersOfTheFleet(t *testing.T) {
 		harness.NewVisitor(t).Open(link(i, "scanned"))
 		reader.Open(link(i, "reader")) // a cookie goes to all ports of a host
 	}
+	trk.Await(t, 12)
 	nodes[0].Drained()
 	got := map[string]int{}
 	for _, r := range trk.Records(t) {

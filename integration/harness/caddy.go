@@ -225,8 +225,13 @@ var sample = regexp.MustCompile(`^(\w+)(?:\{(.*)\})? (\S+)$`)
 // each given as name="value".
 func (c *Caddy) Metric(name string, labels ...string) float64 {
 	c.t.Helper()
+	return c.metricOf(c.API("GET", "/metrics"), name, labels...)
+}
+
+func (c *Caddy) metricOf(page, name string, labels ...string) float64 {
+	c.t.Helper()
 	sum := 0.0
-	for s := bufio.NewScanner(strings.NewReader(c.API("GET", "/metrics"))); s.Scan(); {
+	for s := bufio.NewScanner(strings.NewReader(page)); s.Scan(); {
 		m := sample.FindStringSubmatch(s.Text())
 		if m == nil || m[1] != name || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(m[2], l) }) {
 			continue
@@ -240,8 +245,16 @@ func (c *Caddy) Metric(name string, labels ...string) float64 {
 	return sum
 }
 
+// QueueIsEmpty reports whether the queue says that nothing is left to deliver.
+func (c *Caddy) QueueIsEmpty() bool {
+	c.t.Helper()
+	page := c.API("GET", "/metrics") // one: a queue that can't tell shows no records
+	return c.metricOf(page, "caddy_tagged_urls_queue_up") == 1 && c.metricOf(page, "caddy_tagged_urls_queue_records") == 0
+}
+
 // Drained waits until nothing is left to deliver. As a hit is in the queue
-// before its response begins, no more records follow for requests made before.
+// before its response begins, no more records follow for requests made before;
+// but what a queue on NATS says may be some seconds old.
 func (c *Caddy) Drained() {
 	c.t.Helper()
 	drained := false
@@ -252,13 +265,12 @@ func (c *Caddy) Drained() {
 	}()
 	next := time.Now()
 	Eventually(c.t, "the queue to be empty", func() bool {
-		drained = c.Metric("caddy_tagged_urls_queue_up") == 1 && c.Metric("caddy_tagged_urls_queue_records") == 0
-		if drained {
+		if drained = c.QueueIsEmpty(); drained {
 			return true
 		}
 		if now := time.Now(); now.After(next) {
 			next = now.Add(time.Second)
-			c.API("POST", "/tagged_urls/retry")
+			_, _, _ = c.Ask("POST", "/tagged_urls/retry", "") // which a cluster may refuse for a moment
 		}
 		return false
 	})

@@ -127,6 +127,12 @@ func Summary(records []Record, names ...string) []string {
 	return lines
 }
 
+// Await waits until the tracker took so many records since it was last asked.
+func (tr *Tracker) Await(t *testing.T, n int) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("the tracker to take %d records", n), func() bool { return len(tr.Records(t)) >= tr.seen+n })
+}
+
 // Expect fails the test unless the tracker took exactly these records since
 // it was last asked; see [Summary].
 func (tr *Tracker) Expect(t *testing.T, c *Caddy, names []string, want ...string) []Record {
