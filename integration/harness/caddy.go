@@ -278,8 +278,9 @@ func (c *Caddy) Drained() {
 
 // Entry is a line of Caddy's log.
 type Entry struct {
-	Level, Logger, Msg string
-	Line               string
+	TS                          float64 // in Unix seconds
+	Level, Logger, Msg, Tracker string
+	Line                        string
 }
 
 // Log returns what Caddy has logged, over all its restarts.

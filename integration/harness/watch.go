@@ -41,9 +41,16 @@ func (c *Caddy) Dropped() float64 {
 }
 
 // Lines returns the logged lines from WARN on that the module wrote, those
-// alone that contain all of the texts.
+// alone that contain all of the texts. What goes on may be said again once a
+// minute; those lines are left out.
 func (c *Caddy) Lines(texts ...string) (found []string) {
+	said := make(map[string]float64)
 	for _, e := range c.Log() {
+		before, again := said[e.Msg+e.Tracker]
+		said[e.Msg+e.Tracker] = e.TS
+		if again && e.TS-before >= 59 {
+			continue
+		}
 		matches := (e.Level == "warn" || e.Level == "error") && strings.Contains(e.Logger, "tagged_urls")
 		for _, text := range texts {
 			matches = matches && strings.Contains(e.Line, text)
