@@ -48,6 +48,11 @@ func upgrading(t *testing.T) patient {
 	return p
 }
 
+// listenAgain calls syscall.Listen, which takes a file on Windows as another type.
+func listenAgain[File ~int | ~uintptr](listen func(File, int) error, fd uintptr) error {
+	return listen(File(fd), 0)
+}
+
 // deaf is a tracker whose machine takes no connection: packets go into a black
 // hole.
 func deaf(t *testing.T) patient {
@@ -58,7 +63,7 @@ func deaf(t *testing.T) patient {
 	// Listening again sets how many connections may wait to be accepted.
 	raw, err := l.(*net.TCPListener).SyscallConn()
 	if err == nil {
-		err = raw.Control(func(fd uintptr) { _ = syscall.Listen(int(fd), 0) })
+		err = raw.Control(func(fd uintptr) { _ = listenAgain(syscall.Listen, fd) })
 	}
 	if err != nil {
 		t.Fatal(err)

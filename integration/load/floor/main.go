@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command floor is Caddy with the least that keeps the promise of tagged_urls,
 // to tell what of its cost is its own: the directive `floor` appends each
 // request's query to a file in the data directory before the response begins,
