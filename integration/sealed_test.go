@@ -367,3 +367,50 @@ func TestForwardedLink(t *testing.T) {
 		t.Errorf("%d of 100 hits count for the link's person", hits)
 	}
 }
+
+var realProfiles = flag.Int("profiles.real", 0, "how many profiles of Chromium open one forwarded link")
+
+// TestForwardedLinkInChromium is the same with a profile of Chromium for each
+// visitor, one browser after the other.
+func TestForwardedLinkInChromium(t *testing.T) {
+	t.Parallel()
+	if *realProfiles == 0 {
+		t.Skip("it starts as many browsers as -profiles.real says")
+	}
+	c, trk, upstream := startShop(t, "", shop)
+	upstream.Respond(pages(map[string]string{"/offer": ""}))
+	for i := range *realProfiles {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			b := startChromium(t)
+			for _, query := range []string{fmt.Sprintf("kme=Read%d", i), fmt.Sprintf("kme=Forwarded%d&kmi=ann", i), fmt.Sprintf("kme=Own%d&kmi=person%d", i, i)} {
+				b.open(shopOf(c) + "/offer?" + query)
+				b.titled("offer")
+			}
+		})
+	}
+	c.Drained()
+	names, histories, forwarded := map[string]string{}, map[string]string{}, 0
+	for _, r := range trk.Records(t) {
+		switch {
+		case r.Path == "/a":
+			if name := names[r.Person]; name != "" {
+				t.Errorf("the history of one browser is %s's and %s's", name, r.Name)
+			}
+			if history := histories[r.Name]; history != "" && r.Name != "ann" {
+				t.Errorf("%s has the histories of two browsers", r.Name)
+			}
+			names[r.Person], histories[r.Name] = r.Name, r.Person
+		case strings.HasPrefix(r.Name, "Forwarded") && r.Person == "ann":
+			forwarded++
+		}
+	}
+	taken := 0
+	for _, name := range names {
+		if name == "ann" {
+			taken++
+		}
+	}
+	if want := min(*realProfiles, 10); taken != want || len(names) != *realProfiles || forwarded != *realProfiles {
+		t.Errorf("of %d browsers, %d became the link's person, %d aliases were sent, and %d hits count for it", *realProfiles, taken, len(names), forwarded)
+	}
+}

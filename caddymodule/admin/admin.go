@@ -159,11 +159,12 @@ func retryNow(r *http.Request) (any, error) {
 
 // DeadLetter is one of the answer of GET /tagged_urls/dead_letters.
 type DeadLetter struct {
-	ID       string    `json:"id"`
-	Tracker  string    `json:"tracker"`
-	Kind     string    `json:"kind"`
-	Site     string    `json:"site"`
-	Time     time.Time `json:"time"`
+	ID      string `json:"id"`
+	Tracker string `json:"tracker"`
+	// Kind, Site and Time aren't there if the queue can't read the record.
+	Kind     string    `json:"kind,omitempty"`
+	Site     string    `json:"site,omitempty"`
+	Time     time.Time `json:"time,omitzero"`
 	Died     time.Time `json:"died"`
 	Attempts int       `json:"attempts"`
 	Status   int       `json:"status,omitempty"`

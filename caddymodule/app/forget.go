@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/delivery"
 	"github.com/tagged-urls/caddy-tagged-urls/caddymodule/forgetting"
@@ -121,7 +122,8 @@ func Forget(ctx context.Context, identity string) (f ForgottenPerson, err error)
 	}
 	var pseudonyms []string
 	for _, rules := range a.rules {
-		pseudonyms = append(pseudonyms, rules.Pseudonym(name))
+		// Macs decompose accents, which makes another hash of an address.
+		pseudonyms = append(pseudonyms, rules.Pseudonym(name), rules.Pseudonym(norm.NFC.String(name)), rules.Pseudonym(norm.NFD.String(name)))
 	}
 	if f.Person, err = forgetting.Process.Add(ctx, a.storage, name, pseudonyms...); err != nil {
 		return f, err

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -134,7 +135,7 @@ func runListDeadLetters(cmd *cobra.Command, _ []string) error {
 		if status := strconv.Itoa(l.Status); l.Status != 0 && !strings.Contains(reason, status) {
 			reason = status + " " + reason
 		}
-		cells := []string{l.ID, l.Tracker, l.Site, l.Kind, l.Died.Local().Format(time.DateTime), strconv.Itoa(l.Attempts), reason}
+		cells := []string{l.ID, l.Tracker, cmp.Or(l.Site, "-"), cmp.Or(l.Kind, "unreadable"), l.Died.Local().Format(time.DateTime), strconv.Itoa(l.Attempts), reason}
 		if l.Content != nil {
 			cells = append(cells, contentText(l.Content))
 		}

@@ -130,9 +130,9 @@ func TestDeadLettersCommand(t *testing.T) {
 	for _, args := range [][]string{{"dead-letters"}, {"dead-letters", "list"}} {
 		out, errs, err := run(t, append(args, "--address", address, "--content")...)
 		want := strings.TrimPrefix(`
-ID  TRACKER      SITE         KIND   DIED                 ATTEMPTS  REASON           CONTENT
-17  main         example.com  event  2026-03-14 15:09:26  3         400 Bad Request  john, Clicked��[2J, Location=top�left
-9   kissmetrics                      2026-03-14 00:00:00  0         too old; last answer: status 503
+ID  TRACKER      SITE         KIND        DIED                 ATTEMPTS  REASON           CONTENT
+17  main         example.com  event       2026-03-14 15:09:26  3         400 Bad Request  john, Clicked��[2J, Location=top�left
+9   kissmetrics  -            unreadable  2026-03-14 00:00:00  0         too old; last answer: status 503
 `, "\n")
 		if err != nil || out != want || errs != "" {
 			t.Errorf("%q: error %v, %s, got\n%s\nwant\n%s", args, err, errs, out, want)

@@ -100,6 +100,8 @@ func TestLinkCSV(t *testing.T) {
 			[]string{"-e", "Sent", "-p", "plan=free"},
 		},
 		"a spreadsheet's": {"\ufeffidentity;plan\r\njohn;a,b\r\n", "identity;plan;link\njohn;a,b;https://test.com/?kmi=john&km_plan=a%2Cb\n", "", nil},
+		"blanks":          {"identity, plan\njohn, \"a, b\"\n", "identity,plan,link\njohn,\"a, b\",https://test.com/?kmi=john&km_plan=a%2C+b\n", "", nil},
+		"tabs":            {"identity\tevent\tplan\njohn\t\tpro\n", "identity\tevent\tplan\tlink\njohn\t\tpro\thttps://test.com/?kmi=john&km_plan=pro\n", "", nil},
 		"wrong rows": {
 			"identity,plan\nguest,\n,x\n{{ email }},\njohn,\n\"a\nb\",1\n",
 			"identity,plan,link\njohn,,https://test.com/?kmi=john\n", "people.csv:2: no link: identity: ", nil,
@@ -108,6 +110,9 @@ func TestLinkCSV(t *testing.T) {
 		"a link already":  {"identity,link\njohn,x\n", "", "rename it", nil},
 		"twice":           {"identity,a,a\njohn,x,y\n", "", "twice", nil},
 		"without a name":  {"identity, \njohn,x\n", "", "column 2 has no name", nil},
+		"in capitals":     {"identity,Event\njohn,x\n", "", `the column "Event" is to be called "event"`, nil},
+		"a blank behind":  {"identity ,event\njohn,x\n", "", `the column "identity " is to be called "identity"`, nil},
+		"carriage return": {"identity,event\rjohn,x\r", "", "lines end with a carriage return alone", nil},
 		"nothing":         {"", "", "is empty", nil},
 		"a row too short": {"identity,plan\njohn\n", "identity,plan,link\n", "record on line 2", nil},
 		"an identity":     {"identity\njohn\n", "", "everybody's", []string{"-i", "john"}},

@@ -170,6 +170,7 @@ type Settlement struct {
 
 // DeadLetter is a record that couldn't be delivered.
 type DeadLetter struct {
+	// The Record is nil if the queue can't read it.
 	Entry
 	// ID names the dead letter in [DeadFilter].
 	ID string

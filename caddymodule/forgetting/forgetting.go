@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/tagged-urls/caddy-tagged-urls/tagging"
 )
@@ -56,11 +57,11 @@ type state struct {
 // Process is the list of Caddy's own process.
 var Process = new(List)
 
-// Has reports whether a name is on the list. While that is empty it costs
-// nothing.
+// Has reports whether a name is on the list, however its accents are encoded.
+// While the list is empty it costs nothing.
 func (l *List) Has(name string) bool {
 	s := l.state.Load()
-	return s != nil && s.forgotten.Has(name)
+	return s != nil && (s.forgotten.Has(name) || !norm.NFC.IsNormalString(name) && s.forgotten.Has(norm.NFC.String(name)))
 }
 
 // Generation changes with the list.
@@ -237,7 +238,7 @@ func (l *List) hashes(ctx context.Context, storage certmagic.Storage) (func(stri
 	}
 	forgotten := tagging.NewForgotten(secret)
 	return func(name string) string {
-		hash := forgotten.Hash(name)
+		hash := forgotten.Hash(norm.NFC.String(name))
 		return hex.EncodeToString(hash[:])
 	}, nil
 }

@@ -62,6 +62,25 @@ func TestListIsShared(t *testing.T) {
 	}
 }
 
+// TestAccents: some systems compose accents and others don't, and the person is
+// one.
+func TestAccents(t *testing.T) {
+	t.Parallel()
+	const composed, decomposed = "J\u00f6rg", "Jo\u0308rg"
+	for given, others := range map[string][2]string{composed: {decomposed, "JO\u0308RG"}, decomposed: {composed, "J\u00d6RG"}} {
+		storage, ctx, list := &certmagic.FileStorage{Path: t.TempDir()}, t.Context(), new(List)
+		if _, err := list.Add(ctx, storage, given); err != nil {
+			t.Fatal(err)
+		}
+		if !list.Has(given) || !list.Has(others[0]) || !list.Has(others[1]) || list.Has("Jorg") {
+			t.Errorf("forgotten as %+q: %v, %v, %v, Jorg %v", given, list.Has(given), list.Has(others[0]), list.Has(others[1]), list.Has("Jorg"))
+		}
+		if ok, err := list.Remove(ctx, storage, others[0]); !ok || err != nil || list.Has(given) {
+			t.Errorf("%+q is taken off the list: %v, %v", others[0], ok, err)
+		}
+	}
+}
+
 // TestStrangeEntries: an entry that can't be read is somebody's who asked to be
 // forgotten, and stays as it is. It is told once.
 func TestStrangeEntries(t *testing.T) {

@@ -67,6 +67,7 @@ func (l *Rows) run(in io.Reader) error {
 			reader.Comma, l.out.Comma = separator, separator
 		}
 	}
+	reader.TrimLeadingSpace = reader.Comma != '\t' // people write "john, Clicked"
 	columns, err := reader.Read()
 	if err == io.EOF {
 		return fmt.Errorf("%s is empty: its first row has the columns' names, such as identity,event,plan", l.File)
@@ -129,7 +130,12 @@ func (l *Rows) run(in io.Reader) error {
 func (l *Rows) name(columns []string) error {
 	l.identity, l.event, l.properties = slices.Index(columns, "identity"), slices.Index(columns, "event"), map[int]string{}
 	for i, name := range columns {
+		plain := strings.ToLower(strings.TrimSpace(name))
 		switch {
+		case strings.Contains(name, "\r"):
+			return errors.New("its lines end with a carriage return alone, or a column's name has one: save it with the line ends of Windows or Unix")
+		case name != plain && (plain == "identity" || plain == "event"):
+			return fmt.Errorf("the column %q is to be called %q", name, plain)
 		case slices.Contains(columns[:i], name):
 			return fmt.Errorf("the column %q is there twice", name)
 		case name == "link", name == "error" && l.Log == nil:

@@ -210,7 +210,7 @@ function sent(row) {
 			answer.reason && make("p", {}, stranger(answer.reason)),
 			answer.retry_at && make("p", { class: "hint" }, "Again at " + time(answer.retry_at) + " or later."),
 			answer.request && make("pre", { tabindex: "0", dir: "ltr", role: "group", "aria-label": "Request to " + answer.tracker }, answer.request))))
-			: make("p", {}, make("span", { class: "badge waits" }, "waits"), " in the queue, or another node of a fleet delivers it."));
+			: make("p", {}, make("span", { class: "badge waits" }, "waits"), " in the queue, or another node of a fleet delivers it, or its person was forgotten meanwhile."));
 }
 
 function knowSite(site) {

@@ -66,8 +66,11 @@ func deadLetter(l *lease, f frame, payload []byte) delivery.DeadLetter {
 		letter.time, letter.reason = l.was.dueAt(), "there was no room to keep the tracker's answer"
 	}
 	record := new(delivery.Record)
-	if err := record.UnmarshalBinary(letter.record); err != nil && (letter.reason == "" || f.kind == kindRecord) {
-		letter.reason = "the queue can't read this record: " + err.Error()
+	if err := record.UnmarshalBinary(letter.record); err != nil {
+		record = nil
+		if letter.reason == "" || f.kind == kindRecord {
+			letter.reason = "the queue can't read this record: " + err.Error()
+		}
 	}
 	return delivery.DeadLetter{
 		Entry: delivery.Entry{Destination: l.destination.id, Record: record},

@@ -90,8 +90,8 @@ func TestLaterRecords(t *testing.T) {
 	eventually(t, "a dead letter", func() bool { s, err := q.Stats(); return err == nil && s.Destinations["d"].Dead == 1 })
 	unread := 0
 	if err := q.DeadLetters("d", func(l delivery.DeadLetter) bool {
-		if unread++; l.Record.Person != "" || !strings.Contains(l.Reason, delivery.ErrNewer.Error()) || time.Since(l.Died) > time.Hour {
-			t.Errorf("%+v of %+v", l, l.Record)
+		if unread++; l.Record != nil || !strings.Contains(l.Reason, delivery.ErrNewer.Error()) || time.Since(l.Died) > time.Hour {
+			t.Errorf("%+v", l)
 		}
 		return true
 	}); err != nil || unread != 1 {

@@ -116,8 +116,9 @@ func (c *client) letter(ctx context.Context, m *jetstream.RawStreamMsg) delivery
 	if err == nil {
 		err = letter.Record.UnmarshalBinary(body)
 	}
-	if err != nil && letter.Reason == "" {
-		letter.Reason = unreadable(err)
+	if err != nil {
+		letter.Record = nil
+		letter.Reason = cmp.Or(letter.Reason, unreadable(err))
 	}
 	return letter
 }

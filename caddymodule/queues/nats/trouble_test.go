@@ -156,7 +156,7 @@ func TestUnreadable(t *testing.T) {
 	if stats, err := q.count(); err != nil || stats.Destinations["newer"].Waiting != 1 {
 		t.Errorf("%+v, %v; want one that waits", stats, err)
 	}
-	if letters[0].Destination != "d" || letters[0].Reason == "" {
+	if letters[0].Destination != "d" || letters[0].Reason == "" || letters[0].Record != nil {
 		t.Errorf("dead letter %+v", letters[0])
 	}
 	if n, err := q.Requeue(delivery.DeadFilter{}); n != 1 || err != nil {
