@@ -9,7 +9,8 @@ import (
 )
 
 // TestForgetInAFleet: whom one node forgets, all that share the storage do, and
-// none delivers what the others still had.
+// none delivers what the others still had. The name never is in the NATS
+// servers' files.
 func TestForgetInAFleet(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir() // which outlasts the nodes
@@ -24,6 +25,16 @@ func TestForgetInAFleet(t *testing.T) {
 		v.Get(n.URL+"/?kme=Waits&kmi=jane.roe", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image")
 	}
 	f.reach("she was everywhere")
+	sealed := func() {
+		t.Helper()
+		for _, s := range f.servers {
+			if files := s.Holding("jane.roe"); files != nil {
+				t.Errorf("the name is in %v", files)
+			}
+		}
+	}
+	harness.Eventually(t, "the servers to have written", func() bool { return f.servers[0].Holding(f.tracker.URL) != nil })
+	sealed()
 	forgets := func(n *node, answers string) {
 		t.Helper()
 		harness.Eventually(t, "a node to forget her, and say "+answers, func() bool {
@@ -43,6 +54,7 @@ func TestForgetInAFleet(t *testing.T) {
 	}
 	f.tracker.Respond(harness.AnswerGIF)
 	f.deliver()
+	sealed()
 	forgotten := map[string]bool{} // a copy too many is none
 	for _, r := range f.tracker.Records(t) {
 		if r.Person == "jane.roe" || r.Name == "Waits" {

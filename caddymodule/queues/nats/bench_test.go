@@ -89,6 +89,41 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
+// BenchmarkSealing compares hits whose records are sealed with hits whose aren't,
+// on a cluster of three, one after the other and 64 at a time; and what
+// sealing and opening alone take.
+func BenchmarkSealing(b *testing.B) {
+	open := onCluster(b, 3, false)
+	for _, hits := range []int{1, 64} {
+		for _, sealed := range []bool{true, false} {
+			b.Run(fmt.Sprintf("put/hits=%d/sealed=%t", hits, sealed), func(b *testing.B) {
+				q := open(b).(*openQueue)
+				if !sealed {
+					q.keys.current.Store(nil)
+				}
+				benchmarkPut(b, q, 1, hits)
+			})
+		}
+	}
+	k := mustMakeKey(b, 1)
+	body, _ := entry("d", 1).Record.AppendBinary(nil)
+	b.Run("seal", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			k.seal(body)
+		}
+	})
+	sealed := k.seal(body)
+	b.Run("open", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := k.open(sealed); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 func benchmarkPut(b *testing.B, q delivery.Queue, records, hits int) {
 	took := make([]time.Duration, b.N)
 	var next atomic.Int64
