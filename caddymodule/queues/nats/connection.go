@@ -145,7 +145,9 @@ func (c *client) options() ([]nats.Option, error) {
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if text := err.Error(); errors.Is(err, nats.ErrPermissionViolation) {
 				c.denied.Store(&text)
-				c.refused(text, err)
+				if c.refused(text, err) {
+					return // who has asked says it
+				}
 			}
 			c.log.Warn("NATS reports an error", zap.Error(err))
 		}),

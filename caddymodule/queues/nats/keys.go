@@ -99,8 +99,8 @@ func (c *client) upkeepKeys(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerTimeout)
 	defer cancel()
 	if stream := c.keyStream.Load(); stream != nil {
-		if err := c.eraseKeys(ctx, *stream); err != nil && ctx.Err() == nil {
-			c.log.Warn("keys that aren't needed can't be erased; it is tried again", zap.String("stream", c.names.keys()), zap.Error(err))
+		if err := c.eraseKeys(ctx, *stream); ctx.Err() == nil {
+			c.keys.erased(err)
 		}
 	}
 	if err := c.ensureKeys(ctx, *c.settings.Load(), c.records.CachedInfo().Config); err != nil {
@@ -322,7 +322,7 @@ func (c *client) eraseKeys(ctx context.Context, stream jetstream.Stream) error {
 			return err
 		})
 		if err != nil && !isGone(err) {
-			return err
+			return fmt.Errorf("the stream %s: %w", c.names.keys(), err)
 		}
 	}
 	for _, k := range c.keys.all() { // else it would be put back

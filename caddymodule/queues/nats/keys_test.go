@@ -278,6 +278,11 @@ func TestKeysNotPermitted(t *testing.T) {
 			})
 			put(t, q, "d", 0, 1)
 			q.client.Load().upkeepKeys(t.Context())
+			for _, e := range logs.FilterMessage("NATS reports an error").All() {
+				if text := fmt.Sprint(e.ContextMap()["error"]); strings.Contains(text, "_keys") {
+					t.Errorf("it is said a second time: %s", text)
+				}
+			}
 			warned := logs.FilterMessageSnippet("can't be sealed").All()
 			if len(warned) != 1 || !strings.Contains(fmt.Sprint(warned[0].ContextMap()["error"]), test.want) {
 				t.Errorf("said %v, want %s once", warned, test.want)

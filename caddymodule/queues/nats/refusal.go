@@ -33,12 +33,15 @@ func (c *client) asking(ctx context.Context, about string, ask func(context.Cont
 	return err
 }
 
-// refused stops what is being asked for when the servers say no.
-func (c *client) refused(text string, err error) {
+// refused stops what is being asked for when the servers say no, and reports
+// whether that is something.
+func (c *client) refused(text string, err error) (found bool) {
 	c.refusals.Range(func(r, _ any) bool {
 		if r := r.(*refusal); strings.Contains(text, r.about) {
 			r.stop(err)
+			found = true
 		}
 		return true
 	})
+	return found
 }

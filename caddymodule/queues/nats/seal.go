@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,6 +140,7 @@ type keyring struct {
 	absent map[keyID]time.Time // the keys that couldn't be had, and when they are asked for again
 	why    string              // why there's no key to seal with
 	since  time.Time           // since when
+	stuck  string              // why keys can't be erased
 }
 
 // maxAbsent bounds the keys that are remembered as missing.
@@ -251,6 +253,17 @@ func (r *keyring) miss(id keyID, err error) {
 		r.log.Error("records wait, as the key that sealed them can't be had; it is asked for again all the time", zap.Stringer("key", id), zap.Error(err))
 	}
 	r.absent[id] = time.Now().Add(time.Duration(r.pause.Load()))
+}
+
+// erased is called with what became of erasing keys, and complains once.
+func (r *keyring) erased(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	why := fmt.Sprint(err)
+	if err != nil && why != r.stuck {
+		r.log.Warn("keys that nothing needs any more can't be erased; it is tried all the time", zap.Error(err))
+	}
+	r.stuck = why
 }
 
 // verdict is called with what became of having a key to seal with. It returns
