@@ -24,7 +24,8 @@ func (q *openQueue) commitAll() {
 		case <-q.wake:
 		case <-q.closing:
 		}
-		if q.missing.Swap(false) && !q.isClosed() {
+		// Whoever put something may have noticed it, too, and mended it by now.
+		if q.missing.Swap(false) && !q.isClosed() && !q.isStillThere() {
 			_ = q.reload() // it logs
 		}
 		puts, closed := q.gathered()
