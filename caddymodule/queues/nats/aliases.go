@@ -62,12 +62,13 @@ func (c *client) ensureAliases(ctx context.Context, s settings) {
 	}
 }
 
-// Error codes of JetStream's API for a subject that has a message, or for which
-// one is being stored.
-const (
-	codeWrongLastSequence jetstream.ErrorCode = 10071
-	codeSequenceUnderway  jetstream.ErrorCode = 10164
-)
+// isSequence reports whether a message wasn't stored because its subject, or its
+// stream, has another, or one is being stored.
+func isSequence(err error) bool {
+	const wrongLastSequence, underway jetstream.ErrorCode = 10071, 10164
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == wrongLastSequence || api.ErrorCode == underway)
+}
 
 // memoryOf names a stream: one that was deleted and made again is another.
 func memoryOf(info *jetstream.StreamInfo) uint64 { return uint64(info.Created.UnixNano()) }
@@ -103,8 +104,7 @@ func (q *openQueue) ClaimAlias(ctx context.Context, memory uint64, anonymous [16
 	m := &nats.Msg{Subject: c.subject(kindAlias, fmt.Sprintf("%x", anonymous))}
 	_, err = c.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0),
 		jetstream.WithExpectStream(c.names.aliases()), jetstream.WithExpectLastSequencePerSubject(0))
-	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.ErrorCode == codeWrongLastSequence || api.ErrorCode == codeSequenceUnderway) {
+	if isSequence(err) {
 		return false, nil
 	}
 	if err == nil {

@@ -208,12 +208,6 @@ func (c *client) storeKey(ctx context.Context, k *dataKey, expect jetstream.Publ
 	})
 }
 
-// isSequence reports whether a message wasn't stored because there's another.
-func isSequence(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == codeWrongLastSequence || api.ErrorCode == codeSequenceUnderway)
-}
-
 // fetchKey returns a key, by the stream unless it is known.
 func (c *client) fetchKey(ctx context.Context, stream jetstream.Stream, id keyID) (*dataKey, error) {
 	if k := c.keys.get(id); k != nil {
